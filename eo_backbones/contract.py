@@ -1,0 +1,163 @@
+"""The input contract as data: which raw values a model was trained on, band by band.
+
+It travels with the weights: in the row of :mod:`eo_backbones.weights`, in ``config.json`` under the root key
+``"eo_backbones"`` and on the model as ``model.eo_input``. :mod:`eo_backbones.inputs` turns it into a transform.
+
+Each band has one native unit, in which clip, mean and standard deviation are written:
+
+* optical: ``reflectance`` (top of atmosphere or surface, 1.0 = white). ``dn`` is reflectance x 10000.
+* radar: ``db`` (sigma nought in decibel). ``linear`` is 10 ** (dB / 10).
+* ``uint8``: an 8-bit display value of either, stretched linearly over ``display`` (a range in the native unit).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast, get_args
+
+from eo_backbones.bands import BANDS, PAPER_BANDS, S1_BANDS, band
+from eo_backbones.errors import UserError
+
+Unit = Literal["dn", "reflectance", "db", "linear", "uint8"]
+NativeUnit = Literal["reflectance", "db"]
+Normalization = Literal["band", "image"]
+
+UNITS: tuple[str, ...] = get_args(Unit)
+DN_PER_REFLECTANCE = 10_000.0  # Sentinel-2 products before processing baseline 04.00 (ESA S2 PSD)
+
+# EuroSAT RGB was stretched from 0...2750 digital numbers to 0...255 (phelber/EuroSAT); OMBRIA looks alike.
+OPTICAL_DISPLAY = (0.0, 0.275)
+# The range that SEN12MS users clip Sentinel-1 to (schmitt-muc/SEN12MS classification/dataset.py).
+RADAR_DISPLAY = (-25.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandInput:
+    """What one band must look like.
+
+    Attributes:
+        band: canonical band name.
+        unit: native unit of ``clip``, ``mean``, ``std`` and ``display``.
+        clip: values outside are set to the nearer end before normalisation.
+        mean, std: the model sees ``(value - mean) / std`` (only if the contract normalises by ``"band"``).
+        display: native values that the 8-bit display values 0 and 255 stand for.
+    """
+
+    band: str
+    unit: NativeUnit
+    clip: tuple[float, float]
+    mean: float
+    std: float
+    display: tuple[float, float]
+
+    @property
+    def gsd_m(self) -> int:
+        """Native ground sampling distance of the sensor in metres."""
+        return BANDS[self.band].gsd_m
+
+    @property
+    def wavelength_nm(self) -> float:
+        """Centre wavelength in nanometres."""
+        return BANDS[self.band].wavelength_nm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """The contract of one model: its bands, and how values are normalised.
+
+    ``normalization="band"`` uses the fixed figures of each band; ``"image"`` standardises each image by its own mean
+    and deviation, which throws brightness away (DESIGN 3.3).
+    """
+
+    bands: tuple[BandInput, ...]
+    normalization: Normalization = "band"
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Canonical names of the bands the model was trained on."""
+        return tuple(entry.band for entry in self.bands)
+
+    def for_band(self, name: str) -> BandInput:
+        """Return the entry of a band, by any of its names.
+
+        Raises:
+            UserError: the band is unknown, or the model was not trained on it.
+        """
+        canonical = band(name).name
+        for entry in self.bands:
+            if entry.band == canonical:
+                return entry
+        raise UserError(
+            f"this model has no input statistics for band {canonical}; it takes {', '.join(self.band_names)}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: also lists sampling distance and wavelength, so that a reader needs no other table."""
+        entries = [asdict(entry) | {"gsd_m": entry.gsd_m, "wavelength_nm": entry.wavelength_nm} for entry in self.bands]
+        for entry in entries:
+            entry["clip"], entry["display"] = list(entry["clip"]), list(entry["display"])
+        return {"normalization": self.normalization, "bands": entries}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "InputSpec":
+        """Read the JSON form back.
+
+        Raises:
+            UserError: a field is missing or has the wrong type; the message names it.
+        """
+        try:
+            return cls(
+                normalization=cast("Normalization", data["normalization"]),
+                bands=tuple(
+                    BandInput(
+                        band=band(entry["band"]).name,
+                        unit=entry["unit"],
+                        clip=(float(entry["clip"][0]), float(entry["clip"][1])),
+                        mean=float(entry["mean"]),
+                        std=float(entry["std"]),
+                        display=(float(entry["display"][0]), float(entry["display"][1])),
+                    )
+                    for entry in data["bands"]
+                ),
+            )
+        except (KeyError, TypeError, IndexError) as error:
+            raise UserError(
+                f"the input contract in config.json is damaged: {error!r}; export the folder again"
+            ) from error
+
+
+def unit_range(bands: Iterable[str] = (*PAPER_BANDS, *S1_BANDS)) -> InputSpec:
+    """Return the field's plainest contract: every band in [0, 1].
+
+    Reflectance clipped to [0, 1]; sigma nought clipped to [-25, 0] dB, divided by 25, plus 1. As in
+    lukasliebel/dfc2020_baseline ``code/datasets.py`` and schmitt-muc/SEN12MS ``classification/dataset.py``.
+    """
+
+    def entry(name: str) -> BandInput:
+        if BANDS[name].sensor == "s2":
+            return BandInput(band=name, unit="reflectance", clip=(0.0, 1.0), mean=0.0, std=1.0, display=OPTICAL_DISPLAY)
+        return BandInput(band=name, unit="db", clip=(-25.0, 0.0), mean=-25.0, std=25.0, display=RADAR_DISPLAY)
+
+    return InputSpec(bands=tuple(entry(band(name).name) for name in bands))
+
+
+def standardized(bands: Iterable[str] = (*PAPER_BANDS, *S1_BANDS)) -> InputSpec:
+    """Return a contract that brings every band to about zero mean and unit deviation.
+
+    Figures: the DFC2020 statistics of :data:`eo_backbones.bands.BANDS`. Clip: reflectance [0, 1], sigma nought
+    [-40, 10] dB, the range that the training store codes (DESIGN 3.6).
+    """
+
+    def entry(name: str) -> BandInput:
+        row = BANDS[name]
+        if row.sensor == "s2":
+            return BandInput(
+                band=name,
+                unit="reflectance",
+                clip=(0.0, 1.0),
+                mean=row.mean / DN_PER_REFLECTANCE,
+                std=row.std / DN_PER_REFLECTANCE,
+                display=OPTICAL_DISPLAY,
+            )
+        return BandInput(band=name, unit="db", clip=(-40.0, 10.0), mean=row.mean, std=row.std, display=RADAR_DISPLAY)
+
+    return InputSpec(bands=tuple(entry(band(name).name) for name in bands))

@@ -1,0 +1,20 @@
+"""The one exception that means "the caller can fix this".
+
+Library code raises :class:`UserError` with a message that says what was seen, what is allowed and what to type
+next; the two commands print that message as one line and exit with status 2. Every other exception is a bug.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """Wrong input: a path, name, unit, file or value that the caller can correct."""
+
+
+def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UserError:
+    """Return the error for a name that is not in a closed list, with the nearest names first."""
+    choices = list(allowed)
+    nearest = get_close_matches(name, choices, n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(nearest)}?" if nearest else f"allowed: {', '.join(choices)}"
+    return UserError(f"unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,182 @@
+"""Published weights, one frozen row each: the one place where a weight is declared.
+
+Everything else (``create_model``, timm's registry, ``hubconf.py``, cards, the README table) reads these rows. A row
+whose ``sha256`` is ``None`` is declared but not published: asking for its weights is an error that names the recipe
+which makes them, never a fallback to random values. Imports no torch.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from eo_backbones.contract import InputSpec, unit_range
+from eo_backbones.errors import UserError, unknown_name
+
+Method = Literal["byol", "simsiam"]
+
+ARCHITECTURE = "eo_resnet50"
+"""Our name in timm's registry. The files on the Hub name timm's own ``resnet50`` (docs/decisions/0002)."""
+
+NAMESPACE = "eo-backbones"
+"""Hub organisation of the published rows; the environment variable below overrides it."""
+NAMESPACE_VARIABLE = "EO_BACKBONES_NAMESPACE"
+
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+"""Weights that ship inside the package, as package data."""
+
+PAPER = (
+    "Jain, Schoen-Phelan, Ross: Multi-Modal Self-Supervised Representation Learning for Earth Observation, IGARSS 2021"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """One weight file and all that is declared about it.
+
+    Attributes:
+        name: ``eo_resnet50.<method>_<data>``.
+        method: how it was pretrained.
+        data: what it was trained on, in words.
+        recipe: name of the ``eo-train`` recipe that makes it.
+        input: the input contract (bands, units, clip, normalisation).
+        license: SPDX identifier or ``"other"`` for the weights; ``data_license`` likewise for the training images.
+        num_features: length of the pooled feature vector.
+        num_params: parameters of the encoder without a classifier.
+        revision: commit of the Hub repository (40 hex digits), for published rows on the Hub.
+        sha256, size_bytes: of ``model.safetensors``; ``None`` while the row is not published.
+        embedded: file name inside :data:`EMBEDDED_FOLDER` if the weights ship with the package.
+    """
+
+    name: str
+    method: Method
+    data: str
+    recipe: str
+    input: InputSpec
+    license: str
+    data_license: str
+    num_features: int = 2048
+    num_params: int = 23_501_760  # timm resnet50 with in_chans=1, num_classes=0
+    revision: str | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+    embedded: str | None = None
+
+    @property
+    def tag(self) -> str:
+        """The part of the name after the architecture, as in timm."""
+        return self.name.partition(".")[2]
+
+    @property
+    def published(self) -> bool:
+        """Whether the weights can be loaded by anybody."""
+        return self.sha256 is not None
+
+    @property
+    def repo_id(self) -> str:
+        """Hub repository; the namespace can be set with ``EO_BACKBONES_NAMESPACE``."""
+        return f"{os.environ.get(NAMESPACE_VARIABLE) or NAMESPACE}/{self.name}"
+
+    @property
+    def embedded_path(self) -> Path | None:
+        """Path of the file inside the installed package, if this row has one."""
+        return EMBEDDED_FOLDER / self.embedded if self.embedded else None
+
+    def unpublished_error(self) -> UserError:
+        """Return the error for weights that are declared but not made yet: how to make and load them."""
+        return UserError(
+            f"{self.name} is declared, but no weights are published yet; make them with "
+            f"'eo-train pretrain {self.recipe} --store STORE --out RUN' and 'eo-train export RUN --out FOLDER', "
+            f"then load 'local-dir:FOLDER' (or pass pretrained=False for random weights)"
+        )
+
+
+_SEN12MS = "90,331 Sentinel-1/2 pairs of SEN12MS (half of the patches outside the official hold-out scenes)"
+_DFC2020 = "6,114 unique Sentinel-1/2 pairs of DFC2020"
+_MINI = "Sentinel-1/2 pairs of OMBRIA (8-bit display values), SEN12MS-CR, BigEarthNet and TerraMesh samples"
+
+_ROWS = (
+    Weights(
+        name="eo_resnet50.byol_s1s2_mini",
+        method="byol",
+        data=_MINI,
+        recipe="byol-mini",
+        input=unit_range(),
+        license="other",
+        data_license="other",
+        embedded="byol_s1s2_mini.safetensors",
+    ),
+    Weights(
+        name="eo_resnet50.simsiam_s1s2_mini",
+        method="simsiam",
+        data=_MINI,
+        recipe="simsiam-mini",
+        input=unit_range(),
+        license="other",
+        data_license="other",
+    ),
+    Weights(
+        name="eo_resnet50.byol_sen12ms_90k",
+        method="byol",
+        data=_SEN12MS,
+        recipe="byol-sen12ms-90k",
+        input=unit_range(),
+        license="cc-by-4.0",
+        data_license="cc-by-4.0",
+    ),
+    Weights(
+        name="eo_resnet50.simsiam_sen12ms_90k",
+        method="simsiam",
+        data=_SEN12MS,
+        recipe="simsiam-sen12ms-90k",
+        input=unit_range(),
+        license="cc-by-4.0",
+        data_license="cc-by-4.0",
+    ),
+    Weights(
+        name="eo_resnet50.byol_dfc2020",
+        method="byol",
+        data=_DFC2020,
+        recipe="byol-dfc2020",
+        input=unit_range(),
+        license="cc-by-4.0",
+        data_license="cc-by-4.0",
+    ),
+    Weights(
+        name="eo_resnet50.simsiam_dfc2020",
+        method="simsiam",
+        data=_DFC2020,
+        recipe="simsiam-dfc2020",
+        input=unit_range(),
+        license="cc-by-4.0",
+        data_license="cc-by-4.0",
+    ),
+)
+
+WEIGHTS: Mapping[str, Weights] = MappingProxyType({row.name: row for row in _ROWS})
+DEFAULT = _ROWS[0]
+"""The row that ``eo_resnet50`` without a tag stands for, and that ``demo`` uses."""
+
+
+def get_weights(name: str) -> Weights:
+    """Return the row of a name such as ``"eo_resnet50.byol_s1s2_mini"``.
+
+    Raises:
+        UserError: no such row; the message shows the nearest names.
+    """
+    if name not in WEIGHTS:
+        raise unknown_name("model", name, WEIGHTS)
+    return WEIGHTS[name]
+
+
+def list_models(pattern: str = "*", *, published: bool | None = None) -> list[str]:
+    """Return the declared names that match a shell pattern, in the order of declaration.
+
+    Args:
+        pattern: e.g. ``"*byol*"``.
+        published: ``True`` for those whose weights can be loaded, ``False`` for the others, ``None`` for all.
+    """
+    return [name for name, row in WEIGHTS.items() if fnmatchcase(name, pattern) and published in (None, row.published)]

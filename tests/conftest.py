@@ -1,0 +1,23 @@
+"""Fixtures that every test may use; the larger test doubles live in ``tests/support``."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with the real imagery; tests that need it are skipped, saying so, where it is absent."""
+    folder = Path(os.environ.get("EO_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real imagery not found at {folder}; set EO_SHARED_DATA to its folder")
+    return folder
