@@ -32,7 +32,7 @@ class Band:
     Attributes:
         name: canonical name, e.g. ``"B04"`` or ``"VV"``.
         sensor: ``"s2"`` (optical, Sentinel-2 MSI) or ``"s1"`` (radar, Sentinel-1 C-SAR).
-        aliases: other spellings that :func:`band` accepts, lower case.
+        aliases: other spellings that :func:`band` accepts, in lower case and without separators.
         wavelength_nm: centre wavelength in nanometres.
         bandwidth_nm: optical band width in nanometres; ``None`` for radar, whose chirp is no optical pass band.
         gsd_m: native ground sampling distance in metres.
@@ -70,7 +70,7 @@ def _s1(name: str, mean: float, std: float) -> Band:
     return Band(
         name=name,
         sensor="s1",
-        aliases=(name.lower(), f"s1_{name.lower()}", f"sigma0_{name.lower()}"),
+        aliases=(name.lower(), f"s1{name.lower()}", f"sigma0{name.lower()}"),
         wavelength_nm=SPEED_OF_LIGHT_M_PER_S / SENTINEL1_FREQUENCY_HZ * 1e9,
         bandwidth_nm=None,
         gsd_m=10,
@@ -82,16 +82,16 @@ def _s1(name: str, mean: float, std: float) -> Band:
 
 _ROWS = (
     #   name   aliases                                    nm      width  m   mean     std  (DFC2020, DN)
-    _s2("B01", "b1 b01 coastal aerosol coastal_aerosol", 442.7, 20, 60, 1353.90, 170.23),
+    _s2("B01", "b1 b01 coastal aerosol coastalaerosol", 442.7, 20, 60, 1353.90, 170.23),
     _s2("B02", "b2 b02 blue", 492.7, 65, 10, 1094.35, 245.99),
     _s2("B03", "b3 b03 green", 559.8, 35, 10, 999.55, 299.42),
     _s2("B04", "b4 b04 red", 664.6, 30, 10, 810.86, 476.77),
-    _s2("B05", "b5 b05 re5 rededge1 red_edge_1", 704.1, 14, 20, 1072.21, 499.00),
-    _s2("B06", "b6 b06 re6 rededge2 red_edge_2", 740.5, 14, 20, 1894.12, 1056.65),
-    _s2("B07", "b7 b07 re7 rededge3 red_edge_3", 782.8, 19, 20, 2211.50, 1336.27),
+    _s2("B05", "b5 b05 re5 rededge1", 704.1, 14, 20, 1072.21, 499.00),
+    _s2("B06", "b6 b06 re6 rededge2", 740.5, 14, 20, 1894.12, 1056.65),
+    _s2("B07", "b7 b07 re7 rededge3", 782.8, 19, 20, 2211.50, 1336.27),
     _s2("B08", "b8 b08 nir", 832.8, 105, 10, 2111.84, 1299.56),
-    _s2("B8A", "b8a b08a nnir narrow_nir nir08 rededge4", 864.7, 21, 20, 2370.31, 1490.03),
-    _s2("B09", "b9 b09 water_vapour water_vapor nir09", 945.1, 19, 60, 637.73, 397.64),
+    _s2("B8A", "b8a b08a nnir narrownir nir08 rededge4", 864.7, 21, 20, 2370.31, 1490.03),
+    _s2("B09", "b9 b09 watervapour watervapor nir09", 945.1, 19, 60, 637.73, 397.64),
     _s2("B10", "b10 cirrus", 1373.5, 29, 60, 10.84, 4.60),
     _s2("B11", "b11 swir1 swir16 swir11", 1613.7, 90, 20, 1611.09, 1095.08),
     _s2("B12", "b12 swir2 swir22 swir12", 2202.4, 174, 20, 962.28, 803.68),
@@ -102,6 +102,7 @@ _ROWS = (
 BANDS: Mapping[str, Band] = MappingProxyType({row.name: row for row in _ROWS})
 """Canonical name -> band, Sentinel-2 in order of the spectrum, then VV and VH."""
 
+_SEPARATORS = str.maketrans("", "", " -_")
 _ALIASES = {alias: row.name for row in _ROWS for alias in (row.name.lower(), *row.aliases)}
 
 S2_BANDS = tuple(row.name for row in _ROWS if row.sensor == "s2")
@@ -131,14 +132,14 @@ LAYOUTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def band(name: str) -> Band:
-    """Return the band of a name or alias, whatever its case (``"B4"``, ``"b04"``, ``"Red"``).
+    """Return the band of a name or alias, whatever its case and separators (``"B4"``, ``"b04"``, ``"Narrow NIR"``).
 
     Raises:
         UserError: the name is not known; the message lists the nearest names.
     """
-    key = name.strip().lower().replace("-", "_").replace(" ", "_")
+    key = name.lower().translate(_SEPARATORS)
     if key not in _ALIASES:
-        raise unknown_name("band", name, BANDS) from None
+        raise unknown_name("band", name, BANDS)
     return BANDS[_ALIASES[key]]
 
 

@@ -1,0 +1,222 @@
+"""The input contract: right values pass and convert exactly; wrong units are refused with the way out.
+
+The numbers in the test names are those of FACTS, section 2: what users of the peers got wrong.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from eo_backbones.contract import InputSpec, standardized, unit_range
+from eo_backbones.errors import UserError
+from eo_backbones.inputs import InputTransform, UnitError
+from eo_backbones.weights import WEIGHTS
+
+UNIT_RANGE = unit_range()
+STANDARDIZED = standardized()
+
+
+def transform(band: str, unit: str, spec: InputSpec = UNIT_RANGE, **options: object) -> InputTransform:
+    return InputTransform(spec, band=band, unit=unit, **options)  # type: ignore[arg-type]
+
+
+def dn(shape: tuple[int, ...] = (2, 1, 8, 8), seed: int = 0) -> torch.Tensor:
+    return torch.randint(200, 3000, shape, generator=torch.Generator().manual_seed(seed)).to(torch.float32)
+
+
+# --- values -----------------------------------------------------------------------------------------------------
+
+
+def test_optical_units_agree() -> None:
+    """The same scene as digital numbers, reflectance and uint16 gives the same input."""
+    values = dn()
+    expected = values / 10_000
+    for x, unit in ((values, "dn"), (values.to(torch.uint16), "dn"), (values / 10_000, "reflectance")):
+        torch.testing.assert_close(transform("B04", unit)(x), expected)
+
+
+def test_radar_units_agree() -> None:
+    decibel = -5 - 15 * torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = (decibel + 25) / 25
+    torch.testing.assert_close(transform("VV", "db")(decibel), expected)
+    torch.testing.assert_close(transform("VV", "linear")(10 ** (decibel / 10)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_standardized_contract_uses_the_figures_of_the_band() -> None:
+    """DFC2020: B04 has mean 810.86 and deviation 476.77 digital numbers."""
+    out = transform("B04", "dn", STANDARDIZED)(np.full((4, 4), 810.86 + 476.77))
+    torch.testing.assert_close(out, torch.ones(1, 4, 4), rtol=0, atol=1e-5)
+
+
+def test_display_values_follow_eurosat_rgb() -> None:
+    """Grey level x 10.78 is about the digital number (255 stands for 2750)."""
+    grey = torch.tensor([[0, 51, 255]], dtype=torch.uint8)
+    torch.testing.assert_close(transform("B03", "uint8")(grey), torch.tensor([[[0.0, 0.055, 0.275]]]))
+    stretched = transform("B03", "uint8", display=(0.0, 0.51))(grey)
+    torch.testing.assert_close(stretched, torch.tensor([[[0.0, 0.102, 0.51]]]))
+
+
+def test_values_are_clipped_at_the_ends_of_the_contract() -> None:
+    out = transform("B02", "dn")(torch.tensor([[-200.0, 28_000.0]]))
+    torch.testing.assert_close(out, torch.tensor([[[0.0, 1.0]]]))
+
+
+@pytest.mark.parametrize("hole", [float("nan"), float("-inf")])
+def test_missing_radar_values_become_the_low_end(hole: float) -> None:
+    out = transform("VH", "db")(torch.tensor([[hole, -12.5]]))
+    torch.testing.assert_close(out, torch.tensor([[[0.0, 0.5]]]))
+
+
+def test_zero_linear_backscatter_is_missing() -> None:
+    torch.testing.assert_close(transform("VV", "linear")(torch.tensor([[0.0, 0.1]])), torch.tensor([[[0.0, 0.6]]]))
+
+
+def test_image_normalisation_standardises_each_image() -> None:
+    spec = InputSpec(bands=UNIT_RANGE.bands, normalization="image")
+    out = transform("B08", "dn", spec)(dn() * torch.tensor([1.0, 2.0]).view(2, 1, 1, 1))
+    torch.testing.assert_close(out.mean(dim=(1, 2, 3)), torch.zeros(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.std(dim=(1, 2, 3), correction=0), torch.ones(2))
+
+
+def test_shapes() -> None:
+    one = transform("B04", "dn")
+    assert one(np.full((5, 6), 500, np.uint16)).shape == (1, 5, 6)
+    assert one(torch.full((1, 5, 6), 500.0)).shape == (1, 5, 6)
+    assert one(torch.full((3, 1, 5, 6), 500.0)).shape == (3, 1, 5, 6)
+
+
+def test_several_bands_each_by_its_own_entry() -> None:
+    both = InputTransform(STANDARDIZED, band=["B04", "VV"], unit=["dn", "db"])
+    x = torch.stack([torch.full((4, 4), 900.0), torch.full((4, 4), -9.0)])
+    single = [transform(b, u, STANDARDIZED)(x[i]) for i, (b, u) in enumerate([("B04", "dn"), ("VV", "db")])]
+    torch.testing.assert_close(both(x), torch.cat(single))
+
+
+# --- FACTS section 2 --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHTS))
+def test_1_every_row_has_a_transform_that_runs(name: str) -> None:
+    """torchgeo#1042, PR#1166: weights without normalisation, then transforms that did not run."""
+    for entry in WEIGHTS[name].input.bands:
+        x = dn() if entry.unit == "reflectance" else -dn() / 200
+        out = transform(entry.band, "dn" if entry.unit == "reflectance" else "db", WEIGHTS[name].input)(x)
+        assert out.dtype == torch.float32
+        assert torch.isfinite(out).all()
+
+
+def test_2_the_contract_survives_its_json_form() -> None:
+    """seasonal-contrast#19: four normalisations in one code base. There is one, and it is data."""
+    assert InputSpec.from_dict(STANDARDIZED.to_dict()) == STANDARDIZED
+
+
+def test_2_a_damaged_contract_is_refused() -> None:
+    data = UNIT_RANGE.to_dict()
+    del data["bands"][0]["std"]
+    with pytest.raises(UserError, match=r"input contract in config.json is damaged: KeyError\('std'\)"):
+        InputSpec.from_dict(data)
+
+
+WRONG = {
+    "3 linear given as dB": ("VV", "db", torch.rand(4, 4) * 0.3 + 0.01, "pass unit='linear'"),
+    "3 dB given as linear": ("VV", "linear", -torch.rand(4, 4) * 20, "pass unit='db'"),
+    "3 amplitude given as linear": ("VV", "linear", torch.full((4, 4), 4321.0), "calibrate"),
+    "3 amplitude given as dB": ("VH", "db", torch.tensor([[-5.0, 300.0]]), "exceed -100 to 50 dB"),
+    "4 reflectance given as digital numbers": ("B04", "dn", torch.rand(4, 4) * 2, "pass unit='reflectance'"),
+    "4 digital numbers given as reflectance": ("B04", "reflectance", dn((4, 4)), "pass unit='dn'"),
+    "4 display values given as digital numbers": (
+        "B04", "dn", torch.full((4, 4), 90, dtype=torch.uint8), "pass unit='uint8'",
+    ),
+    "4 display values given as dB": ("VV", "db", torch.full((4, 4), 90, dtype=torch.uint8), "pass unit='uint8'"),
+    "4 digital numbers given as display values": ("B04", "uint8", dn((4, 4)), "pass unit='dn'"),
+    "4 display values divided by 255": ("B04", "uint8", torch.rand(4, 4), "multiply by 255"),
+    "5 digital numbers beyond 16 bits": ("B04", "dn", torch.full((4, 4), 7e4), "exceed 65535"),
+    "5 nodata left in": ("B04", "dn", torch.tensor([[-9999.0, 400.0]]), "set missing values to NaN"),
+    "5 nothing but missing values": ("VV", "db", torch.full((4, 4), float("nan")), "no finite value"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", sorted(WRONG))
+def test_wrong_units_are_refused_with_the_way_out(case: str) -> None:
+    """SSL4EO-S12#17, torchgeo-bench#312, torchgeo#4061: unit mismatches silently halved accuracies."""
+    band, unit, values, way_out = WRONG[case]
+    with pytest.raises(UnitError, match=way_out) as refused:
+        transform(band, unit)(values)
+    assert str(refused.value).startswith(f"band {band}")
+    assert "\n" not in str(refused.value)
+
+
+def test_5_bright_scenes_pass() -> None:
+    """torchgeo-bench PR#40: EuroSAT holds values up to about 28,000."""
+    assert transform("B04", "dn")(torch.tensor([[300.0, 28_000.0]])).max() == 1
+
+
+def test_6_processing_baseline_0400() -> None:
+    """torchgeo#3224: since baseline 04.00 products carry +1000; offset=-1000 takes it off."""
+    old = dn()
+    torch.testing.assert_close(transform("B04", "dn", offset=-1000)(old + 1000), transform("B04", "dn")(old))
+
+
+def test_6_an_offset_without_digital_numbers_is_refused() -> None:
+    with pytest.raises(UserError, match="offset=-1000 applies to digital numbers only"):
+        transform("B04", "reflectance", offset=-1000)
+
+
+def test_7_sixteen_bits_are_kept() -> None:
+    """SSL4EO-S12#18: no detour through 8 bits; neighbouring digital numbers stay apart."""
+    out = transform("B04", "dn")(np.array([[1000, 1001]], np.uint16))
+    assert float(out[0, 0, 1] - out[0, 0, 0]) == pytest.approx(1e-4, rel=1e-3)
+
+
+def test_9_the_number_of_channels_must_match_the_named_bands() -> None:
+    """torchgeo#693, #799: "which 10 channels are these?"."""
+    with pytest.raises(UserError, match=r"shape \(13, 4, 4\) for 1 band\(s\) \(B04\)"):
+        transform("B04", "dn")(torch.full((13, 4, 4), 500.0))
+    with pytest.raises(UserError, match="2 units for 3 bands"):
+        InputTransform(UNIT_RANGE, band=["B02", "B03", "B04"], unit=["dn", "dn"])
+
+
+def test_10_any_spelling_of_a_band() -> None:
+    """torchgeo#1635, terratorch#928: "B1" against "B01" was a KeyError."""
+    torch.testing.assert_close(transform("B4", "dn")(dn()), transform("red", "dn")(dn()))
+    with pytest.raises(UserError, match="unknown band 'B4O'; did you mean B04"):
+        transform("B4O", "dn")
+
+
+def test_a_band_the_model_was_not_trained_on_is_refused() -> None:
+    with pytest.raises(UserError, match="no input statistics for band B09; it takes B02"):
+        transform("B09", "dn")
+
+
+def test_a_unit_the_band_cannot_have_is_refused() -> None:
+    with pytest.raises(UserError, match="band VV cannot be in unit 'dn'; pass one of db, linear, uint8"):
+        transform("VV", "dn")
+
+
+# --- check levels -----------------------------------------------------------------------------------------------
+
+
+def test_warn_and_off() -> None:
+    fractions = torch.full((4, 4), 0.25)
+    with pytest.warns(UserWarning, match="pass unit='reflectance'"):
+        warned = transform("B04", "dn", check="warn")(fractions)
+    torch.testing.assert_close(warned, torch.full((1, 4, 4), 0.25e-4))
+    torch.testing.assert_close(transform("B04", "dn", check="off")(fractions), warned)
+
+
+def test_an_unknown_check_is_refused() -> None:
+    with pytest.raises(UserError, match="check='maybe' is unknown; pass one of error, warn, off"):
+        transform("B04", "dn", check="maybe")
+
+
+def test_an_all_zero_band_passes_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="band B04 holds only zeros"):
+        assert not transform("B04", "dn")(torch.zeros(4, 4)).any()
+
+
+def test_the_check_is_skipped_under_export_and_the_program_is_equal() -> None:
+    module = transform("B04", "dn", STANDARDIZED)
+    program = torch.export.export(module, (dn(),)).module()
+    torch.testing.assert_close(program(dn(seed=1)), module(dn(seed=1)))
+    fractions = torch.full((2, 1, 8, 8), 0.25)
+    assert torch.isfinite(program(fractions)).all()
