@@ -9,7 +9,8 @@ from eo_backbones.errors import UserError
 @pytest.mark.parametrize(
     ("spelling", "name"),
     [("B2", "B02"), ("b02", "B02"), ("Blue", "B02"), ("red", "B04"), ("B8a", "B8A"), ("B08A", "B8A"),
-     ("narrow NIR", "B8A"), ("red_edge-1", "B05"), ("NIR", "B08"), ("swir-1", "B11"), ("vv", "VV"), ("Sigma0_VH", "VH")],
+     ("narrow NIR", "B8A"), ("red_edge-1", "B05"), ("NIR", "B08"),
+     ("swir-1", "B11"), ("vv", "VV"), ("Sigma0_VH", "VH")],
 )  # fmt: skip
 def test_aliases(spelling: str, name: str) -> None:
     assert bands.band(spelling).name == name
