@@ -1,0 +1,98 @@
+"""Records that survive a kill, TensorBoard curves, and the loss drawn as a picture."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eo_backbones.errors import UserError
+from eo_backbones_train.progress import TrainingProgress, duration
+from eo_backbones_train.runlog import LOSS_FILE, METRICS_FILE, RunLog, draw_loss, read_records, rolling_mean
+
+
+def test_records_come_back_in_order(tmp_path: Path) -> None:
+    with RunLog(tmp_path, step=0, tensorboard=False) as log:
+        log.write({"step": 1, "loss": 2.0})
+        log.write({"step": 2, "loss": 1.5, "std_s2": 0.5})
+    assert read_records(tmp_path / METRICS_FILE) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5, "std_s2": 0.5}]
+
+
+def test_resuming_drops_records_after_the_checkpoint_and_a_line_cut_off(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step, "loss": 1.0}) for step in (10, 20, 30)]
+    (tmp_path / METRICS_FILE).write_text("\n".join(lines) + '\n{"step": 40, "lo')
+    with RunLog(tmp_path, step=20, tensorboard=False) as log:
+        log.write({"step": 30, "loss": 0.5})
+    assert read_records(tmp_path / METRICS_FILE) == [
+        {"step": 10, "loss": 1.0},
+        {"step": 20, "loss": 1.0},
+        {"step": 30, "loss": 0.5},
+    ]
+
+
+def test_tensorboard_gets_every_number_of_a_record(tmp_path: Path) -> None:
+    with RunLog(tmp_path, step=0, tensorboard=True) as log:
+        log.write({"step": 5, "loss": 2.0, "learning_rate": 0.1})
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(5, 2.0)]
+    assert [(e.step, e.value) for e in events.Scalars("learning_rate")] == [(5, pytest.approx(0.1))]
+
+
+def test_missing_tensorboard_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match=r'pip install "eo-backbones\[train\]"'):
+        RunLog(tmp_path, step=0, tensorboard=True)
+
+
+def test_rolling_mean_equals_numpy() -> None:
+    values = list(np.random.default_rng(0).normal(size=30))
+    expected = [np.mean(values[max(0, i - 6) : i + 1]) for i in range(30)]
+    assert rolling_mean(values, 7) == pytest.approx(expected)
+
+
+def test_the_loss_is_drawn(tmp_path: Path) -> None:
+    draw_loss([{"step": s, "loss": 2.0 / s} for s in range(1, 200)], tmp_path / LOSS_FILE)
+    with Image.open(tmp_path / LOSS_FILE) as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(pixels, axis=0)) > 20
+    assert [path.name for path in tmp_path.iterdir()] == [LOSS_FILE]
+
+
+def test_nothing_is_drawn_without_records(tmp_path: Path) -> None:
+    draw_loss([], tmp_path / LOSS_FILE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_speed_is_pairs_since_the_previous_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("eo_backbones_train.progress.time.monotonic", lambda: now[0])
+    with TrainingProgress(steps=40, done=10, global_batch=8, shown=False) as progress:
+        now[0] = 102.0
+        assert progress.update(15, 1.0) == pytest.approx(5 * 8 / 2.0)
+        now[0] = 103.0
+        assert progress.update(30, 1.0) == pytest.approx(15 * 8 / 1.0)
+
+
+def test_without_a_terminal_a_line_tells_step_speed_and_time_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("eo_backbones_train.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    with caplog.at_level("INFO"), TrainingProgress(steps=100, done=0, global_batch=10, shown=True) as progress:
+        now[0] = 10.0
+        progress.update(10, 1.0)
+        now[0] = 40.0
+        progress.update(40, 0.75)
+    assert [record.getMessage() for record in caplog.records] == ["step 40/100  loss 0.7500  10 pairs/s  1 min left"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (3540, "59 min"), (11100, "3 h 05 min")]
+)
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

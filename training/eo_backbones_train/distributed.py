@@ -1,0 +1,157 @@
+"""Several processes, one run: joining them, agreeing on decisions, averaging gradients.
+
+``torchrun`` starts the processes and sets the environment (``env://``); without it a run is one process and nothing
+here communicates. Processes speak NCCL on CUDA, gloo on the CPU.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import distributed, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from eo_backbones.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """This process among those of the run; rank 0 writes the logs and checkpoints."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def on_first(self, action: Callable[[], T]) -> T:
+        """Run ``action`` in rank 0 and hand its result, or the :class:`UserError` it raised, to every process."""
+        if self.world_size == 1:
+            return action()
+        outcome: list[tuple[T | None, str | None]] = [(None, None)]
+        if self.first:
+            try:
+                outcome = [(action(), None)]
+            except UserError as error:
+                outcome = [(None, str(error))]
+        distributed.broadcast_object_list(outcome, src=0, device=self.device)
+        result, message = outcome[0]
+        if message is not None:
+            raise UserError(message)
+        return result  # type: ignore[return-value]  # None only where the action returns it
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in at least one process; every process must ask at the same place."""
+        if self.world_size == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=self.device)
+        distributed.all_reduce(flags, op=distributed.ReduceOp.MAX)
+        return bool(flags.item())
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the mean of ``values`` over the processes."""
+        if self.world_size == 1:
+            return values
+        total = values.to(self.device, copy=True)
+        distributed.all_reduce(total)
+        return total / self.world_size
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Process]:
+    """Join the processes that ``torchrun`` started, or be the only one; leave them at the end.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``; with CUDA each process takes the GPU of its local rank.
+
+    Raises:
+        UserError: CUDA was asked for and there is none, or fewer GPUs than processes on this machine.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    chosen = _device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    process = Process(rank=rank, world_size=world_size, device=chosen)
+    if world_size == 1:
+        yield process
+        return
+    distributed.init_process_group(backend="nccl" if chosen.type == "cuda" else "gloo", init_method="env://")
+    try:
+        yield process
+    finally:
+        distributed.destroy_process_group()
+
+
+def pairs_per_process(global_batch: int, world_size: int) -> int:
+    """Return the pairs of one process in one step.
+
+    Raises:
+        UserError: the global batch, which belongs to the recipe, cannot be split evenly.
+    """
+    if global_batch % world_size:
+        divisors = [count for count in range(1, global_batch + 1) if global_batch % count == 0]
+        raise UserError(
+            f"a global batch of {global_batch} cannot be split over {world_size} processes; start "
+            f"{', '.join(map(str, divisors))}, or change the recipe with --set global_batch=N"
+        )
+    return global_batch // world_size
+
+
+def synchronize_batch_norm(method: nn.Module, process: Process) -> nn.Module:
+    """Return the method with batch statistics taken over all processes.
+
+    Raises:
+        UserError: several processes on the CPU, where torch has no such layer.
+    """
+    if process.world_size == 1:
+        return method  # one process holds the whole batch: ordinary batch normalisation is the same thing
+    if process.device.type != "cuda":
+        raise UserError(
+            "model.sync_batch_norm needs CUDA when several processes share a batch; "
+            "use one process, or --set model.sync_batch_norm=false"
+        )
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    return converted
+
+
+def average_gradients(method: nn.Module, process: Process, *, compress: bool) -> nn.Module:
+    """Return what to call instead of ``method`` so that its backward pass averages gradients over the processes.
+
+    Buffers stay each process's own (those of rank 0 are saved): broadcasting them before every pass would put rank
+    0's running statistics between the passes of one step.
+    """
+    if process.world_size == 1:
+        return method
+    wrapped = DistributedDataParallel(
+        method,
+        device_ids=[process.device] if process.device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+        static_graph=True,
+    )
+    if compress:
+        wrapped.register_comm_hook(None, bf16_compress_hook)
+    return wrapped
+
+
+def _device(choice: str, *, local_rank: int) -> torch.device:
+    if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA GPU here; use --device cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU: torch sees {torch.cuda.device_count()}; "
+            "start as many processes as there are GPUs"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device

@@ -1,0 +1,131 @@
+"""What a run writes about itself while it goes: ``metrics.jsonl``, TensorBoard events and ``loss.png``.
+
+``metrics.jsonl`` has one JSON object a line. A run that was killed has written records of steps that its last
+checkpoint does not know; resuming drops them, so that the file reads as if the run had never stopped.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from eo_backbones.errors import UserError
+
+METRICS_FILE = "metrics.jsonl"
+LOSS_FILE = "loss.png"
+TENSORBOARD_FOLDER = "tensorboard"
+ROLLING_RECORDS = 50  # of the curve in loss.png; fewer for short runs
+
+
+class _EventWriter(Protocol):
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class RunLog:
+    """The records of one run, appended as they come; use it as a context manager."""
+
+    def __init__(self, folder: Path, *, step: int, tensorboard: bool) -> None:
+        """Open the log of a run that goes on after ``step`` completed steps.
+
+        Raises:
+            UserError: TensorBoard was asked for and is not installed.
+        """
+        self._folder = folder
+        self._events = _open_events(folder / TENSORBOARD_FOLDER, step) if tensorboard else None
+        keep_records(folder / METRICS_FILE, up_to_step=step)
+        self._metrics = (folder / METRICS_FILE).open("a", encoding="utf-8")
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._metrics.close()
+        if self._events is not None:
+            self._events.close()
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record; ``step`` names the completed steps, every other number becomes a TensorBoard curve."""
+        self._metrics.write(json.dumps(record) + "\n")
+        self._metrics.flush()
+        if self._events is not None:
+            for name, value in record.items():
+                if name != "step":
+                    self._events.add_scalar(name, value, record["step"])
+
+    def sync(self) -> None:
+        """Bring what was written to the disk as far as the next checkpoint, and draw the loss."""
+        if self._events is not None:
+            self._events.flush()
+        draw_loss(read_records(self._folder / METRICS_FILE), self._folder / LOSS_FILE)
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a ``metrics.jsonl``; a line cut off by a kill is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        records.append(record)
+    return records
+
+
+def keep_records(path: Path, *, up_to_step: int) -> None:
+    """Drop the records of later steps than ``up_to_step``, in one atomic replacement."""
+    if not path.is_file():
+        return
+    kept = [record for record in read_records(path) if record["step"] <= up_to_step]
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+    unfinished.replace(path)
+
+
+def rolling_mean(values: Sequence[float], width: int) -> list[float]:
+    """Return the mean of each value and up to ``width - 1`` before it."""
+    means = []
+    total = 0.0
+    for index, value in enumerate(values):
+        total += value
+        if index >= width:
+            total -= values[index - width]
+        means.append(total / min(index + 1, width))
+    return means
+
+
+def draw_loss(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the loss over the steps with its rolling average, as figure 2 of the paper shows it."""
+    import matplotlib as mpl  # noqa: PLC0415 - only a run that draws pays for it
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    steps = [record["step"] for record in records]
+    losses = [record["loss"] for record in records]
+    if not steps:
+        return
+    width = max(1, min(ROLLING_RECORDS, len(steps) // 10))
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
+        axes = figure.subplots()
+        axes.plot(steps, losses, color="#9db7d5", linewidth=0.8, label="loss")
+        axes.plot(steps, rolling_mean(losses, width), color="#1f4e8c", linewidth=1.8, label=f"mean of {width} records")
+        axes.set(xlabel="training step", ylabel="loss", xlim=(0, steps[-1]))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.5)
+        axes.legend(frameon=False)
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        figure.savefig(unfinished, format="png")
+    unfinished.replace(path)
+
+
+def _open_events(folder: Path, step: int) -> _EventWriter:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise UserError(
+            'TensorBoard is not installed; type pip install "eo-backbones[train]", or add --no-tensorboard'
+        ) from error
+    # Events of steps after the checkpoint, written before a kill, are hidden from here on.
+    writer: _EventWriter = SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    return writer
