@@ -1,0 +1,26 @@
+"""Pretrained encoders for satellite images that take one band of any sensor.
+
+>>> import eo_backbones
+>>> model = eo_backbones.create_model("eo_resnet50.byol_s1s2_mini").eval()
+>>> prepare = eo_backbones.create_transform(model, band="B04", unit="dn")
+>>> features = model(prepare(red).unsqueeze(0))  # red: (1, H, W) digital numbers -> (1, 2048)
+
+Importing registers our names in timm, and does nothing else.
+"""
+
+from eo_backbones import timm_bridge as _timm_bridge  # noqa: F401  registers our names
+from eo_backbones.contract import InputSpec
+from eo_backbones.errors import UserError
+from eo_backbones.models import create_model
+from eo_backbones.weights import get_weights, list_models
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "InputSpec",
+    "UserError",
+    "__version__",
+    "create_model",
+    "get_weights",
+    "list_models",
+]

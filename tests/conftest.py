@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["support.hub_fixtures"]
+
 REPOSITORY = Path(__file__).parent.parent
 
 

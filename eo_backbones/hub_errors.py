@@ -1,0 +1,93 @@
+"""Every failure of the Hub as one line that says what would help.
+
+Only exception classes of huggingface_hub are named. Its HTTP library changed between 1.x and 2.x (httpx, httpx2), so
+importing that library here would break with the other one.
+"""
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of httpx or httpx2
+
+from eo_backbones.errors import UserError
+
+FAILURES = (OSError, EntryNotFoundError, HFValidationError, TransportError)
+"""What a download may raise: the Hub's answers are OSErrors, a connection that breaks off is a TransportError."""
+
+_TOKEN_HELP = "set HF_TOKEN to a token that may read it (or run 'hf auth login')"
+_UNREACHABLE_HELP = (
+    "check the connection, set HF_ENDPOINT to a mirror that can be reached, set HF_HUB_OFFLINE=1 if the files are "
+    "cached, or load a copy with local-dir:PATH"
+)
+
+
+class MissingFileError(UserError):
+    """The repository exists, the file does not."""
+
+
+def explain(error: Exception, *, repo_id: str, revision: str | None, filename: str) -> UserError:  # noqa: PLR0911 one case a line
+    """Return the user's view of a failed download.
+
+    Args:
+        error: one of :data:`FAILURES`.
+        repo_id: repository that was asked for.
+        revision: its revision; ``None`` for the default branch.
+        filename: file in it.
+    """
+    endpoint = constants.ENDPOINT
+    at_revision = f" at revision {revision}" if revision else ""
+    if isinstance(error, GatedRepoError):
+        return UserError(f"{repo_id} is gated: ask for access on {endpoint}/{repo_id}, then {_TOKEN_HELP}")
+    if isinstance(error, DisabledRepoError):
+        return UserError(f"the Hub has disabled {repo_id}; load another copy with hf-hub:ORG/NAME or local-dir:PATH")
+    if isinstance(error, RepositoryNotFoundError):
+        return UserError(f"{endpoint} has no repository {repo_id}: check the name; if it is private, {_TOKEN_HELP}")
+    if isinstance(error, RevisionNotFoundError):
+        return UserError(
+            f"{repo_id} has no revision {revision!r}; name a branch, tag or commit, or leave @REVISION away"
+        )
+    if isinstance(error, LocalEntryNotFoundError):
+        return _not_cached(error, repo_id, at_revision, filename)
+    if isinstance(error, EntryNotFoundError):
+        return MissingFileError(
+            f"{repo_id} has no file {filename}{at_revision}; is it a repository of weights for timm?"
+        )
+    if isinstance(error, HFValidationError):
+        return UserError(f"{repo_id!r} is no name of a Hub repository; write hf-hub:ORG/NAME[@REVISION]")
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        help_ = _TOKEN_HELP if status in (401, 403) else _UNREACHABLE_HELP
+        return UserError(f"{endpoint} answered {status} for {filename} of {repo_id}; {help_}")
+    if isinstance(error, OSError) and error.errno is not None:
+        return UserError(
+            f"{filename} of {repo_id} could not be stored in the cache ({error.strerror}: {error.filename or ''}); "
+            f"make room or pass another cache_dir (or set HF_HOME)"
+        )
+    return UserError(
+        f"the transfer of {filename} from {repo_id} at {endpoint} broke off ({type(error).__name__}); load again, or "
+        f"{_UNREACHABLE_HELP}"
+    )
+
+
+def _not_cached(error: LocalEntryNotFoundError, repo_id: str, at_revision: str, filename: str) -> UserError:
+    cause = error.__cause__
+    if cause is None or isinstance(cause, OfflineModeIsEnabled):
+        return UserError(
+            f"{filename} of {repo_id}{at_revision} is not in the cache ({constants.HF_HUB_CACHE}, unless you pass "
+            f"cache_dir) and asking the Hub is switched off; load it once without HF_HUB_OFFLINE=1 and "
+            f"local_files_only, or load a copy with local-dir:PATH"
+        )
+    if isinstance(cause, HfHubHTTPError):
+        reason = f"answered {cause.response.status_code}"
+    else:
+        reason = f"cannot be reached ({type(cause).__name__})"
+    return UserError(f"the Hub at {constants.ENDPOINT} {reason}; {_UNREACHABLE_HELP}")

@@ -1,0 +1,243 @@
+"""Models from names: ``create_model``, and the facts behind a name for ``info`` and ``verify``.
+
+timm builds the network and adapts stem and classifier; this module only hands it a file that was verified: content by
+:mod:`eo_backbones.hub`, names and shapes of all tensors here. timm itself loads non-strictly as soon as the number of
+classes differs, so a file that does not fit must never reach it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import PretrainedCfg
+from torch import nn
+
+from eo_backbones import hub
+from eo_backbones.errors import UserError
+from eo_backbones.folder import check_golden, tensor_shapes
+from eo_backbones.hub import Resolved
+
+TIMM_MINIMUM = (1, 0, 31)
+"""First version that spreads a one-channel stem over several channels; before, it was silently re-initialised
+(timm#2780; docs/decisions/0003)."""
+
+_OTHER_WEIGHTS = ("checkpoint_path", "pretrained_cfg")
+_OTHER_SOURCES = (
+    "file",
+    "url",
+    "state_dict",
+    "hf_hub_id",
+    "hf_hub_filename",
+    "source",
+)  # fields of timm's PretrainedCfg
+_FEATURE_ARGUMENTS = ("out_indices", "feature_cls")  # consumed by timm's feature wrapper, not by the network
+_NAMED_IN_MESSAGE = 4
+
+
+def require_timm(version: str) -> None:
+    """Raise ``ImportError`` for a timm that would load a one-channel stem wrongly."""
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < TIMM_MINIMUM:
+        minimum = ".".join(map(str, TIMM_MINIMUM))
+        raise ImportError(
+            f"eo_backbones needs timm >= {minimum}, found {version}, which would replace the stem of one-channel "
+            f"weights by random values; run: pip install -U 'timm>={minimum}'"
+        )
+
+
+require_timm(timm.__version__)
+
+
+def create_model(
+    name: str,
+    pretrained: bool = True,
+    *,
+    in_chans: int | None = None,
+    num_classes: int | None = None,
+    features_only: bool = False,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    **timm_kwargs: Any,
+) -> nn.Module:
+    """Create an encoder from a declared name, a Hub repository or a local folder.
+
+    Like ``timm.create_model``, it returns the model in training mode: call ``.eval()`` before extracting features.
+    The model carries ``eo_input`` (the input contract, :class:`eo_backbones.InputSpec`; ``None`` for a foreign timm
+    repository) and ``eo_digest`` (sha256 of the loaded file; ``None`` without pretrained weights). Parameters are
+    float32 even if the file holds float16.
+
+    Args:
+        name: a row (``eo_backbones.list_models()``), ``hf-hub:ORG/NAME[@REVISION]`` or ``local-dir:PATH``.
+        pretrained: load the weights; ``False`` initialises at random, without looking for any.
+        in_chans: input channels. ``None``: as declared (encoders: 1). From 1 to N the stem's kernel is repeated and
+            divided by N, so that N equal channels give the output of one.
+        num_classes: outputs of a linear classifier; 0 gives pooled features (B, 2048). ``None``: as declared
+            (encoders: 0; a fine-tuned folder keeps its classes). Another number gets a new, random classifier.
+        features_only: return the feature maps of the stages, strides 2 to 32, instead (see timm).
+        cache_dir: cache of huggingface_hub; its default is below ``HF_HOME``.
+        local_files_only: take files from the cache only.
+        **timm_kwargs: anything else that ``timm.create_model`` takes (``out_indices``, ``drop_path_rate``, ...), but
+            no other source of weights.
+
+    Returns:
+        A module from (B, in_chans, H, W), float32, values as the input contract says.
+
+    Raises:
+        UserError: unknown name; weights not published; a failure of the Hub; content, tensor names or shapes other
+            than declared.
+    """
+    _refuse_other_weights(timm_kwargs)
+    resolved = hub.resolve(name, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=pretrained)
+    return _build(resolved, in_chans=in_chans, num_classes=num_classes, features_only=features_only, **timm_kwargs)
+
+
+def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False) -> dict[str, Any]:
+    """Return all that is declared about a model, as JSON types; loads no weights.
+
+    For a row this needs no network. ``how_to_make`` is ``None`` unless the row is declared but not published.
+    """
+    resolved = hub.resolve(name, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=False)
+    config, row = resolved.config, resolved.row
+    facts: dict[str, Any] = {
+        "name": row.name if row else name,
+        "route": resolved.route,
+        "architecture": config.architecture,
+        "in_chans": config.in_chans,
+        "num_classes": config.num_classes,
+        "classes": list(config.classes),
+        "input": config.input.to_dict() if config.input else None,
+        "license": config.pretrained_cfg.get("license"),
+    }
+    if row is not None:
+        declared = asdict(row)
+        del declared["input"], declared["name"]
+        facts |= declared | {
+            "published": row.published,
+            "repo_id": None if row.embedded else row.repo_id,
+            "how_to_make": None if row.published else str(row.unpublished_error()),
+        }
+    return facts
+
+
+def verify(name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False) -> dict[str, Any]:
+    """Fetch a model's weights, compare them with their digest, build the model and repeat its recorded outputs.
+
+    Returns:
+        ``name``, ``route`` (``"embedded"``, ``"hub"``, ``"local"``), ``file``, ``sha256``, ``expected`` (``None``:
+        nothing says what it should be), ``pinned`` (whether a row of this package says it) and ``golden``: largest
+        absolute difference from the recorded outputs, ``None`` if there are none.
+
+    Raises:
+        UserError: whatever is wrong with the weights.
+    """
+    where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+    resolved = hub.resolve(name, **where)
+    model = _build(resolved)
+    folder = hub.fetch_golden(resolved, **where)
+    return {
+        "name": name,
+        "route": resolved.route,
+        "file": str(resolved.weights_path),
+        "sha256": resolved.sha256,
+        "expected": resolved.expected,
+        "pinned": resolved.pinned,
+        "golden": check_golden(folder, model) if folder else None,
+    }
+
+
+def _build(
+    resolved: Resolved,
+    *,
+    in_chans: int | None = None,
+    num_classes: int | None = None,
+    features_only: bool = False,
+    **timm_kwargs: Any,
+) -> nn.Module:
+    """Build the network and load the resolved file into it."""
+    config = resolved.config
+    _check_shape_arguments(in_chans, num_classes)
+    _check_description(resolved)
+    arguments = {**config.model_args, **timm_kwargs}
+    arguments["in_chans"] = config.in_chans if in_chans is None else in_chans
+    arguments["num_classes"] = config.num_classes if num_classes is None else num_classes
+    description = {**config.pretrained_cfg, "architecture": config.architecture}
+    if resolved.weights_path is not None:
+        _check_tensors(resolved, arguments)
+        description["file"] = str(resolved.weights_path)
+    if features_only:
+        arguments["features_only"] = True
+    model: nn.Module = timm.create_model(
+        config.architecture, pretrained=resolved.weights_path is not None, pretrained_cfg=description, **arguments
+    )
+    model.eo_input = config.input  # type: ignore[assignment]  # plain data on a module, as timm's pretrained_cfg is
+    model.eo_digest = resolved.sha256  # type: ignore[assignment]
+    return model
+
+
+def _check_tensors(resolved: Resolved, arguments: Mapping[str, Any]) -> None:
+    """Compare the file's tensors with those of the network as it was saved, changed only as the caller's kwargs say."""
+    config = resolved.config
+    assert resolved.weights_path is not None
+    found = tensor_shapes(resolved.weights_path)
+    as_saved = {key: value for key, value in arguments.items() if key not in (*_FEATURE_ARGUMENTS, "device", "dtype")}
+    as_saved |= {"in_chans": config.in_chans, "num_classes": config.num_classes}
+    with torch.device("meta"):
+        reference = timm.create_model(config.architecture, pretrained=False, **as_saved)
+    expected = {key: tuple(value.shape) for key, value in reference.state_dict().items()}
+    problems = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of another shape": [
+            f"{key} {found[key]} instead of {expected[key]}"
+            for key in sorted(expected.keys() & found.keys())
+            if expected[key] != found[key]
+        ],
+    }
+    if any(problems.values()):
+        text = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
+        raise UserError(
+            f"{resolved.weights_path} does not hold a {config.architecture} with {config.in_chans} input channels and "
+            f"{config.num_classes} classes as declared; tensors {text}"
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMED_IN_MESSAGE
+    return ", ".join(names[:_NAMED_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
+
+
+def _check_description(resolved: Resolved) -> None:
+    config = resolved.config
+    if not timm.is_model(config.architecture):
+        raise UserError(
+            f"{resolved.name}: config.json names architecture {config.architecture!r}, which timm "
+            f"{timm.__version__} does not have; try a newer timm"
+        )
+    unknown = sorted(config.pretrained_cfg.keys() - {field.name for field in fields(PretrainedCfg)})
+    if unknown:
+        raise UserError(
+            f"{resolved.name}: config.json has fields inside 'pretrained_cfg' that timm does not know: "
+            f"{', '.join(unknown)}; plain timm cannot load it either, move them to the root"
+        )
+
+
+def _check_shape_arguments(in_chans: int | None, num_classes: int | None) -> None:
+    if in_chans is not None and in_chans < 1:
+        raise UserError(f"in_chans is {in_chans}; an image has at least 1 channel")
+    if num_classes is not None and num_classes < 0:
+        raise UserError(f"num_classes is {num_classes}; pass 0 for features or the number of classes")
+
+
+def _refuse_other_weights(timm_kwargs: Mapping[str, Any]) -> None:
+    """The name says which weights are loaded, and their digest is checked; a second source would bypass that."""
+    overlay = timm_kwargs.get("pretrained_cfg_overlay") or {}
+    refused = [key for key in _OTHER_WEIGHTS if timm_kwargs.get(key)]
+    refused += [f"pretrained_cfg_overlay[{key!r}]" for key in _OTHER_SOURCES if overlay.get(key)]
+    if refused:
+        raise UserError(
+            f"{', '.join(refused)} would load other weights than the name says; load them with local-dir:PATH or "
+            f"hf-hub:ORG/NAME instead"
+        )
