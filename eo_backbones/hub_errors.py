@@ -6,7 +6,6 @@ importing that library here would break with the other one.
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
-    DisabledRepoError,
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
@@ -47,8 +46,6 @@ def explain(error: Exception, *, repo_id: str, revision: str | None, filename: s
     at_revision = f" at revision {revision}" if revision else ""
     if isinstance(error, GatedRepoError):
         return UserError(f"{repo_id} is gated: ask for access on {endpoint}/{repo_id}, then {_TOKEN_HELP}")
-    if isinstance(error, DisabledRepoError):
-        return UserError(f"the Hub has disabled {repo_id}; load another copy with hf-hub:ORG/NAME or local-dir:PATH")
     if isinstance(error, RepositoryNotFoundError):
         return UserError(f"{endpoint} has no repository {repo_id}: check the name; if it is private, {_TOKEN_HELP}")
     if isinstance(error, RevisionNotFoundError):

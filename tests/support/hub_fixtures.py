@@ -24,7 +24,7 @@ assert "huggingface_hub" not in sys.modules, "imported before HF_ENDPOINT was se
 
 _HOME = Path(tempfile.mkdtemp(prefix="eo-hub-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
-_HUB, _ = start_hub()
+_HUB = start_hub().hub
 
 for _name in [name for name in os.environ if name.startswith(("HF_", "HUGGING_FACE_", "HUGGINGFACE_"))]:
     del os.environ[_name]
@@ -108,6 +108,21 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(8)
         timm.models.save_for_hf(timm.create_model("test_resnet", num_classes=5), str(path), safe_serialization=True)
     return path
+
+
+@pytest.fixture
+def declare(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Let other rows than the package's be declared during a test; the first is the default."""
+    from eo_backbones import timm_bridge, weights
+
+    def declare_rows(*rows: weights.Weights) -> None:
+        monkeypatch.setattr(weights, "WEIGHTS", {row.name: row for row in rows})
+        monkeypatch.setattr(weights, "DEFAULT", rows[0])
+        timm_bridge.register(weights.WEIGHTS, weights.DEFAULT)
+
+    yield declare_rows
+    monkeypatch.undo()
+    timm_bridge.register(weights.WEIGHTS, weights.DEFAULT)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

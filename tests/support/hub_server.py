@@ -10,9 +10,10 @@ It is our reading of what huggingface_hub 1.33 and 2.4 ask for, checked against 
 
 import base64
 import re
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from http.server import ThreadingHTTPServer
 from json import loads
@@ -240,25 +241,45 @@ HubHandler.routes = (
 )
 
 
-def start_hub() -> tuple[Hub, ThreadingHTTPServer]:
+class HubServer(ThreadingHTTPServer):
+    """A thread a connection; stopping also closes connections that clients keep open."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.open_sockets: list[socket.socket] = []
+
+        class Handler(HubHandler):  # one object a connection, all with this server's Hub
+            pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.hub = Handler.hub = Hub(url=f"http://127.0.0.1:{self.server_address[1]}")
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self.open_sockets.append(connection)
+        return connection, address
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+        for connection in self.open_sockets:
+            with suppress(OSError):  # the client may have closed it
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def start_hub() -> HubServer:
     """Start a server on a free port, in threads that end with the process."""
-
-    class Handler(HubHandler):  # the server makes one for each connection, all with this server's Hub
-        pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    Handler.hub = Hub(url=f"http://127.0.0.1:{server.server_address[1]}")
+    server = HubServer()
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return Handler.hub, server
+    return server
 
 
 @contextmanager
 def running_hub() -> Iterator[Hub]:
     """A server of one's own, which can also go away."""
-    hub, server = start_hub()
+    server = start_hub()
     try:
-        yield hub
+        yield server.hub
     finally:
-        server.shutdown()
-        server.server_close()
+        server.stop()
