@@ -10,7 +10,15 @@ from PIL import Image
 
 from eo_backbones.errors import UserError
 from eo_backbones_train.progress import TrainingProgress, duration
-from eo_backbones_train.runlog import LOSS_FILE, METRICS_FILE, RunLog, draw_loss, read_records, rolling_mean
+from eo_backbones_train.runlog import (
+    LOSS_FILE,
+    METRICS_FILE,
+    RunLog,
+    draw_loss,
+    read_records,
+    require_tensorboard,
+    rolling_mean,
+)
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
@@ -42,15 +50,16 @@ def test_tensorboard_gets_every_number_of_a_record(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in events.Scalars("learning_rate")] == [(5, pytest.approx(0.1))]
 
 
-def test_missing_tensorboard_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tensorboard_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=r'pip install "eo-backbones\[train\]"'):
-        RunLog(tmp_path, step=0, tensorboard=True)
+        require_tensorboard()
 
 
 def test_rolling_mean_equals_numpy() -> None:
     values = list(np.random.default_rng(0).normal(size=30))
-    expected = [np.mean(values[max(0, i - 6) : i + 1]) for i in range(30)]
+    reach = [min(7, i) for i in range(30)]
+    expected = [np.mean(values[i - r : i + r + 1]) for i, r in enumerate(reach)]  # a slice ends with the list
     assert rolling_mean(values, 7) == pytest.approx(expected)
 
 

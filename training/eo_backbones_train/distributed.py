@@ -118,7 +118,7 @@ def synchronize_batch_norm(method: nn.Module, process: Process) -> nn.Module:
             "model.sync_batch_norm needs CUDA when several processes share a batch; "
             "use one process, or --set model.sync_batch_norm=false"
         )
-    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
     return converted
 
 

@@ -92,7 +92,7 @@ class EmbeddingMonitor:
             rank=effective_rank(embeddings.flatten(0, 1)),
             cosine_different=mean_cosine_between_scenes(embeddings, scenes),
             cosine_same=float((embeddings[0] * embeddings[1]).sum(-1).mean()),
-            scenes=int(scenes.unique().numel()),
+            scenes=len(set(scenes.tolist())),
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -122,20 +122,20 @@ def settle(options: RunOptions, *, device: torch.device, world_size: int, pairs:
         threads=options.threads or torch.get_num_threads(),
         world_size=world_size,
         compress_gradients=options.compress_gradients,
-        torch=torch.__version__,
+        torch=str(torch.__version__),  # its own type would not pass torch.load(weights_only=True)
     )
 
 
-def apply(machine: Machine, *, seed: int) -> None:
-    """Set torch up as ``machine`` says, and seed what the initial weights are drawn from."""
+def apply(machine: Machine) -> None:
+    """Set torch up as ``machine`` says."""
     torch.set_num_threads(machine.threads)
     # Read by cuBLAS when it starts: without it its matrix products may differ between runs (torch, Reproducibility).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # On CUDA an operation without a deterministic variant warns and goes on: which ones exist depends on the version.
     torch.use_deterministic_algorithms(machine.deterministic, warn_only=machine.device == "cuda")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # every buffer here is written before it is read
+    # Costs a pass over every new tensor; nothing here reads memory that it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not machine.deterministic
-    torch.manual_seed(seed)
 
 
 def _precision(choice: str, *, cuda: bool) -> str:

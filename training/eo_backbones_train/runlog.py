@@ -6,6 +6,7 @@ checkpoint does not know; resuming drops them, so that the file reads as if the 
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from eo_backbones.errors import UserError
 METRICS_FILE = "metrics.jsonl"
 LOSS_FILE = "loss.png"
 TENSORBOARD_FOLDER = "tensorboard"
-ROLLING_RECORDS = 50  # of the curve in loss.png; fewer for short runs
+ROLLING_REACH = 25  # records on either side in the curve of loss.png; fewer for short runs
 
 
 class _EventWriter(Protocol):
@@ -27,11 +28,7 @@ class RunLog:
     """The records of one run, appended as they come; use it as a context manager."""
 
     def __init__(self, folder: Path, *, step: int, tensorboard: bool) -> None:
-        """Open the log of a run that goes on after ``step`` completed steps.
-
-        Raises:
-            UserError: TensorBoard was asked for and is not installed.
-        """
+        """Open the log of a run that goes on after ``step`` completed steps."""
         self._folder = folder
         self._events = _open_events(folder / TENSORBOARD_FOLDER, step) if tensorboard else None
         keep_records(folder / METRICS_FILE, up_to_step=step)
@@ -83,16 +80,15 @@ def keep_records(path: Path, *, up_to_step: int) -> None:
     unfinished.replace(path)
 
 
-def rolling_mean(values: Sequence[float], width: int) -> list[float]:
-    """Return the mean of each value and up to ``width - 1`` before it."""
-    means = []
-    total = 0.0
-    for index, value in enumerate(values):
-        total += value
-        if index >= width:
-            total -= values[index - width]
-        means.append(total / min(index + 1, width))
-    return means
+def rolling_mean(values: Sequence[float], reach: int) -> list[float]:
+    """Return the mean of each value and its neighbours up to ``reach`` away on either side.
+
+    At the start, where a loss falls steeply, the window is shorter on both sides alike, so that the curve is not drawn
+    too low; at the end, where it is flat, only what lies ahead is missing.
+    """
+    sums = [0.0, *accumulate(values)]
+    bounds = [(i - min(reach, i), min(i + min(reach, i) + 1, len(values))) for i in range(len(values))]
+    return [(sums[high] - sums[low]) / (high - low) for low, high in bounds]
 
 
 def draw_loss(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -100,16 +96,16 @@ def draw_loss(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     import matplotlib as mpl  # noqa: PLC0415 - only a run that draws pays for it
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    steps = [record["step"] for record in records]
-    losses = [record["loss"] for record in records]
+    steps = [record["step"] for record in records if "loss" in record]
+    losses = [record["loss"] for record in records if "loss" in record]
     if not steps:
         return
-    width = max(1, min(ROLLING_RECORDS, len(steps) // 10))
+    reach = min(ROLLING_REACH, len(steps) // 20)
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
         axes = figure.subplots()
         axes.plot(steps, losses, color="#9db7d5", linewidth=0.8, label="loss")
-        axes.plot(steps, rolling_mean(losses, width), color="#1f4e8c", linewidth=1.8, label=f"mean of {width} records")
+        axes.plot(steps, rolling_mean(losses, reach), color="#1f4e8c", linewidth=1.8, label="rolling mean")
         axes.set(xlabel="training step", ylabel="loss", xlim=(0, steps[-1]))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.5)
@@ -119,13 +115,23 @@ def draw_loss(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     unfinished.replace(path)
 
 
-def _open_events(folder: Path, step: int) -> _EventWriter:
+def require_tensorboard() -> None:
+    """Find out before anything is written.
+
+    Raises:
+        UserError: TensorBoard is not installed.
+    """
     try:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra
+        import torch.utils.tensorboard  # noqa: F401, PLC0415 - an extra
     except ImportError as error:
         raise UserError(
             'TensorBoard is not installed; type pip install "eo-backbones[train]", or add --no-tensorboard'
         ) from error
+
+
+def _open_events(folder: Path, step: int) -> _EventWriter:
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra
+
     # Events of steps after the checkpoint, written before a kill, are hidden from here on.
-    writer: _EventWriter = SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    writer: _EventWriter = SummaryWriter(str(folder), purge_step=step + 1)
     return writer
