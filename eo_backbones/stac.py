@@ -1,0 +1,161 @@
+"""The STAC item that describes a model: ``stac_mlm.json`` in its folder.
+
+Source: STAC extension Machine Learning Model (stac-extensions/mlm), ``json-schema/schema.json`` of v1.5.0; STAC 1.1
+item specification. A model has no footprint and no acquisition time, so the geometry is null and the time range is
+the open one of the extension's own examples.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from eo_backbones.bands import BANDS
+from eo_backbones.contract import BandInput, InputSpec
+
+STAC_FILE = "stac_mlm.json"
+MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
+FILE_SCHEMA = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+EO_SCHEMA = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
+
+_TASKS = ["similarity-search"]  # what the extension's closed list has for features without a classifier
+_SHA256_MULTIHASH = "1220"  # multihash prefix of file:checksum: function 0x12 (sha2-256), 0x20 bytes
+_UNITS = {"reflectance": "1", "db": "dB"}
+
+
+def stac_item(
+    *,
+    name: str,
+    license: str,  # noqa: A002  named as the STAC field
+    input: InputSpec,  # noqa: A002  named as in config.json
+    record: Mapping[str, Any],
+    size_bytes: int,
+    num_params: int,
+    num_features: int,
+) -> dict[str, Any]:
+    """Return the item, ready for JSON.
+
+    Args:
+        name: of the model, free text.
+        license: SPDX identifier, or ``"other"``.
+        input: the input contract. Each band becomes one input: the encoder takes any one of them at a time.
+        record: content of ``recipe.json`` as :mod:`eo_backbones.cards` describes it.
+        size_bytes: of ``model.safetensors``.
+        num_params: of the encoder; loaded, each takes four bytes (float32).
+        num_features: length of the feature vector.
+    """
+    recipe = record["recipe"]
+    properties = {
+        "title": name,
+        "description": f"ResNet50 encoder for one band at a time, pretrained with {recipe['method']}",
+        "datetime": None,
+        "start_datetime": "1900-01-01T00:00:00Z",
+        "end_datetime": "9999-12-31T23:59:59Z",
+        "license": license,
+        "bands": [_band(entry) for entry in input.bands],
+        "mlm:name": _plain(name),
+        "mlm:architecture": "ResNet",
+        "mlm:tasks": _TASKS,
+        "mlm:framework": "PyTorch",
+        "mlm:framework_version": ".".join(re.findall(r"\d+", record["versions"]["torch"])[:3]),
+        "mlm:total_parameters": num_params,
+        "mlm:memory_size": 4 * num_params,
+        "mlm:pretrained": True,
+        "mlm:pretrained_source": ", ".join(source["name"] for source in record["data"]["sources"] or ()) or "unknown",
+        "mlm:accelerator": None,
+        "mlm:hyperparameters": {
+            "recipe": recipe["name"],
+            "recipe_digest": record["recipe_digest"],
+            "method": recipe["method"],
+            "seed": record["seed"],
+            "steps": record["steps"],
+        },
+        "mlm:input": [_input(entry, input) for entry in input.bands],
+        "mlm:output": [
+            {
+                "name": "features",
+                "description": "globally averaged features of the last stage",
+                "tasks": _TASKS,
+                "result": {"shape": [-1, num_features], "dim_order": ["batch", "embedding"], "data_type": "float32"},
+            }
+        ],
+    }
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [MLM_SCHEMA, FILE_SCHEMA, EO_SCHEMA],
+        "id": _plain(name),
+        "geometry": None,
+        "properties": properties,
+        "links": [],
+        "assets": {
+            "weights": {
+                "href": "./model.safetensors",
+                "title": "Weights of timm's resnet50 with one input channel and no classifier",
+                "type": "application/octet-stream; application=safetensors",
+                "roles": ["mlm:model", "mlm:weights"],
+                "mlm:artifact_type": "safetensors.torch.save_file",
+                "file:size": size_bytes,
+                "file:checksum": _SHA256_MULTIHASH + record["weights_sha256"],
+            },
+            "source_code": {
+                "href": "https://github.com/huggingface/pytorch-image-models/blob/main/timm/models/resnet.py",
+                "title": "Implementation of the network",
+                "type": "text/x-python",
+                "roles": ["mlm:source_code", "code"],
+                "mlm:entrypoint": "timm.models.resnet:resnet50",
+            },
+            "config": {
+                "href": "./config.json",
+                "title": "Arguments of the network, and the input contract",
+                "type": "application/json",
+                "roles": ["metadata"],
+            },
+        },
+    }
+
+
+def _band(entry: BandInput) -> dict[str, Any]:
+    row = BANDS[entry.band]
+    described: dict[str, Any] = {
+        "name": entry.band,
+        "description": f"{'Sentinel-2' if row.sensor == 's2' else 'Sentinel-1'} {entry.band}",
+        "unit": _UNITS[entry.unit],
+        "gsd": row.gsd_m,
+    }
+    if row.bandwidth_nm is not None:
+        described |= {
+            "eo:center_wavelength": round(row.wavelength_nm / 1000, 6),
+            "eo:full_width_half_max": round(row.bandwidth_nm / 1000, 6),
+        }
+    return described
+
+
+def _input(entry: BandInput, contract: InputSpec) -> dict[str, Any]:
+    low, high = entry.clip
+    # The extension takes one scaling per band: the clipping before it is therefore part of reading the band.
+    scaling: dict[str, Any] = (
+        {"type": "z-score", "mean": entry.mean, "stddev": entry.std}
+        if contract.normalization == "band"
+        else {"type": "processing", "format": "gdal-calc", "expression": "(A - mean(A)) / std(A)"}
+    )
+    return {
+        "name": entry.band,
+        "description": (
+            f"Band {entry.band} alone, in {'dB' if entry.unit == 'db' else entry.unit}; "
+            "the inputs listed here are alternatives"
+        ),
+        "bands": [{"name": entry.band, "format": "gdal-calc", "expression": f"clip(A, {low!r}, {high!r})"}],
+        "input": {
+            "shape": [-1, 1, -1, -1],
+            "dim_order": ["batch", "bands", "height", "width"],
+            "data_type": "float32",
+        },
+        "value_scaling": [scaling],
+        "resize_type": None,
+        "pre_processing_function": {"format": "python", "expression": "eo_backbones:create_transform"},
+    }
+
+
+def _plain(name: str) -> str:
+    """Return the name with what ``mlm:name`` allows, letters, digits, dot, dash and underscore, ends alphanumeric."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-_.")
