@@ -25,6 +25,8 @@ TIMM_MINIMUM = (1, 0, 31)
 """First version that spreads a one-channel stem over several channels; before, it was silently re-initialised
 (timm#2780; docs/decisions/0003)."""
 
+Shapes = Mapping[str, tuple[int, ...]]
+
 _OTHER_WEIGHTS = ("checkpoint_path", "pretrained_cfg")
 _OTHER_SOURCES = (
     "file",
@@ -73,7 +75,7 @@ def create_model(
         name: a row (``eo_backbones.list_models()``), ``hf-hub:ORG/NAME[@REVISION]`` or ``local-dir:PATH``.
         pretrained: load the weights; ``False`` initialises at random, without looking for any.
         in_chans: input channels. ``None``: as declared (encoders: 1). From 1 to N the stem's kernel is repeated and
-            divided by N, so that N equal channels give the output of one.
+            divided by N (in the precision of the file), so that N equal channels give the output of one.
         num_classes: outputs of a linear classifier; 0 gives pooled features (B, 2048). ``None``: as declared
             (encoders: 0; a fine-tuned folder keeps its classes). Another number gets a new, random classifier.
         features_only: return the feature maps of the stages, strides 2 to 32, instead (see timm).
@@ -165,7 +167,9 @@ def _build(
     arguments["num_classes"] = config.num_classes if num_classes is None else num_classes
     description = {**config.pretrained_cfg, "architecture": config.architecture}
     if resolved.weights_path is not None:
-        _check_tensors(resolved, arguments)
+        shapes = tensor_shapes(resolved.weights_path)
+        _check_tensors(resolved, shapes, arguments)
+        _check_stem(resolved, shapes, arguments["in_chans"])
         description["file"] = str(resolved.weights_path)
     if features_only:
         arguments["features_only"] = True
@@ -177,11 +181,9 @@ def _build(
     return model
 
 
-def _check_tensors(resolved: Resolved, arguments: Mapping[str, Any]) -> None:
+def _check_tensors(resolved: Resolved, found: Shapes, arguments: Mapping[str, Any]) -> None:
     """Compare the file's tensors with those of the network as it was saved, changed only as the caller's kwargs say."""
     config = resolved.config
-    assert resolved.weights_path is not None
-    found = tensor_shapes(resolved.weights_path)
     as_saved = {key: value for key, value in arguments.items() if key not in (*_FEATURE_ARGUMENTS, "device", "dtype")}
     as_saved |= {"in_chans": config.in_chans, "num_classes": config.num_classes}
     with torch.device("meta"):
@@ -201,6 +203,20 @@ def _check_tensors(resolved: Resolved, arguments: Mapping[str, Any]) -> None:
         raise UserError(
             f"{resolved.weights_path} does not hold a {config.architecture} with {config.in_chans} input channels and "
             f"{config.num_classes} classes as declared; tensors {text}"
+        )
+
+
+def _check_stem(resolved: Resolved, shapes: Shapes, in_chans: int) -> None:
+    """Refuse what timm's ``adapt_input_conv`` cannot do: it would leave the stem random, with a warning only."""
+    declared = resolved.config.in_chans
+    if in_chans == declared:
+        return
+    stems = resolved.config.pretrained_cfg.get("first_conv") or ()
+    kernels = [shapes.get(f"{name}.weight", ()) for name in ([stems] if isinstance(stems, str) else stems)]
+    if not kernels or any(len(kernel) != 4 or (in_chans != 1 and kernel[1] != declared) for kernel in kernels):
+        raise UserError(
+            f"the stem of {resolved.name} cannot be adapted from {declared} to {in_chans} channels; "
+            f"pass in_chans={declared}"
         )
 
 

@@ -110,6 +110,23 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A one-channel encoder of another, small architecture, with our block in its config."""
+    import timm
+    import torch
+
+    from eo_backbones.contract import unit_range
+
+    path = tmp_path_factory.mktemp("tiny-encoder")
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        model = timm.create_model("test_resnet", in_chans=1, num_classes=0)
+    block = {"format_version": 1, "input": unit_range(["VV"]).to_dict(), "classes": []}
+    timm.models.save_for_hf(model, str(path), model_config={"eo_backbones": block}, safe_serialization=True)
+    return path
+
+
 @pytest.fixture
 def declare(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Let other rows than the package's be declared during a test; the first is the default."""
