@@ -225,6 +225,17 @@ def test_a_signal_finishes_the_step_and_saves(number: int, status: int, store: P
     assert signal.getsignal(number) == before
 
 
+def test_a_log_that_cannot_be_written_ends_the_run_with_one_line(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: object, record: object) -> None:
+        raise OSError(28, "No space left on device", "metrics.jsonl")
+
+    monkeypatch.setattr(loop.RunLog, "write", full)
+    with pytest.raises(UserError, match=r"No space left on device: metrics.jsonl; put that right.*--resume"):
+        train(tiny_recipe(), tiny_options(store, tmp_path / "run"), build=build_tiny)
+
+
 def test_a_full_disk_ends_the_run_with_one_line(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(content: object, stream: object) -> None:
         raise OSError(28, "No space left on device")

@@ -226,6 +226,41 @@ def pretrain(
         typer.echo(f"{run}: {result['steps']} steps, loss {result['loss']:.4f}, encoder {result['weights_digest']}")
 
 
+@app.command(
+    epilog="""Examples:
+
+[bold]eo-train export RUN --out FOLDER[/bold]
+
+[bold]eo-train export RUN --out FOLDER --dtype fp16 --license cc-by-4.0 --overwrite[/bold]"""
+)
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of [bold]eo-train pretrain[/bold]; it need not be finished.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    dtype: Annotated[str, typer.Option(help="fp32, or fp16: convolutions in half precision.")] = "fp32",
+    license_id: Annotated[
+        str | None,
+        typer.Option("--license", help="Of the weights, say cc-by-4.0; the declared one or other unless given."),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Where the run's store is now, if it was moved: the card names its sources.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's encoder as a folder that plain timm, eo_backbones and the Hub read."""
+    from eo_backbones_train.export import export as write_folder
+
+    result = write_folder(run, out, dtype=dtype, license=license_id, store=store, overwrite=overwrite)
+    if as_json:
+        _print_json(result)
+        return
+    unfinished = "" if result["finished"] else ", unfinished"
+    typer.echo(
+        f"{result['folder']}: {result['name']} ({result['steps']} steps{unfinished}), "
+        f"{result['bytes'] / 2**20:.1f} MiB, sha256 {result['sha256']}"
+    )
+
+
 def parse_interval(text: str) -> tuple[float | None, int | None]:
     """Return (minutes, steps) of ``--checkpoint-every``, one of them None.
 

@@ -5,8 +5,8 @@ and, when it is finished, ``result.json`` (training/README.md).
 """
 
 import logging
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -56,12 +56,19 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
     if options.tensorboard:
         require_tensorboard()
     with ExitStack() as stack:
+        stack.enter_context(_explained(options))
         # Who takes part, on what.
         process = stack.enter_context(joined(options.device))
         device, world_size = process.device, process.world_size
         pairs = pairs_per_process(recipe.global_batch, world_size)
         machine = settle(options, device=device, world_size=world_size, pairs=pairs)
         apply(machine)
+
+        # What is trained.
+        torch.manual_seed(recipe.seed)
+        method = build(recipe).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.model.sync_batch_norm:
+            method = synchronize_batch_norm(method, process)
 
         # The images, and the folder that this run writes.
         store = Store.open(options.store)
@@ -83,11 +90,7 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
             logger.info("%s is finished; there is nothing to do", options.out)
             return options.out
 
-        # What is trained.
-        torch.manual_seed(recipe.seed)
-        method = build(recipe).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if recipe.model.sync_batch_norm:
-            method = synchronize_batch_norm(method, process)
+        # What moves, and where it stands.
         optimizer = build_optimizer(method, recipe, fused=True, capturable=device.type == "cuda")
         warm_up = recipe.optim.warmup_epochs * loader.steps_per_epoch
         state = RunState(
@@ -133,6 +136,7 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
         while state.step < steps:
             batch = loader.batch(state.step)
             params = draw_view_params(recipe.views, seed=recipe.seed, step=state.step, global_batch=recipe.global_batch)
+            # The smallest is the scheduled one: a fixed rate of the predictor stays at the peak.
             rates = learning_rates(recipe, optimizer.param_groups, state.step, steps_per_epoch=loader.steps_per_epoch)
             decay = (
                 target_decay(state.step, base=recipe.target.decay, schedule=recipe.target.schedule, total_steps=steps)
@@ -140,10 +144,21 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
                 else None
             )
             result = step(batch, params[:, mine], rates=rates, decay=decay)
-            books.after_step(result, batch.scene, learning_rate=max(rates), target_decay=decay)
+            books.after_step(result, batch.scene, learning_rate=min(rates), target_decay=decay)
         if process.first:
             _finish(options.out, recipe, state, store_digest=store.digest)
     return options.out
+
+
+@contextmanager
+def _explained(options: RunOptions) -> Iterator[None]:
+    """Turn what the disks refuse, a full one above all, into one line; the last checkpoint is untouched by it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.strerror or error}: {error.filename or options.out}; put that right, then go on with --resume"
+        ) from error
 
 
 def _finish(folder: Path, recipe: Recipe, state: RunState, *, store_digest: str) -> None:
@@ -161,8 +176,5 @@ def _finish(folder: Path, recipe: Recipe, state: RunState, *, store_digest: str)
         "seconds": state.seconds,
         "weights_digest": state_digest(encoder),
     }
-    try:
-        write_json(folder / RESULT_FILE, result)
-    except OSError as error:
-        raise UserError(f"cannot write {folder / RESULT_FILE}: {error.strerror}; make room, then --resume") from error
+    write_json(folder / RESULT_FILE, result)
     logger.info("trained %s in %s; encoder %s", recipe.name, duration(state.seconds), result["weights_digest"])
