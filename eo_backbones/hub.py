@@ -149,7 +149,7 @@ def fetch_golden(
     if resolved.route == "hub":
         source = parse_source(resolved.name)
         repo_id = source.row.repo_id if source.row else source.repo_id
-        revision = source.row.revision if source.row else source.revision
+        revision = resolved.weights_path.parent.name  # the commit that the weights are from
         try:
             return _Cache(cache_dir, local_files_only).fetch(repo_id, revision, GOLDEN_FILE).parent
         except MissingFileError:

@@ -12,12 +12,13 @@ import base64
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from http.server import ThreadingHTTPServer
 from json import loads
 from typing import Any
+from urllib.parse import parse_qs
 
 from support.hub_http import Answer, Fault, Hub, HubError, RoutedHandler
 from support.hub_store import StoredFile, is_large, large_file
@@ -122,10 +123,20 @@ class HubHandler(RoutedHandler):
         }
 
     def tree(self, repo_id: str, revision: str) -> Answer:
+        files = self._files(repo_id, revision)
+        return 200, [_entry(name, file) for name, file in sorted(files.items())]
+
+    def paths_info(self, repo_id: str, revision: str) -> Answer:
+        files = self._files(repo_id, revision)
+        is_form = "form" in self.headers.get("Content-Type", "")
+        names = parse_qs(self.body.decode())["paths"] if is_form else self.json()["paths"]
+        return 200, [_entry(name, files[name]) for name in names if name in files]
+
+    def _files(self, repo_id: str, revision: str) -> Mapping[str, StoredFile]:
         commit = self.repository(repo_id).at(revision)
         if commit is None:
             raise HubError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        return 200, [_entry(name, file) for name, file in sorted(commit.files.items())]
+        return commit.files
 
     # -- uploads
 
@@ -229,6 +240,7 @@ HubHandler.routes = (
     (rf"{_MODEL}/revision/{_REVISION}", HubHandler.repository_info),
     (rf"{_MODEL}/refs", HubHandler.refs),
     (rf"{_MODEL}/tree/{_REVISION}", HubHandler.tree),
+    (rf"{_MODEL}/paths-info/{_REVISION}", HubHandler.paths_info),
     (rf"{_MODEL}/preupload/{_REVISION}", HubHandler.preupload),
     (rf"{_MODEL}/commit/{_REVISION}", HubHandler.commit),
     (rf"{_MODEL}/tag/{_REVISION}", HubHandler.create_tag),

@@ -1,0 +1,104 @@
+"""What is shipped, and what a bare checkout needs: the wheel, the import, torch.hub."""
+
+import json
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import eo_backbones
+from support.hub_fixtures import RunPython
+
+# What `import eo_backbones` and hubconf.py must do without: the commands' libraries and the trainer's.
+NOT_IMPORTED = ("rasterio", "matplotlib", "typer", "rich", "tensorboard", "sklearn", "lightly", "eo_backbones_train")
+
+
+@pytest.fixture(scope="module")
+def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built with the hatchling of this environment: needs no network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(repository)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    """A top-level `training` or `tests` in site-packages collides with other projects."""
+    info = f"eo_backbones-{eo_backbones.__version__}.dist-info"
+    assert {name.split("/")[0] for name in wheel.namelist()} == {"eo_backbones", "eo_backbones_train", info}
+
+
+def test_the_wheel_holds_every_module_and_the_package_data(wheel: zipfile.ZipFile, repository: Path) -> None:
+    expected = {
+        path.relative_to(root).as_posix()
+        for root, package in ((repository, "eo_backbones"), (repository / "training", "eo_backbones_train"))
+        for pattern in ("*.py", "py.typed", "*.safetensors")
+        for path in (root / package).rglob(pattern)
+    }
+    assert {"eo_backbones/py.typed", "eo_backbones_train/py.typed", "eo_backbones/hub.py"} <= expected
+    assert expected <= set(wheel.namelist())
+    assert any(name.startswith("eo_backbones/embedded/") for name in wheel.namelist())
+    assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_the_wheel_declares_the_two_commands(wheel: zipfile.ZipFile) -> None:
+    (name,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
+    assert wheel.read(name).decode().split() == [
+        "[console_scripts]",
+        *("eo-backbones", "=", "eo_backbones.cli:main"),
+        *("eo-train", "=", "eo_backbones_train.cli:main"),
+    ]
+
+
+def test_no_dependency_has_an_upper_bound(wheel: zipfile.ZipFile) -> None:
+    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    lines = wheel.read(name).decode().splitlines()
+    required = [line for line in lines if line.startswith("Requires-") and "extra ==" not in line]
+    assert "Requires-Dist: timm>=1.0.31" in required
+    assert not [line for line in required if "<" in line or "==" in line]
+
+
+def test_the_version_is_written_the_same_twice(repository: Path) -> None:
+    """A checkout that torch.hub downloaded has no metadata to read it from."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    assert eo_backbones.__version__ == project["version"]
+
+
+def test_a_bare_checkout_is_enough_for_torch_hub(repository: Path, run_python: RunPython, tmp_path: Path) -> None:
+    """Only the repository root is on the path, no connection is opened, and no extra is imported."""
+    code = f"""
+import importlib.util, json, socket, sys
+from pathlib import Path
+
+root = Path({str(repository)!r})
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() not in (root, root / "training", Path.cwd())]
+assert importlib.util.find_spec("eo_backbones") is None and importlib.util.find_spec("eo_backbones_train") is None
+
+def refuse(*arguments, **named):
+    raise AssertionError(f"a connection was opened: {{arguments}}")
+
+socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
+
+import torch
+before = set(sys.modules)
+model = torch.hub.load(str(root), "byol_resnet50", source="local", pretrained=False).eval()
+import eo_backbones, timm
+print(json.dumps({{
+    "file": eo_backbones.__file__,
+    "shape": list(model(torch.zeros(1, 1, 32, 32)).shape),
+    "path": [entry for entry in sys.path if entry.startswith(str(root)) and "site-packages" not in entry],
+    "modules": sorted({{name.partition(".")[0] for name in sys.modules}}),
+    "registered": timm.list_models("eo_*"),
+}}))
+"""
+    done = run_python(code, cwd=tmp_path, PYTHONPATH=None)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["file"] == str(repository / "eo_backbones" / "__init__.py")
+    assert (seen["shape"], seen["path"], seen["registered"]) == ([1, 2048], [], ["eo_resnet50"])
+    assert not set(NOT_IMPORTED) & set(seen["modules"])
