@@ -1,0 +1,498 @@
+"""An exported folder gives the trained features by every loader, says how it was made, and is all or nothing."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from huggingface_hub import ModelCard
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+import eo_backbones
+from eo_backbones.datasets.synthetic_files import write_pairs
+from eo_backbones.errors import UserError
+from eo_backbones.folder import read_config, sha256_of
+from eo_backbones.weights import WEIGHTS
+from eo_backbones_train import cli
+from eo_backbones_train import export as export_module
+from eo_backbones_train.checkpoint import save_checkpoint, state_digest
+from eo_backbones_train.export import declared_row, encoder_weights, export, read_run
+from eo_backbones_train.loop import train
+from eo_backbones_train.methods import build_method
+from eo_backbones_train.prepare import prepare
+from eo_backbones_train.recipes import Recipe, digest, get_recipe, input_spec, override, smoke, to_dict
+from eo_backbones_train.run_folder import write_json
+from eo_backbones_train.run_options import RunOptions
+
+FILES = {
+    "model.safetensors", "config.json", "README.md", "golden.safetensors", "training_log.jsonl", "loss.png",
+    "recipe.json", "stac_mlm.json",
+}  # fmt: skip
+STEP = 6
+STORE_DIGEST = "5" * 64
+
+
+def toy(name: str) -> Recipe:
+    """A recipe whose heads are tiny; the encoder is always a ResNet50."""
+    return smoke(get_recipe(name))
+
+
+def trained_method(recipe: Recipe) -> nn.Module:
+    """A method whose two encoders differ, with running statistics that are not those of a fresh network."""
+    torch.manual_seed(0)
+    method = build_method(recipe)
+    for module in method.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return method
+
+
+def write_run(
+    folder: Path,
+    recipe: Recipe,
+    state: Mapping[str, torch.Tensor],
+    *,
+    finished: bool = True,
+    store: Path = Path("/nowhere/store"),
+) -> Path:
+    """Write a run folder in the form of the training loop, without training."""
+    folder.mkdir(parents=True)
+    identity = {"recipe": to_dict(recipe), "recipe_digest": digest(recipe), "store_digest": STORE_DIGEST}
+    machine = {"device": "cpu", "device_name": "a CPU", "precision": "fp32", "world_size": 1}
+    versions = {"python": "3.11.7", "torch": "2.15.0", "timm": "1.0.31"}
+    write_json(folder / "recipe.json", {"name": recipe.name, "digest": digest(recipe), "seed": recipe.seed, **identity})
+    write_json(
+        folder / "run.json",
+        {"command": ["/home/somebody/eo-train"], "store": str(store), "machine": machine, "versions": versions,
+         "git_commit": "c" * 40},
+    )  # fmt: skip
+    lines = [{"step": step, "loss": 2.0 / step, "seconds": float(step)} for step in range(2, STEP + 3, 2)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    content = {**identity, "step": STEP, "machine": machine, "versions": versions, "method": dict(state)}
+    save_checkpoint(folder / "checkpoints", STEP, content)
+    if finished:
+        write_json(folder / "result.json", {"steps": STEP, "loss": 0.3})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def method() -> nn.Module:
+    return trained_method(toy("byol-mini"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, method: nn.Module) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "run", toy("byol-mini"), method.state_dict())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
+    """The fp32 export that most tests look at."""
+    out = tmp_path_factory.mktemp("exports") / "fp32"
+    export(run, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def encoder_only(method: nn.Module) -> dict[str, torch.Tensor]:
+    """State of a method without heads and target: all that an export reads, and quick to write."""
+    return {name: value for name, value in method.state_dict().items() if name.startswith("encoder.")}
+
+
+def images() -> torch.Tensor:
+    return torch.randn(3, 1, 48, 32, generator=torch.Generator().manual_seed(1))
+
+
+def features(model: nn.Module) -> torch.Tensor:
+    with torch.inference_mode():
+        made: torch.Tensor = model.eval()(images())
+    return made
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "recipe.json").read_text())
+    return content
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_every_file_of_the_contract_is_there(folder: Path) -> None:
+    assert files(folder) == FILES
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_three_loaders_and_the_trained_encoder_give_equal_features(folder: Path, method: nn.Module) -> None:
+    """Bit for bit: our loader, timm's own, and a plain strict load, against the online encoder in eval mode."""
+    expected = features(method.encoder)  # type: ignore[arg-type]
+    plain = timm.create_model("resnet50", in_chans=1, num_classes=0)
+    plain.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    assert torch.equal(features(eo_backbones.create_model(f"local-dir:{folder}")), expected)
+    assert torch.equal(features(timm.create_model(f"local-dir:{folder}", pretrained=True)), expected)
+    assert torch.equal(features(plain), expected)
+
+
+def test_timm_needs_nothing_of_ours(folder: Path) -> None:
+    """A process that never imports this package loads the folder."""
+    code = (
+        "import sys, timm, torch\n"
+        f"model = timm.create_model('local-dir:{folder}', pretrained=True).eval()\n"
+        "assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 2048)\n"
+        "assert not any(name.startswith('eo_backbones') for name in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_target_network_is_not_what_is_exported(folder: Path, method: nn.Module) -> None:
+    """Its running statistics were made different; exporting it would be the classic mistake."""
+    exported = load_file(folder / "model.safetensors")
+    state = method.state_dict()
+    targets = [name for name in state if name.startswith("target") and name.endswith("bn1.running_mean")]
+    assert targets
+    assert all(not torch.equal(exported["bn1.running_mean"], state[name]) for name in targets)
+    assert torch.equal(exported["bn1.running_mean"], state["encoder.bn1.running_mean"])
+
+
+def test_exporting_twice_gives_equal_bytes(run: Path, folder: Path, tmp_path: Path) -> None:
+    """Also from a run that lies elsewhere: neither time nor path reaches any file."""
+    moved = tmp_path / "moved"
+    moved.symlink_to(run, target_is_directory=True)
+    export(moved, tmp_path / "again")
+    for name in FILES - {"loss.png"}:
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_metadata_of_the_weights(folder: Path) -> None:
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata.keys() == {"format", "recipe_digest", "eo_backbones"}
+    assert metadata["format"] == "pt"
+    assert metadata["recipe_digest"] == digest(toy("byol-mini"))
+    assert json.loads(metadata["eo_backbones"])["input"] == input_spec(toy("byol-mini")).to_dict()
+
+
+def test_config_carries_the_contract_of_the_recipe(folder: Path) -> None:
+    config = read_config(folder / "config.json")
+    assert config.architecture == "resnet50"
+    assert (config.in_chans, config.num_classes) == (1, 0)
+    assert config.input == input_spec(toy("byol-mini"))
+
+
+def test_golden_outputs_are_those_of_the_trained_encoder(folder: Path, method: nn.Module) -> None:
+    golden = load_file(folder / "golden.safetensors")
+    assert golden["input"].shape == (2, 1, 64, 64)
+    encoder: Any = method.encoder
+    with torch.inference_mode():
+        assert torch.equal(encoder.eval()(golden["input"]), golden["output"])
+
+
+def test_the_record_says_how_the_weights_were_made(folder: Path) -> None:
+    record = record_of(folder)
+    recipe = toy("byol-mini")
+    assert record == {
+        "name": "byol-mini+smoke run",
+        "recipe": to_dict(recipe),
+        "recipe_digest": digest(recipe),
+        "weights_sha256": sha256_of(folder / "model.safetensors"),
+        "dtype": "fp32",
+        "network": "online",
+        "seed": recipe.seed,
+        "steps": STEP,
+        "finished": True,
+        "data": {"manifest_digest": STORE_DIGEST, "sources": None},
+        "machine": {"device": "cpu", "device_name": "a CPU", "precision": "fp32", "world_size": 1},
+        "versions": {"python": "3.11.7", "torch": "2.15.0", "timm": "1.0.31"},
+        "git_commit": "c" * 40,
+    }
+
+
+def test_no_text_file_names_a_path_of_the_machine(folder: Path, run: Path) -> None:
+    for name in FILES - {"model.safetensors", "golden.safetensors", "loss.png"}:
+        text = (folder / name).read_text()
+        assert str(run.parent) not in text, name
+        assert "/home/somebody" not in text, name
+        assert "/nowhere" not in text, name
+
+
+def test_the_log_ends_where_the_weights_do(folder: Path) -> None:
+    """Records of steps after the checkpoint belong to weights that nobody has."""
+    lines = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+
+
+def test_the_card_is_valid_and_shows_no_result(folder: Path) -> None:
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "other"
+    assert "byol" in card.data.tags
+    assert "model-index" not in card.data.to_dict()
+    assert sha256_of(folder / "model.safetensors") in card.text
+
+
+def test_the_stac_item_measures_the_file(folder: Path) -> None:
+    item = json.loads((folder / "stac_mlm.json").read_text())
+    weights = item["assets"]["weights"]
+    assert weights["file:size"] == (folder / "model.safetensors").stat().st_size
+    assert weights["file:checksum"].endswith(sha256_of(folder / "model.safetensors"))
+    assert item["properties"]["mlm:total_parameters"] == 23_501_760
+
+
+def test_half_precision_halves_convolutions_and_leaves_batch_norm(
+    run: Path, folder: Path, tmp_path: Path, method: nn.Module
+) -> None:
+    out = tmp_path / "fp16"
+    export(run, out, dtype="fp16")
+    tensors = load_file(out / "model.safetensors")
+    assert tensors["layer1.0.conv1.weight"].dtype == torch.float16
+    assert {tensors[f"bn1.{name}"].dtype for name in ("weight", "bias", "running_mean", "running_var")} == {
+        torch.float32
+    }
+    assert (out / "model.safetensors").stat().st_size < 0.52 * (folder / "model.safetensors").stat().st_size
+    loaded = eo_backbones.create_model(f"local-dir:{out}")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    expected = features(method.encoder)  # type: ignore[arg-type]
+    assert float((features(loaded) - expected).abs().max()) < 0.01 * float(expected.abs().max())
+    assert "float16 (BatchNorm in float32)" in (out / "README.md").read_text()
+
+
+def write_store(folder: Path, digest: str) -> Path:
+    """The part of a store that an export reads."""
+    folder.mkdir()
+    source = {"name": "floods", "layout": "pairs", "stored": 1650, "units": {"B03": "uint8"}, "subset": None}
+    manifest = {"format": "eo_backbones tile store", "version": 1, "digest": digest, "sources": [source]}
+    (folder / "store.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_the_rows_name_and_licence_and_the_stores_sources(
+    encoder_only: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """An unchanged recipe that was trained to its end is what the declared row stands for."""
+    row = WEIGHTS["eo_resnet50.byol_dfc2020"]
+    store = write_store(tmp_path / "store", STORE_DIGEST)
+    out = tmp_path / "out"
+    made = export(write_run(tmp_path / "run", get_recipe("byol-dfc2020"), encoder_only, store=store), out)
+    assert made["name"] == row.name
+    assert ModelCard.load(out / "README.md").data.license == row.license
+    assert read_config(out / "config.json").pretrained_cfg["license"] == row.license
+    assert record_of(out)["data"]["sources"] == [
+        {
+            "name": "floods",
+            "layout": "pairs",
+            "scenes": 1650,
+            "units": {"B03": "uint8"},
+            "subset": None,
+            "license": None,
+        }
+    ]
+    assert "| floods | pairs | 1,650 | not stated |" in (out / "README.md").read_text()
+
+
+def test_a_modified_recipe_with_a_chosen_licence_and_a_store_that_moved(
+    encoder_only: dict[str, torch.Tensor], folder: Path, tmp_path: Path
+) -> None:
+    recipe = override(get_recipe("byol-dfc2020"), ["epochs=3"])
+    store = write_store(tmp_path / "moved", STORE_DIGEST)
+    out = tmp_path / "out"
+    made = export(write_run(tmp_path / "run", recipe, encoder_only), out, license="cc-by-4.0", store=store)
+    assert made["name"] == "byol-dfc2020+modified run"
+    assert ModelCard.load(out / "README.md").data.license == "cc-by-4.0"
+    assert record_of(out)["data"]["sources"][0]["name"] == "floods"
+    assert made["sha256"] != sha256_of(folder / "model.safetensors"), "the recipe is part of the file"
+
+
+def test_weights_depend_on_recipe_and_values_alone(
+    encoder_only: dict[str, torch.Tensor], folder: Path, tmp_path: Path
+) -> None:
+    """An unfinished run, on a store that has grown since, with another licence: the same weights file."""
+    store = write_store(tmp_path / "store", "7" * 64)
+    other = write_run(tmp_path / "run", toy("byol-mini"), encoder_only, finished=False, store=store)
+    made = export(other, tmp_path / "out", license="cc-by-4.0")
+    assert made["sha256"] == sha256_of(folder / "model.safetensors")
+    assert made["finished"] is False
+    assert record_of(tmp_path / "out")["finished"] is False
+    assert "**Unfinished.**" in (tmp_path / "out" / "README.md").read_text()
+    assert record_of(tmp_path / "out")["data"]["sources"] is None, "the grown store is not what was trained on"
+    with pytest.raises(UserError, match=r"is not the store of this run \(its digest is 777777777777…"):
+        export(other, tmp_path / "named", store=store)
+
+
+def test_only_finished_weights_have_a_declared_name(encoder_only: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    recipe = get_recipe("byol-dfc2020")
+    finished = read_run(write_run(tmp_path / "finished", recipe, encoder_only))
+    unfinished = read_run(write_run(tmp_path / "unfinished", recipe, encoder_only, finished=False))
+    row = declared_row(finished, "ab" * 32)
+    assert row is not None
+    assert row.name == "eo_resnet50.byol_dfc2020"
+    assert declared_row(unfinished, "ab" * 32) is None
+
+
+def test_other_weights_than_the_published_ones_do_not_have_their_name(
+    encoder_only: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeating a published recipe gives other bits, which the row's name would not load."""
+    row = replace(WEIGHTS["eo_resnet50.byol_dfc2020"], sha256="ab" * 32)
+    monkeypatch.setattr(export_module, "WEIGHTS", {row.name: row})
+    trained = read_run(write_run(tmp_path / "run", get_recipe("byol-dfc2020"), encoder_only))
+    assert declared_row(trained, "ab" * 32) == row
+    assert declared_row(trained, "cd" * 32) is None
+
+
+def test_simsiams_encoder_is_found_the_same_way(tmp_path: Path) -> None:
+    method = trained_method(toy("simsiam-mini"))
+    trained = read_run(write_run(tmp_path / "run", toy("simsiam-mini"), method.state_dict()))
+    plain = timm.create_model("resnet50", in_chans=1, num_classes=0)
+    plain.load_state_dict(encoder_weights(trained, torch.float32), strict=True)
+    assert torch.equal(features(plain), features(method.encoder))  # type: ignore[arg-type]
+
+
+def no_folder(run: Path, out: Path) -> None:
+    shutil.rmtree(run)
+
+
+def no_checkpoint(run: Path, out: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+
+
+def damaged_checkpoint(run: Path, out: Path) -> None:
+    (path,) = (run / "checkpoints").iterdir()
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def no_records(run: Path, out: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+
+
+def occupied(run: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.tex").write_text("irreplaceable")
+
+
+def a_file(run: Path, out: Path) -> None:
+    out.write_text("irreplaceable")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (no_folder, "is no run folder of eo-train"),
+        (no_checkpoint, "has no checkpoint yet; type the command of the run again, with --resume"),
+        (damaged_checkpoint, r"cannot be read as a checkpoint: .*; delete it to go back to the checkpoint before"),
+        (no_records, "has no record up to step 6"),
+        (occupied, "is not empty and holds no earlier export; name a new folder"),
+        (a_file, "is not empty and holds no earlier export; name a new folder"),
+    ],
+)
+def test_wrong_use_is_one_line_and_leaves_nothing(
+    break_it: Callable[[Path, Path], None], message: str, encoder_only: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    broken = write_run(tmp_path / "run", toy("byol-mini"), encoder_only)
+    out = tmp_path / "out"
+    break_it(broken, out)
+    before = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=message) as caught:
+        export(broken, out)
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_unknown_dtype(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown dtype 'bf16'"):
+        export(run, tmp_path / "out", dtype="bf16")
+
+
+def test_a_licence_the_hub_would_refuse(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="write it like cc-by-4.0"):
+        export(run, tmp_path / "out", license="CC BY 4.0")
+    assert files(tmp_path) == set()
+
+
+def test_an_encoder_that_is_no_resnet50_is_refused(tmp_path: Path) -> None:
+    other = write_run(tmp_path / "run", toy("byol-mini"), {"encoder.weight": torch.zeros(3)})
+    with pytest.raises(UserError, match="is no resnet50 with one channel"):
+        export(other, tmp_path / "out")
+    assert files(tmp_path) == {"run"}
+
+
+def test_an_earlier_export_is_replaced_only_when_asked(run: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(folder, out)
+    (out / "note.txt").write_text("of the earlier one")
+    with pytest.raises(UserError, match="holds an earlier export; add --overwrite"):
+        export(run, out)
+    assert "note.txt" in files(out)
+    export(run, out, overwrite=True)
+    assert files(out) == FILES
+    assert files(tmp_path) == {"out"}
+
+
+def test_weights_that_do_not_reproduce_leave_the_earlier_export(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorded outputs are made to be those of another network."""
+    original = export_module.save_golden
+
+    def wrong(folder: Path, model: nn.Module, inputs: torch.Tensor) -> None:
+        with torch.no_grad():
+            model.get_parameter("bn1.weight").add_(0.5)
+        original(folder, model, inputs)
+
+    out = tmp_path / "out"
+    shutil.copytree(folder, out)
+    before = (out / "recipe.json").read_bytes()
+    monkeypatch.setattr(export_module, "save_golden", wrong)
+    with pytest.raises(UserError, match="does not reproduce"):
+        export(run, out, dtype="fp16", overwrite=True)
+    assert (out / "recipe.json").read_bytes() == before
+    assert files(tmp_path) == {"out"}
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """``eo-train export ...`` in this process."""
+    monkeypatch.setattr(sys, "argv", ["eo-train", "export", *arguments])
+    cli.main()
+
+
+def test_a_mistake_on_the_command_line_is_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, str(tmp_path / "nothing"), "--out", str(tmp_path / "out"))
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(r"error: .*nothing is no run folder of eo-train .*\n", printed.err)
+
+
+def test_from_geotiff_pairs_to_an_exported_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The three commands' functions, then the command, on synthetic pairs: what is exported is what was trained."""
+    write_pairs(tmp_path / "pairs")
+    prepare("pairs", tmp_path / "pairs", tmp_path / "store", workers=1)
+    options = RunOptions(store=tmp_path / "store", out=tmp_path / "run", device="cpu", tensorboard=False, log_steps=1)
+    train(toy("byol-mini"), options)
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--json")
+    assert not end.value.code
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["finished"] is True
+    assert summary["sha256"] == sha256_of(tmp_path / "out" / "model.safetensors")
+    assert files(tmp_path / "out") == FILES
+    (source,) = record_of(tmp_path / "out")["data"]["sources"]
+    assert (source["name"], source["layout"], source["scenes"]) == ("pairs", "pairs", 8)
+    loaded = eo_backbones.create_model(f"local-dir:{tmp_path / 'out'}")
+    assert state_digest(loaded) == json.loads((tmp_path / "run" / "result.json").read_text())["weights_digest"]

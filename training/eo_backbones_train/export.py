@@ -1,0 +1,317 @@
+"""``eo-train export``: a run's encoder as a weights folder that plain timm, this package and the Hub can read.
+
+The folder is DESIGN 3.4. It is written beside its place, loaded again through both ways that users have, compared with
+its own golden outputs, and only then renamed; so a folder that exists is one that works. ``model.safetensors`` depends
+on weights and recipe alone.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from eo_backbones.cards import CARD_FILE, CardFacts, model_card
+from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.folder import (
+    CONFIG_FILE,
+    CONFIG_KEY,
+    DIGEST_KEY,
+    RECIPE_FILE,
+    STOCK_ARCHITECTURE,
+    WEIGHTS_FILE,
+    check_golden,
+    config_json,
+    save_golden,
+    save_weights,
+    sha256_of,
+)
+from eo_backbones.models import create_model
+from eo_backbones.stac import STAC_FILE, stac_item
+from eo_backbones.weights import WEIGHTS, Weights
+from eo_backbones_train import run_folder
+from eo_backbones_train.checkpoint import checkpoints, read_checkpoint
+from eo_backbones_train.recipe import Recipe
+from eo_backbones_train.recipe_json import digest, from_dict, to_dict
+from eo_backbones_train.recipes import RECIPES, input_spec
+from eo_backbones_train.run_folder import CHECKPOINT_FOLDER, RESULT_FILE, RUN_FILE, read_json, write_json
+from eo_backbones_train.runlog import LOSS_FILE, METRICS_FILE, draw_loss, read_records
+from eo_backbones_train.store_format import STORE_FILE, read_manifest
+
+LOG_FILE = "training_log.jsonl"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
+_ENCODER = "encoder."  # of the online network in the state of BYOL and SimSiam; the target has a name of its own
+_GOLDEN_SHAPE = (2, 1, 64, 64)
+_GOLDEN_SEED = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedRun:
+    """What an export takes from a run folder.
+
+    Attributes:
+        folder: of the run.
+        recipe: what was trained.
+        checkpoint: content of the newest checkpoint.
+        finished: whether that is the end of the training.
+        start: content of ``run.json``.
+    """
+
+    folder: Path
+    recipe: Recipe
+    checkpoint: Mapping[str, Any]
+    finished: bool
+    start: Mapping[str, Any]
+
+
+def export(
+    run: Path,
+    out: Path,
+    *,
+    dtype: str = "fp32",
+    license: str | None = None,  # noqa: A002  named as in the card
+    store: Path | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write the encoder of a run as a weights folder.
+
+    An unfinished run is exported as its newest checkpoint has it; record and card say so.
+
+    Args:
+        run: folder of ``eo-train pretrain``.
+        out: folder to make; its parent is made too.
+        dtype: ``"fp32"``, or ``"fp16"``: convolutions in half precision, BatchNorm stays float32.
+        license: of the weights, SPDX identifier in lower case; default: that of the declared row the run belongs to,
+            else ``"other"``.
+        store: where the run's store is now, if it was moved: names the sources in record and card.
+        overwrite: replace an earlier export.
+
+    Returns:
+        ``folder``, ``name``, ``sha256``, ``bytes``, ``steps``, ``finished``, ``golden`` (largest difference from the
+        golden outputs when loaded again).
+
+    Raises:
+        UserError: no run, no or a damaged checkpoint, a folder in the way, an unknown option.
+    """
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
+        raise UserError(f"--license {license!r} is no identifier as the Hub takes it; write it like cc-by-4.0 or other")
+    _refuse_occupied(out, overwrite=overwrite)
+    trained = read_run(run)
+    contract = input_spec(trained.recipe)
+    sources = _sources(trained, store)
+    with _unfinished_folder(out, overwrite=overwrite) as folder:
+        # The weights, by recipe and values alone.
+        config = config_json(input=contract)
+        save_weights(
+            encoder_weights(trained, DTYPES[dtype]),
+            folder / WEIGHTS_FILE,
+            {"recipe_digest": digest(trained.recipe), CONFIG_KEY: json.dumps(config[CONFIG_KEY])},
+        )
+        sha256 = sha256_of(folder / WEIGHTS_FILE)
+
+        # What is known about them.
+        row = declared_row(trained, sha256)
+        name = row.name if row else f"{trained.recipe.name} run"
+        license = license or (row.license if row else "other")  # noqa: A001
+        record = _record(trained, name=name, sha256=sha256, dtype=dtype, sources=sources)
+        write_json(folder / CONFIG_FILE, config_json(input=contract, license=license))
+        write_json(folder / RECIPE_FILE, record)
+        _write_log(trained, folder)
+
+        # Loaded again: what it gives is what everybody must get, by our loader and by timm's.
+        model = create_model(f"local-dir:{folder}")
+        save_golden(folder, model, golden_inputs())
+        difference = check_golden(folder, timm.create_model(f"local-dir:{folder}", pretrained=True))
+
+        _describe(folder, model, CardFacts(name=name, input=contract, record=record, license=license, row=row))
+        size = (folder / WEIGHTS_FILE).stat().st_size
+    return {
+        "folder": str(out),
+        "name": name,
+        "sha256": sha256,
+        "bytes": size,
+        "steps": trained.checkpoint["step"],
+        "finished": trained.finished,
+        "golden": difference,
+    }
+
+
+def read_run(folder: Path) -> TrainedRun:
+    """Read what a run folder says about itself, and its newest checkpoint.
+
+    Raises:
+        UserError: there is no run, no checkpoint, or a damaged file.
+    """
+    if not (folder / run_folder.RECIPE_FILE).is_file():
+        raise UserError(
+            f"{folder} is no run folder of eo-train (it has no {run_folder.RECIPE_FILE}); name the --out of a run"
+        )
+    saved = checkpoints(folder / CHECKPOINT_FOLDER)
+    if not saved:
+        raise UserError(f"{folder} has no checkpoint yet; type the command of the run again, with --resume")
+    try:
+        checkpoint = read_checkpoint(saved[-1])
+    except UserError as error:
+        raise UserError(f"{error}; delete it to go back to the checkpoint before") from error
+    if "method" not in checkpoint or "recipe" not in checkpoint:
+        raise UserError(f"{saved[-1]} holds no trained method; name the folder of a run of eo-train pretrain")
+    result = read_json(folder / RESULT_FILE) if (folder / RESULT_FILE).is_file() else None
+    return TrainedRun(
+        folder=folder,
+        recipe=from_dict(checkpoint["recipe"]),
+        checkpoint=checkpoint,
+        finished=result is not None and result["steps"] == checkpoint["step"],
+        start=read_json(folder / RUN_FILE),
+    )
+
+
+def encoder_weights(trained: TrainedRun, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the online encoder under timm's names; in half precision only what has more than one dimension.
+
+    BatchNorm's parameters and statistics are small, and its variances leave the range of float16.
+
+    Raises:
+        UserError: it is not a ResNet50 with one input channel.
+    """
+    state = {
+        name.removeprefix(_ENCODER): tensor
+        for name, tensor in trained.checkpoint["method"].items()
+        if name.startswith(_ENCODER)
+    }
+    with torch.device("meta"):
+        expected = timm.create_model(STOCK_ARCHITECTURE, in_chans=1, num_classes=0).state_dict()
+    if {name: tensor.shape for name, tensor in state.items()} != {name: t.shape for name, t in expected.items()}:
+        raise UserError(f"the encoder of {trained.folder} is no {STOCK_ARCHITECTURE} with one channel; train it again")
+    return {name: tensor.to(dtype) if tensor.ndim > 1 else tensor for name, tensor in state.items()}
+
+
+def declared_row(trained: TrainedRun, sha256: str) -> Weights | None:
+    """Return the declared row that these weights may be called by: unchanged recipe, trained to its end."""
+    recipe = trained.recipe
+    if not trained.finished or recipe.name not in RECIPES or digest(recipe) != digest(RECIPES[recipe.name]):
+        return None
+    return next((row for row in WEIGHTS.values() if row.recipe == recipe.name and row.sha256 in {None, sha256}), None)
+
+
+def golden_inputs() -> Tensor:
+    """Return the images whose features are recorded: normalised values as the network sees them, float32."""
+    return torch.rand(_GOLDEN_SHAPE, generator=torch.Generator().manual_seed(_GOLDEN_SEED))
+
+
+def _record(
+    trained: TrainedRun, *, name: str, sha256: str, dtype: str, sources: list[dict[str, Any]] | None
+) -> dict[str, Any]:
+    """Return ``recipe.json``: how the weights came about, without paths, host or time."""
+    checkpoint = trained.checkpoint
+    return {
+        "name": name,
+        "recipe": to_dict(trained.recipe),
+        "recipe_digest": digest(trained.recipe),
+        DIGEST_KEY: sha256,
+        "dtype": dtype,
+        "network": "online",
+        "seed": trained.recipe.seed,
+        "steps": checkpoint["step"],
+        "finished": trained.finished,
+        "data": {"manifest_digest": checkpoint["store_digest"], "sources": sources},
+        "machine": checkpoint["machine"],
+        "versions": checkpoint["versions"],
+        "git_commit": trained.start["git_commit"],
+    }
+
+
+def _sources(trained: TrainedRun, store: Path | None) -> list[dict[str, Any]] | None:
+    """Return what the run's store says about its sources; None if the store is not at hand as it was.
+
+    Raises:
+        UserError: ``store`` was named and is not the one of the run.
+    """
+    folder = store or Path(trained.start["store"])
+    if store is None and not (folder / STORE_FILE).is_file():
+        return None
+    manifest = read_manifest(folder)
+    if manifest["digest"] != trained.checkpoint["store_digest"]:
+        if store is None:
+            return None
+        raise UserError(
+            f"{store} is not the store of this run (its digest is {manifest['digest'][:12]}…, the run's "
+            f"{trained.checkpoint['store_digest'][:12]}…); name that one, or leave --store out"
+        )
+    return [
+        {
+            "name": source["name"],
+            "layout": source["layout"],
+            "scenes": source["stored"],
+            "units": source["units"],
+            "subset": source["subset"] and source["subset"]["name"],
+            "license": None,
+        }
+        for source in manifest["sources"]
+    ]
+
+
+def _write_log(trained: TrainedRun, folder: Path) -> None:
+    path = trained.folder / METRICS_FILE
+    step = trained.checkpoint["step"]
+    records = [r for r in read_records(path) if r["step"] <= step] if path.is_file() else []
+    if not records:
+        raise UserError(f"{path} has no record up to step {step}; resume the run until it has written one")
+    (folder / LOG_FILE).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    draw_loss(records, folder / LOSS_FILE)
+
+
+def _describe(folder: Path, model: nn.Module, facts: CardFacts) -> None:
+    (folder / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
+    item = stac_item(
+        name=facts.name,
+        license=facts.license,
+        input=facts.input,
+        record=facts.record,
+        size_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+        num_params=sum(parameter.numel() for parameter in model.parameters()),
+        num_features=cast("int", model.num_features),
+    )
+    write_json(folder / STAC_FILE, item)
+
+
+def _refuse_occupied(out: Path, *, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not ((out / WEIGHTS_FILE).is_file() and (out / RECIPE_FILE).is_file()):
+        raise UserError(f"{out} is not empty and holds no earlier export; name a new folder with --out")
+    if not overwrite:
+        raise UserError(
+            f"{out} holds an earlier export; add --overwrite to replace it, or name a new folder with --out"
+        )
+
+
+@contextmanager
+def _unfinished_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a folder beside ``out`` that takes its place if all goes well, and is gone if not."""
+    folder = out.absolute().with_name(f".{out.absolute().name}.unfinished")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write beside {out}: {error.strerror}; name another folder with --out") from error
+    try:
+        yield folder
+        replaced = folder.with_name(f".{out.absolute().name}.replaced")
+        if overwrite and out.exists():
+            out.replace(replaced)
+        folder.replace(out)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"could not write {out}: {error.strerror or error}; make room or name another --out") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
