@@ -415,7 +415,7 @@ def test_unknown_dtype(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_licence_the_hub_would_refuse(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="write it like cc-by-4.0"):
+    with pytest.raises(UserError, match=r"write it like cc-by-4\.0"):
         export(run, tmp_path / "out", license="CC BY 4.0")
     assert files(tmp_path) == set()
 
