@@ -1,4 +1,4 @@
-"""Models from names: ``create_model``, and the facts behind a name for ``info`` and ``verify``.
+"""Models from names: ``create_model``, its ``create_transform``, and the facts for ``info`` and ``verify``.
 
 timm builds the network and adapts stem and classifier; this module only hands it a file that was verified: content by
 :mod:`eo_backbones.hub`, names and shapes of all tensors here. timm itself loads non-strictly as soon as the number of
@@ -6,7 +6,7 @@ classes differs, so a file that does not fit must never reach it.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from timm.models import PretrainedCfg
 from torch import nn
 
 from eo_backbones import hub
+from eo_backbones.contract import InputSpec, Unit
 from eo_backbones.errors import UserError
 from eo_backbones.folder import check_golden, tensor_shapes
 from eo_backbones.hub import Resolved
+from eo_backbones.inputs import Check, InputTransform
+from eo_backbones.weights import Weights
 
 TIMM_MINIMUM = (1, 0, 31)
 """First version that spreads a one-channel stem over several channels; before, it was silently re-initialised
@@ -94,6 +97,51 @@ def create_model(
     _refuse_other_weights(timm_kwargs)
     resolved = hub.resolve(name, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=pretrained)
     return _build(resolved, in_chans=in_chans, num_classes=num_classes, features_only=features_only, **timm_kwargs)
+
+
+def create_transform(
+    source: str | Weights | InputSpec | nn.Module,
+    *,
+    band: str | Sequence[str],
+    unit: Unit | Sequence[Unit],
+    offset: float = 0.0,
+    display: tuple[float, float] | None = None,
+    check: Check = "error",
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> InputTransform:
+    """Return the module that turns raw pixels into the input of a model.
+
+    Args:
+        source: a model of :func:`create_model`, a name it takes, a row, or an input contract.
+        band: name of the band ("B04", "red", "VV"), or one name per channel.
+        unit: unit of the raw values: "dn", "reflectance", "db", "linear" or "uint8"; one, or one per channel.
+        offset: added to digital numbers first; -1000 for Sentinel-2 baseline 04.00 and later.
+        display: native values that the 8-bit values 0 and 255 stand for.
+        check: "error", "warn" or "off" for values that cannot be in the declared unit.
+        cache_dir: for names of Hub repositories, as in :func:`create_model`.
+        local_files_only: likewise.
+
+    Returns:
+        A module from (H, W), (C, H, W) or (B, C, H, W) of any type to float32 (C, H, W) or (B, C, H, W).
+
+    Raises:
+        UserError: unknown name, band or unit; a unit the band cannot have; a model without an input contract.
+    """
+    if isinstance(source, str):
+        resolved = hub.resolve(source, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=False)
+        spec = resolved.config.input
+    elif isinstance(source, Weights):
+        spec = source.input
+    else:
+        spec = getattr(source, "eo_input", None) if isinstance(source, nn.Module) else source
+    if not isinstance(spec, InputSpec):
+        described = repr(source) if isinstance(source, str) else f"this {type(source).__name__}"
+        raise UserError(
+            f"{described} declares no input contract; pass one, such as eo_backbones.contract.unit_range(), to say "
+            f"which values it takes"
+        )
+    return InputTransform(spec, band=band, unit=unit, offset=offset, display=display, check=check)
 
 
 def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False) -> dict[str, Any]:
