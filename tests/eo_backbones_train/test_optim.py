@@ -1,0 +1,92 @@
+"""Parameter groups, rates and flags of the optimiser follow the recipe."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from eo_backbones_train.methods import build_method
+from eo_backbones_train.optim import build_optimizer, learning_rates, parameter_groups, peak_learning_rate
+from eo_backbones_train.recipe import Recipe
+from eo_backbones_train.recipes import get_recipe, override, smoke
+from support.tiny_networks import TinyResidual
+
+
+def recipe(name: str = "simsiam-full", *settings: str) -> Recipe:
+    return override(smoke(get_recipe(name)), settings)
+
+
+def test_weight_decay_acts_on_weights_only_where_the_recipe_says_so() -> None:
+    module = build_method(recipe("byol-full"), TinyResidual())
+    decays = {
+        id(parameter): group["weight_decay"]
+        for group in parameter_groups(module, recipe("byol-full"))
+        for parameter in group["params"]
+    }
+    for name, parameter in module.named_parameters():
+        if name.startswith("target_"):
+            assert id(parameter) not in decays, f"{name} is a moving average and must not be optimised"
+        else:
+            is_weight = name.endswith("weight") and parameter.ndim > 1  # BatchNorm's "weight" is a vector
+            assert decays[id(parameter)] == (0.01 if is_weight else 0.0), name
+
+
+def test_one_group_holds_everything_when_nothing_sets_parameters_apart() -> None:
+    plain = recipe("byol-dfc2020")
+    module = build_method(plain, TinyResidual())
+    (group,) = parameter_groups(module, plain)
+    assert len(group["params"]) == sum(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_only_the_predictor_keeps_its_peak_rate() -> None:
+    fixed = recipe("simsiam-full", "epochs=10", "optim.decay_norm_and_bias=true")
+    module = build_method(fixed, TinyResidual())
+    optimizer = build_optimizer(module, fixed, fused=False, capturable=False)
+    rates = learning_rates(fixed, optimizer.param_groups, 50, steps_per_epoch=10)  # half way
+    by_parameter = {
+        id(parameter): rate
+        for group, rate in zip(optimizer.param_groups, rates, strict=True)
+        for parameter in group["params"]
+    }
+    peak = 0.05 * 8 / 256  # base rate, batch of the smoke recipe, reference batch
+    for name, parameter in module.named_parameters():
+        assert by_parameter[id(parameter)] == pytest.approx(peak if name.startswith("predictor.") else peak / 2), name
+
+
+@pytest.mark.parametrize(("name", "peak"), [("byol-dfc2020", 3e-4), ("simsiam-full", 0.2), ("byol-full", 6e-4)])
+def test_peak_rate_scales_with_the_batch_only_where_the_recipe_says_so(name: str, peak: float) -> None:
+    assert peak_learning_rate(get_recipe(name)) == pytest.approx(peak)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)],
+)
+def test_the_optimiser_steps_as_torch_builds_it_from_the_same_numbers(name: str, kind: type, fused: bool) -> None:
+    chosen = recipe("byol-mini", f"optim.name={name}", "optim.momentum=0.8", "optim.decay_norm_and_bias=true")
+    numbers = {"lr": 5e-4, "weight_decay": 0.01} | ({"momentum": 0.8} if name == "sgd" else {"betas": (0.8, 0.999)})
+    results = []
+    for build in (
+        lambda m: build_optimizer(m, chosen, fused=fused, capturable=False),
+        lambda m: kind(m.parameters(), **numbers),
+    ):
+        torch.manual_seed(0)
+        module = torch.nn.Linear(4, 3)
+        optimizer = build(module)
+        for _ in range(3):
+            optimizer.zero_grad()
+            module(torch.ones(2, 4)).square().sum().backward()
+            optimizer.step()
+        results.append(module.weight.detach().clone())
+    torch.testing.assert_close(*results)
+
+
+def test_a_capturable_optimiser_has_one_rate_tensor_a_group() -> None:
+    chosen = replace(recipe("simsiam-full"), optim=get_recipe("simsiam-mini").optim)
+    groups = build_optimizer(build_method(chosen, TinyResidual()), chosen, fused=False, capturable=True).param_groups
+    rates = [group["lr"] for group in groups]
+    assert all(isinstance(rate, Tensor) for rate in rates)
+    assert len({rate.data_ptr() for rate in rates}) == len(groups) == 4
+    assert all(group["capturable"] for group in groups)
