@@ -20,7 +20,7 @@ LAYERS = {
         ("models",),
         ("timm_bridge", "datasets"),
         ("evaluation", "scenes"),
-        ("demo",),
+        ("demo", "list_options", "progress"),
         ("cli",),
     ),
 }

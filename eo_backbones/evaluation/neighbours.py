@@ -1,0 +1,42 @@
+"""The protocol ``knn``: the majority class among the nearest labelled images by cosine, without any training."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eo_backbones.evaluation.task import Task
+
+_QUERIES_AT_ONCE = 1024  # bounds the table of similarities
+
+
+def predict(known: Tensor, labels: Tensor, queries: Tensor, num_classes: int, *, neighbours: int) -> Tensor:
+    """Return the class numbers of queries ``(m, d)``.
+
+    Every neighbour has one vote; of equally many votes the smaller class number wins, as in scikit-learn's
+    ``KNeighborsClassifier(metric="cosine")``.
+
+    Args:
+        known: features of the labelled images ``(n, d)``.
+        labels: their classes, int64 ``(n,)``.
+        queries: features to classify.
+        num_classes: number of classes.
+        neighbours: how many vote; all labelled images where there are fewer.
+    """
+    directions = F.normalize(known, dim=1)
+    answers = []
+    for block in torch.split(queries, _QUERIES_AT_ONCE):
+        similar = F.normalize(block, dim=1) @ directions.T
+        nearest = similar.topk(min(neighbours, len(known)), dim=1).indices
+        votes = F.one_hot(labels[nearest], num_classes).sum(dim=1)
+        answers.append(votes.argmax(dim=1))
+    return torch.cat(answers)
+
+
+def run(task: Task, *, neighbours: int) -> np.ndarray:
+    """Return the predicted classes of the task's test images."""
+    features = task.standardised(torch.float32)
+    known = task.index(task.labelled)
+    test = task.index(task.split.test)
+    answers = predict(features[known], task.labels[known], features[test], task.num_classes, neighbours=neighbours)
+    return answers.cpu().numpy()

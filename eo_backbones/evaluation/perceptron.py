@@ -1,0 +1,138 @@
+"""The protocol ``paper``: a classifier with one hidden layer of 128 on frozen features (Jain et al., IGARSS 2021).
+
+The paper states: hidden layer of 128, softmax, cross-entropy, 100 epochs. It does not state the optimiser, learning
+rate, batch size, initialisation or activation; the values below are ours: Adam with learning rate 1e-3, batches of
+256 in a new random order every epoch, torch's default initialisation of ``Linear``, ReLU, no dropout, no weight decay,
+the weights after the last epoch.
+
+The probes of several seeds are trained together, as one batched matrix product a layer: on a GPU that saves most of
+the launches, on a CPU it costs nothing. Features are copied batch by batch into one reused buffer, in bfloat16 where
+that is faster; weights and optimiser state stay float32.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eo_backbones.evaluation.task import Task
+
+HIDDEN = 128
+EPOCHS = 100
+LEARNING_RATE = 1e-3
+BATCH = 256
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Perceptrons:
+    """One classifier a seed: ``hidden (seeds, d, 128)``, ``output (seeds, 128, classes)`` and their biases."""
+
+    hidden: Tensor
+    hidden_bias: Tensor
+    output: Tensor
+    output_bias: Tensor
+
+    @classmethod
+    def initialise(cls, width: int, num_classes: int, seeds: Sequence[int], device: torch.device) -> "Perceptrons":
+        """Draw each seed's weights from its own generator, uniformly within +-1/sqrt(inputs) as ``Linear`` does."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+        def draw(*shape: int, inputs: int) -> Tensor:
+            bound = inputs**-0.5
+            drawn = [torch.empty(shape).uniform_(-bound, bound, generator=generator) for generator in generators]
+            return torch.stack(drawn).to(device).requires_grad_()
+
+        return cls(
+            hidden=draw(width, HIDDEN, inputs=width),
+            hidden_bias=draw(1, HIDDEN, inputs=width),
+            output=draw(HIDDEN, num_classes, inputs=HIDDEN),
+            output_bias=draw(1, num_classes, inputs=HIDDEN),
+        )
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All weights."""
+        return [self.hidden, self.hidden_bias, self.output, self.output_bias]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return ``(seeds, batch, classes)`` in float32 for features ``(seeds, batch, d)``."""
+        hidden = torch.bmm(features, self.hidden.to(features.dtype)).float() + self.hidden_bias
+        return torch.baddbmm(self.output_bias, F.relu(hidden), self.output)
+
+    def alone(self, number: int) -> "Perceptrons":
+        """Return the classifier of one seed."""
+        return Perceptrons(*(weight[number : number + 1] for weight in self.parameters))
+
+
+def train(
+    features: Sequence[Tensor],
+    labels: Tensor,
+    rows: Sequence[np.ndarray],
+    num_classes: int,
+    *,
+    seeds: Sequence[int],
+    epochs: int = EPOCHS,
+) -> Perceptrons:
+    """Train one classifier a seed, all at once.
+
+    Args:
+        features: standardised ``(n, d)``, one a seed (they differ where the split or the encoder does).
+        labels: int64 ``(n,)``.
+        rows: the images to learn from, one array a seed; all of one length.
+        num_classes: number of classes.
+        seeds: each draws its own initial weights and batches, so that the others' presence changes nothing.
+        epochs: passes over the rows.
+    """
+    first = features[0]
+    count, width = len(rows[0]), first.shape[1]
+    model = Perceptrons.initialise(width, num_classes, seeds, first.device)
+    optimiser = torch.optim.Adam(model.parameters, lr=LEARNING_RATE, fused=True)
+    positions = [torch.from_numpy(own).to(first.device) for own in rows]
+    orders = [np.random.default_rng(seed) for seed in seeds]
+    buffer = torch.empty(len(seeds), BATCH, width, dtype=first.dtype, device=first.device)
+    for _ in range(epochs):
+        shuffled = torch.stack(
+            [
+                own[torch.from_numpy(order.permutation(count)).to(first.device)]
+                for own, order in zip(positions, orders, strict=True)
+            ]
+        )
+        for batch in torch.split(shuffled, BATCH, dim=1):
+            inputs = buffer[:, : batch.shape[1]]
+            for seed, own in enumerate(features):
+                torch.index_select(own, 0, batch[seed], out=inputs[seed])
+            logits = model.logits(inputs)
+            # the sum over seeds of each one's mean, so that every seed sees the gradient it would see alone
+            loss = F.cross_entropy(logits.flatten(0, 1), labels[batch].flatten(), reduction="sum") / batch.shape[1]
+            optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimiser.step()
+    return model
+
+
+def run(tasks: Sequence[Task], dtype: torch.dtype, *, epochs: int = EPOCHS) -> list[np.ndarray]:
+    """Return the predicted classes of each task's test images.
+
+    Args:
+        tasks: probes that differ in features, split or seed, with equally many images to learn from.
+        dtype: number format of the standardised features.
+        epochs: passes over the labelled images.
+    """
+    features = [task.standardised(dtype) for task in tasks]
+    model = train(
+        features,
+        tasks[0].labels,
+        [task.labelled for task in tasks],
+        tasks[0].num_classes,
+        seeds=[task.seed for task in tasks],
+        epochs=epochs,
+    )
+    predicted = []
+    with torch.inference_mode():
+        for number, (own, task) in enumerate(zip(features, tasks, strict=True)):
+            logits = model.alone(number).logits(own[task.index(task.split.test)][None])
+            predicted.append(logits[0].argmax(dim=1).cpu().numpy())
+    return predicted

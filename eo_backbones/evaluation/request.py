@@ -1,0 +1,137 @@
+"""``eo-backbones evaluate`` as a value, and what the command does with it."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from eo_backbones.datasets import LabelledImages, open_dataset
+from eo_backbones.datasets.splits import subset_of
+from eo_backbones.errors import UserError
+from eo_backbones.evaluation import plots, report
+from eo_backbones.evaluation.band_choice import choose_bands
+from eo_backbones.evaluation.encoders import IMAGENET
+from eo_backbones.evaluation.labels import Budget, make_splits
+from eo_backbones.evaluation.precision import pick_device
+from eo_backbones.evaluation.protocols import protocol_names
+from eo_backbones.evaluation.results import RESULTS_FILE, ResultsFile, write_atomically
+from eo_backbones.evaluation.run import Outcome, Plan, Watcher, evaluate
+
+COMMANDS_FILE = "commands.txt"
+SMALLEST_SIZE_PX = 32  # a ResNet50 divides by 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The options of the command, as typed; only those that decide the figures.
+
+    Attributes:
+        dataset: kind of data set.
+        models: names.
+        bands: names; empty for those of the paper's bands that the data has.
+        protocols: names.
+        split: ``seeded``, ``standard`` or ``spatial``.
+        fractions: shares of the labels.
+        shots: numbers of labelled images a class; if any, instead of ``fractions``.
+        seeds: number of seeds, 0 to seeds - 1.
+        sizes: sides in pixels.
+        limit: use about this many images only, drawn by class.
+    """
+
+    dataset: str
+    models: tuple[str, ...]
+    bands: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ("logistic",)
+    split: str = "seeded"
+    fractions: tuple[float, ...] = (1.0,)
+    shots: tuple[int, ...] = ()
+    seeds: int = 1
+    sizes: tuple[int, ...] = (64,)
+    limit: int | None = None
+
+    def command(self) -> str:
+        """Return the command line; folders are left open, because the digest says what was read."""
+        words = ["eo-backbones", "evaluate", "--dataset", self.dataset, "--root", "DIR", "--models", *self.models]
+        words += ["--bands", *self.bands] if self.bands else []
+        words += ["--protocol", *self.protocols, "--split", self.split]
+        if self.shots:
+            words += ["--shots", *map(str, self.shots)]
+        elif self.fractions != (1.0,):
+            words += ["--fraction", *(f"{fraction:g}" for fraction in self.fractions)]
+        words += ["--seeds", str(self.seeds), "--size", *map(str, self.sizes)]
+        words += ["--limit", str(self.limit)] if self.limit else []
+        return shlex.join([*words, "--out", "OUT"])
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The label budgets that were asked for."""
+        if self.shots:
+            return tuple(Budget(shots=shots) for shots in self.shots)
+        return tuple(Budget(fraction=fraction) for fraction in self.fractions)
+
+
+def fulfil(
+    request: Request, *, root: Path, out: Path, cache: Path, device: str, watcher: Watcher
+) -> tuple[Outcome, report.Written]:
+    """Measure what is missing, then write report and figure from all rows.
+
+    Args:
+        request: what to measure.
+        root: folder or archive of the data set; also searched for the lists of a published split.
+        out: folder for results; what is in it is kept and completed.
+        cache: folder for features.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        watcher: told of progress.
+
+    Raises:
+        UserError: anything about the request that the user can correct.
+    """
+    if request.seeds < 1:
+        raise UserError(f"--seeds {request.seeds}: at least 1 is needed")
+    for size in request.sizes:
+        if size < SMALLEST_SIZE_PX:
+            raise UserError(f"--size {size}: a ResNet50 needs at least {SMALLEST_SIZE_PX} pixels")
+    protocols, budgets, compute = protocol_names(request.protocols), request.budgets, pick_device(device)
+    whole = open_dataset(request.dataset, root)
+    bands = choose_bands(whole, request.bands)
+    data = limited(whole, request.limit)
+    lists = root if root.is_dir() else root.parent
+    splits = make_splits(
+        data, request.split, range(request.seeds), lists=lists, allow_missing=request.limit is not None
+    )
+    with watcher.stage(f"reading {len(data)} files for their digest", 1):
+        digest = data.digest
+    results = ResultsFile(out / RESULTS_FILE, data_digest=digest)
+    plan = Plan(
+        models=request.models, bands=bands, protocols=protocols, splits=splits, budgets=budgets, sizes=request.sizes
+    )
+    outcome = evaluate(data, plan, results, cache=cache, device=compute, watcher=watcher)
+    commands = _remember(out / COMMANDS_FILE, request.command())
+    imagenet = replace(request, models=(IMAGENET,), sizes=(64, 224)).command()
+    written = report.write(out, data, results.rows, commands=commands, imagenet_command=imagenet)
+    plots.write_bands(written.figure, results.rows)
+    return outcome, written
+
+
+def limited(data: LabelledImages, limit: int | None) -> LabelledImages:
+    """Return the data set with about ``limit`` images, the same share of every class (always the same ones).
+
+    Raises:
+        UserError: the limit is below 1.
+    """
+    if limit is None or limit >= len(data):
+        return data
+    if limit < 1:
+        raise UserError(f"--limit {limit}: at least 1 image is needed")
+    rows = subset_of(data.labels, np.arange(len(data)), fraction=limit / len(data), seed=0)
+    return replace(data, paths=tuple(data.paths[row] for row in rows), labels=data.labels[rows])
+
+
+def _remember(path: Path, command: str) -> Sequence[str]:
+    """Add a command to those that made the results, and return all of them."""
+    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    commands = list(dict.fromkeys([*known, command]))
+    write_atomically(path, "\n".join(commands) + "\n")
+    return commands

@@ -1,0 +1,314 @@
+"""The evaluation itself: models x bands x label budgets x protocols x seeds, each figure once.
+
+Order of work: for each model and setting, the features of all bands in one pass over the files (kept in the cache),
+then every probe on them. Rows are written as soon as they exist, so an interrupted run goes on where it stopped.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eo_backbones.datasets import LabelledImages
+from eo_backbones.datasets.splits import Split
+from eo_backbones.evaluation import extract, metrics, protocols
+from eo_backbones.evaluation.band_choice import BandChoice
+from eo_backbones.evaluation.cache import FeatureFile
+from eo_backbones.evaluation.encoders import (
+    Encoder,
+    EvaluatedModel,
+    NotMeasuredHereError,
+    Setting,
+    open_model,
+)
+from eo_backbones.evaluation.labels import Budget
+from eo_backbones.evaluation.precision import fast_dtype
+from eo_backbones.evaluation.results import Key, Result, ResultsFile, versions
+from eo_backbones.evaluation.task import Task
+
+PREDICTIONS_FOLDER = "predictions"
+
+
+class Watcher(Protocol):
+    """Told how an evaluation is getting on."""
+
+    def stage(self, text: str, total: int) -> AbstractContextManager[extract.Tick]:
+        """Enter a stage of so many steps; the value is called with every number of steps done."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Take a line that the user should see."""
+        ...
+
+
+class Silent:
+    """A watcher that shows nothing."""
+
+    @contextmanager
+    def stage(self, text: str, total: int) -> Iterator[extract.Tick]:
+        """Ignore the steps."""
+        del text, total
+        yield lambda _: None
+
+    def note(self, text: str) -> None:
+        """Ignore the line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        models: names as typed.
+        bands: the bands, each a column of the table.
+        protocols: of :data:`eo_backbones.evaluation.protocols.PROTOCOLS`.
+        splits: seed -> split; its keys are the seeds.
+        budgets: how many labels.
+        sizes: sides in pixels of what networks get.
+    """
+
+    models: Sequence[str]
+    bands: Sequence[BandChoice]
+    protocols: Sequence[str]
+    splits: Mapping[int, Split]
+    budgets: Sequence[Budget] = (Budget(),)
+    sizes: Sequence[int] = (64,)
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        results: all rows, old and new.
+        added: how many are new.
+        unmeasured: model -> why its weights were out of reach.
+    """
+
+    results: ResultsFile
+    added: int = 0
+    unmeasured: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One figure that is still missing."""
+
+    seed: int
+    band: BandChoice
+    protocol: str
+    budget: Budget
+    key: Key
+
+
+def evaluate(
+    data: LabelledImages,
+    plan: Plan,
+    results: ResultsFile,
+    *,
+    cache: Path,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    watcher: Watcher | None = None,
+) -> Outcome:
+    """Measure what is missing in the results.
+
+    Args:
+        data: the images.
+        plan: what to measure.
+        results: rows that are there; new ones are added, and written, as they come.
+        cache: folder for features.
+        device: where to compute.
+        dtype: number format of networks and features; default: what is fast on the device.
+        watcher: told of progress.
+
+    Raises:
+        UserError: a model cannot be loaded or does not take a band, a file cannot be read, values of another unit.
+    """
+    run = _Run(data, plan, results, cache, device, dtype or fast_dtype(device), watcher or Silent())
+    outcome = Outcome(results=results)
+    models = []
+    for name in dict.fromkeys(plan.models):
+        try:
+            models.append(open_model(name, plan.sizes))
+        except NotMeasuredHereError as error:
+            outcome.unmeasured[name] = str(error)
+            run.watcher.note(str(error))
+    for model in models:  # before anything is computed
+        for setting in model.settings:
+            for band in plan.bands:
+                setting.spec.for_band(band.treated_as)
+    before = len(results.rows)
+    for model in models:
+        for setting in model.settings:
+            run.measure(model, setting)
+    outcome.added = len(results.rows) - before
+    return outcome
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Run:
+    data: LabelledImages
+    plan: Plan
+    results: ResultsFile
+    cache: Path
+    device: torch.device
+    dtype: torch.dtype
+    watcher: Watcher
+
+    def measure(self, model: EvaluatedModel, setting: Setting) -> None:
+        """Fill in the missing rows of one model in one setting."""
+        encoders = {seed: model.build(seed if model.seeded else 0) for seed in self.plan.splits}
+        digests = {
+            (seed, band.label): self._digest(model, encoder, seed, band)
+            for seed, encoder in encoders.items()
+            for band in self.plan.bands
+        }
+        missing = [cell for cell in self._cells(model, setting, digests) if not self.results.has(cell.key)]
+        files = {
+            (cell.seed, cell.band.label): FeatureFile(
+                self.cache,
+                extract.key_of(self.data, cell.key.weights_digest, setting, cell.band),
+                encoders[cell.seed].stored_as or self.dtype,
+            )
+            for cell in missing
+        }
+        for seed, encoder in encoders.items():
+            absent = [
+                band for band in self.plan.bands if (seed, band.label) in files and not files[seed, band.label].exists()
+            ]
+            if absent:
+                self._extract(model, setting, seed, encoder, {band: files[seed, band.label] for band in absent})
+        encoders.clear()
+        with self.watcher.stage(f"{model.name} {_shown(setting)}: probes", len(missing)) as tick:
+            for band in self.plan.bands:
+                cells = [cell for cell in missing if cell.band is band]
+                features = self._read({cell.seed: files[cell.seed, band.label] for cell in cells})
+                for group in _alike(cells):
+                    self.results.add(self._probe(group, features))
+                    tick(len(group))
+
+    def _cells(
+        self, model: EvaluatedModel, setting: Setting, digests: Mapping[tuple[int, str], str]
+    ) -> Iterator[_Cell]:
+        for band in self.plan.bands:
+            for budget in self.plan.budgets:
+                for protocol in self.plan.protocols:
+                    for seed, split in self.plan.splits.items():
+                        key = Key(
+                            model=model.name,
+                            dataset=self.data.name,
+                            band=band.label,
+                            protocol=protocol,
+                            split=split.name,
+                            fraction=str(budget),
+                            size=setting.size,
+                            input_scaling=setting.scaling,
+                            seed=seed,
+                            weights_digest=digests[seed, band.label],
+                        )
+                        yield _Cell(seed, band, protocol, budget, key)
+
+    def _digest(self, model: EvaluatedModel, encoder: Encoder, seed: int, band: BandChoice) -> str:
+        if not model.adapted:
+            return encoder.digest
+        return extract.adapted_digest(self.data, encoder, band.label, self.plan.splits[seed].train)
+
+    def _extract(
+        self,
+        model: EvaluatedModel,
+        setting: Setting,
+        seed: int,
+        encoder: Encoder,
+        files: Mapping[BandChoice, FeatureFile],
+    ) -> None:
+        bands = list(files)
+        what = f"{model.name} {_shown(setting)}{f' seed {seed}' if model.seeded else ''}"
+        named = ", ".join(band.label for band in bands)
+        encoder_of: Mapping[str, Encoder] = {band.label: encoder for band in bands}
+        if model.adapted:
+            train = self.plan.splits[seed].train
+            with self.watcher.stage(f"{what}: BatchNorm on {named}", len(train)) as tick:
+                encoder_of = extract.adapt(
+                    self.data, encoder, setting, bands, train, device=self.device, dtype=self.dtype, tick=tick
+                )
+        jobs = [
+            extract.Job(encoder=encoder_of[band.label], setting=setting, band=band, file=files[band]) for band in bands
+        ]
+        with self.watcher.stage(f"{what}: features of {named}", len(self.data)) as tick:
+            extract.extract(self.data, jobs, device=self.device, dtype=self.dtype, tick=tick)
+
+    def _read(self, files: Mapping[int, FeatureFile]) -> dict[int, Tensor]:
+        """Return seed -> features; a file that serves several seeds is read once."""
+        once = {file.path: file for file in files.values()}
+        tensors = {path: file.read().to(self.device) for path, file in once.items()}
+        return {seed: tensors[file.path] for seed, file in files.items()}
+
+    def _probe(self, cells: Sequence[_Cell], features: Mapping[int, Tensor]) -> list[Result]:
+        """Train the probes of cells that differ in seed only."""
+        labels = torch.from_numpy(self.data.labels).to(self.device)
+        tasks = [
+            Task(
+                features=features[cell.seed],
+                labels=labels,
+                split=cell.budget.apply(self.plan.splits[cell.seed], self.data.labels, cell.seed),
+                num_classes=len(self.data.classes),
+                seed=cell.seed,
+            )
+            for cell in cells
+        ]
+        answers = protocols.run(cells[0].protocol, tasks, self.dtype)
+        return [self._result(*found) for found in zip(cells, tasks, answers, strict=True)]
+
+    def _result(self, cell: _Cell, task: Task, predicted: np.ndarray) -> Result:
+        test = task.split.test
+        confusion = metrics.confusion_matrix(self.data.labels[test], predicted, task.num_classes)
+        f1 = metrics.f1_estimate(confusion)
+        path = predictions_path(self.results.path.parent, cell.key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, test=test, predicted=predicted)
+        key = cell.key
+        return Result(
+            model=key.model,
+            dataset=key.dataset,
+            band=key.band,
+            protocol=key.protocol,
+            split=key.split,
+            fraction=key.fraction,
+            size=key.size,
+            input_scaling=key.input_scaling,
+            seed=key.seed,
+            n_train=len(task.labelled),
+            n_test=len(test),
+            f1_weighted=f1.value,
+            accuracy=float(metrics.accuracy(confusion)),
+            f1_low=f1.low,
+            f1_high=f1.high,
+            weights_digest=key.weights_digest,
+            data_digest=self.data.digest,
+            versions=versions(f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}"),
+        )
+
+
+def predictions_path(out: Path, key: Key) -> Path:
+    """Return the file with the test images (``test``, row numbers) and answers (``predicted``) behind a figure."""
+    name = hashlib.sha256(repr(astuple(key)).encode()).hexdigest()[:20]
+    return out / PREDICTIONS_FOLDER / f"{name}.npz"
+
+
+def _alike(cells: Sequence[_Cell]) -> list[list[_Cell]]:
+    """Group cells that differ in seed only."""
+    groups: dict[tuple[str, Budget], list[_Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.protocol, cell.budget), []).append(cell)
+    return list(groups.values())
+
+
+def _shown(setting: Setting) -> str:
+    return f"{setting.size} px" if setting.scaling == "contract" else f"{setting.size} px {setting.scaling}"
