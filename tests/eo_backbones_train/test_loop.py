@@ -124,10 +124,13 @@ def test_bf16_trains_to_nearly_the_same_weights(store: Path, tmp_path: Path) -> 
     recipe = tiny_recipe(epochs=2)
     results = []
     for precision in ("fp32", "bf16"):
-        run = train(recipe, tiny_options(store, tmp_path / precision, precision=precision), build=build_tiny)
+        options = tiny_options(store, tmp_path / precision, precision=precision, log_steps=1)
+        run = train(recipe, options, build=build_tiny)
         results.append(json.loads((run / "result.json").read_text()))
     assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=0.05)
     assert results[0]["weights_digest"] != results[1]["weights_digest"]
+    losses = [record["loss"] for record in read_records(tmp_path / "bf16" / "metrics.jsonl")]
+    assert losses != torch.tensor(losses).bfloat16().tolist(), "the loss itself must be computed in fp32"
 
 
 class NotFiniteAt(nn.Module):

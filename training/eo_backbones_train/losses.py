@@ -4,6 +4,7 @@ BYOL's is the squared distance of the normalised vectors (Grill et al., equation
 implements); SimSiam's the negative cosine similarity (Chen & He, equation 1). Adam does not see the factor.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,7 +16,9 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
         p: predictions [..., D].
         z: what they should point at [..., D].
     """
-    return -F.cosine_similarity(p, z.detach(), dim=-1).mean()
+    # At least float32: on a CPU autocast would leave it in bf16, which cannot tell losses closer than 0.4 % apart.
+    dtype = torch.promote_types(p.dtype, torch.float32)
+    return -F.cosine_similarity(p.to(dtype), z.detach().to(dtype), dim=-1).mean()
 
 
 def squared_distance(p: Tensor, z: Tensor) -> Tensor:
