@@ -8,11 +8,11 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eo_backbones_train.checkpoint import checkpoints
 from eo_backbones_train.distributed import Process
@@ -43,6 +43,7 @@ class Bookkeeper:
         signals: StopSignals,
         progress: TrainingProgress,
         log: RunLog | None,
+        probe: Callable[[nn.Module], Mapping[str, float]] | None,
     ) -> None:
         """Begin where ``state`` stands.
 
@@ -56,10 +57,12 @@ class Bookkeeper:
             signals: whether somebody asked the run to stop.
             progress: what the user sees.
             log: of rank 0; None in the others.
+            probe: takes the encoder and returns figures for the log; of rank 0, and None where none is wanted.
         """
         self._state, self._options, self._process = state, options, process
         self._steps, self._steps_per_epoch = steps, steps_per_epoch
         self._identity, self._signals, self._progress, self._log = identity, signals, progress, log
+        self._probe, self._probe_steps = probe, options.probe_epochs * steps_per_epoch
         self._folder = options.out / CHECKPOINT_FOLDER
         self._losses: list[Tensor] = []
         self._began = time.monotonic() - state.seconds
@@ -97,6 +100,8 @@ class Bookkeeper:
             self._take_losses()
         if recording or reading:
             self._record(learning_rate=learning_rate, target_decay=target_decay, reading=reading)
+        if self._probe is not None and (last or state.step % self._probe_steps == 0):
+            self._look(self._probe)
         if saving:
             self._save()
         if stopping and not last:
@@ -159,6 +164,14 @@ class Bookkeeper:
                     exit_status=COLLAPSED_STATUS,
                 )
             logger.warning("%s", message)
+
+    def _look(self, probe: Callable[[nn.Module], Mapping[str, float]]) -> None:
+        assert self._log is not None, "the process that probes is the one that writes"
+        encoder = self._state.method.encoder
+        assert isinstance(encoder, nn.Module)
+        figures = probe(encoder)
+        self._log.write({"step": self._state.step, "epoch": self._state.step / self._steps_per_epoch, **figures})
+        logger.info("probe after step %d: weighted F1 %.3f", self._state.step, figures["probe_f1"])
 
     def _save(self) -> None:
         self._state.seconds = time.monotonic() - self._began

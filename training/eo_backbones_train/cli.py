@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eo_backbones.errors import UserError
+from eo_backbones.errors import UserError, unknown_name
 from eo_backbones_train.stops import RunStopped
 
 app = typer.Typer(
@@ -180,6 +180,11 @@ def pretrain(
         bool, typer.Option("--compress-gradients", help="Average gradients between GPUs in bf16.")
     ] = False,
     tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard events.")] = True,
+    probe_data: Annotated[
+        str | None,
+        typer.Option(metavar="KIND=DIR", help="Labelled images to judge the encoder by, say eurosat-rgb=DIR."),
+    ] = None,
+    probe_every: Annotated[int, typer.Option(metavar="EPOCHS", help="Epochs between two such judgements.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe on a store. Can be interrupted at any moment and resumed bit for bit."""
@@ -215,6 +220,8 @@ def pretrain(
             stop_on_collapse=stop_on_collapse,
             compress_gradients=compress_gradients,
             tensorboard=tensorboard,
+            probe_data=probe_data,
+            probe_epochs=probe_every,
         ),
     )
     if os.environ.get("RANK", "0") != "0":
@@ -259,6 +266,49 @@ def export(
         f"{result['folder']}: {result['name']} ({result['steps']} steps{unfinished}), "
         f"{result['bytes'] / 2**20:.1f} MiB, sha256 {result['sha256']}"
     )
+
+
+@app.command(
+    epilog="""Examples:
+
+[bold]eo-train bench[/bold]  (some minutes; nothing else should run meanwhile)
+
+[bold]eo-train bench --device cuda --out benchmarks[/bold]"""
+)
+def bench(
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where training steps run.")] = "auto",
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure on this store instead of made-up scenes; there is then no rasterio to compare with."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder that gets the report, DATE-DEVICE.md.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="See in seconds whether it works; the figures mean nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure loading, views and training steps beside references: rasterio, torchvision, lightly."""
+    from eo_backbones_train.bench.report import to_table, write_markdown
+    from eo_backbones_train.bench.run import run_bench
+    from eo_backbones_train.run_options import DEVICES
+
+    if device not in DEVICES:
+        raise unknown_name("device", device, DEVICES)
+    # Lines and no live display: that would take time from what is measured.
+    found = run_bench(device=device, store=store, quick=quick, say=lambda text: typer.echo(text, err=True))
+    if out is not None:
+        options = f" --device {device}{' --store STORE' if store else ''}{' --quick' if quick else ''}"
+        typer.echo(f"report: {write_markdown(found, out, f'eo-train bench{options}')}", err=True)
+    if as_json:
+        _print_json(found)
+        return
+    from rich.console import Console
+
+    Console().print(to_table(found))
+    for note in found["notes"]:
+        typer.echo(f"note: {note}", err=True)
 
 
 def parse_interval(text: str) -> tuple[float | None, int | None]:

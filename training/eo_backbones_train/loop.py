@@ -20,9 +20,11 @@ from eo_backbones_train.loader import Loader
 from eo_backbones_train.methods import build_method
 from eo_backbones_train.monitors import CollapseJudge, EmbeddingMonitor
 from eo_backbones_train.optim import build_optimizer, learning_rates
+from eo_backbones_train.probe import Probe
 from eo_backbones_train.progress import TrainingProgress, duration
 from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipe_json import digest, to_dict
+from eo_backbones_train.recipes import input_spec
 from eo_backbones_train.run_folder import RESULT_FILE, claim, versions, write_json
 from eo_backbones_train.run_options import RunOptions, apply, settle
 from eo_backbones_train.run_state import RunState
@@ -85,6 +87,11 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
             )
         )
         steps = recipe.epochs * loader.steps_per_epoch
+        probe = (
+            Probe(options.probe_data, spec=input_spec(recipe), device=device)
+            if options.probe_data is not None and process.first
+            else None
+        )
         start = process.on_first(lambda: claim(options, recipe, store_digest=store.digest, machine=machine))
         if start.finished:
             logger.info("%s is finished; there is nothing to do", options.out)
@@ -129,6 +136,7 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
                 TrainingProgress(steps=steps, done=state.step, global_batch=recipe.global_batch, shown=process.first)
             ),
             log=stack.enter_context(log) if log is not None else None,
+            probe=probe,
         )
 
         # The training itself.

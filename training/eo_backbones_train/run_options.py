@@ -39,6 +39,8 @@ class RunOptions:
         stop_on_collapse: end the run when the embeddings have collapsed.
         compress_gradients: average gradients between processes in bf16.
         tensorboard: also write TensorBoard event files.
+        probe_data: ``KIND=DIR`` of labelled images to look at the encoder with (:mod:`eo_backbones_train.probe`).
+        probe_epochs: epochs between two such looks.
     """
 
     store: Path
@@ -57,6 +59,8 @@ class RunOptions:
     stop_on_collapse: bool = True
     compress_gradients: bool = False
     tensorboard: bool = True
+    probe_data: str | None = None
+    probe_epochs: int = 1
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -66,7 +70,7 @@ class RunOptions:
         ):
             if value not in allowed:
                 raise unknown_name(name, value, allowed)
-        for name in ("threads", "checkpoint_minutes", "checkpoint_steps", "log_steps", "monitor_steps"):
+        for name in ("threads", "checkpoint_minutes", "checkpoint_steps", "log_steps", "monitor_steps", "probe_epochs"):
             number = getattr(self, name)
             if number is not None and number <= 0:
                 raise UserError(f"{name} is {number}; give a number above 0")
