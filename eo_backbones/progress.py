@@ -13,10 +13,12 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 class ProgressWatcher:
-    """Shows stages; use it as a context manager."""
+    """Shows stages, notes and the library's log; use it as a context manager."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
+        self._logger = logging.getLogger("eo_backbones")
+        self._handler = StderrHandler(self.console)
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -28,11 +30,14 @@ class ProgressWatcher:
         )
 
     def __enter__(self) -> Self:
+        self._logger.addHandler(self._handler)
+        self._logger.setLevel(logging.INFO)
         self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
+        self._logger.removeHandler(self._handler)
 
     @contextmanager
     def stage(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
