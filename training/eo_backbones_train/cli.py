@@ -77,7 +77,7 @@ def prepare(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core unless given.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read GeoTIFF pairs once into a store that training reads 1,000 times faster. Resumes; skips broken files."""
+    """Read GeoTIFF pairs once into a store that training reads at memory speed. Resumes; skips broken files."""
     from eo_backbones_train.prepare import prepare as convert
     from eo_backbones_train.prepare_progress import PrepareProgress
 
@@ -285,7 +285,7 @@ def bench(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder that gets the report, DATE-DEVICE.md.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="See in seconds whether it works; the figures mean nothing.")
+        bool, typer.Option("--quick", help="See in a minute whether it works; the figures mean nothing.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -296,6 +296,11 @@ def bench(
 
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {out}: {error.strerror}; name a folder that can be made") from error
     # Lines and no live display: that would take time from what is measured.
     found = run_bench(device=device, store=store, quick=quick, say=lambda text: typer.echo(text, err=True))
     if out is not None:

@@ -5,6 +5,7 @@ here communicates. Processes speak NCCL on CUDA, gloo on the CPU.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,13 +131,16 @@ def average_gradients(method: nn.Module, process: Process, *, compress: bool) ->
     """
     if process.world_size == 1:
         return method
-    wrapped = DistributedDataParallel(
-        method,
-        device_ids=[process.device] if process.device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-        static_graph=True,
-    )
+    with warnings.catch_warnings():
+        # torch 2.15 renames broadcast_buffers; 2.6, which we also run on, knows only this name.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        wrapped = DistributedDataParallel(
+            method,
+            device_ids=[process.device] if process.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            static_graph=True,
+        )
     if compress:
         wrapped.register_comm_hook(None, bf16_compress_hook)
     return wrapped
