@@ -1,0 +1,1 @@
+"""``eo-train bench``: how fast this machine loads, augments and trains, beside references measured in the same run."""
