@@ -98,7 +98,7 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
             return options.out
 
         # What moves, and where it stands.
-        optimizer = build_optimizer(method, recipe, fused=True, capturable=device.type == "cuda")
+        optimizer = build_optimizer(method, recipe, fused=True, capturable=machine.graph)
         warm_up = recipe.optim.warmup_epochs * loader.steps_per_epoch
         state = RunState(
             method=method,

@@ -2,10 +2,10 @@
 
 A graph repeats kernels with the arguments they were recorded with, so everything that changes from step to step is a
 tensor that is filled before the replay: tiles, view parameters, learning rates and the decay of the moving average.
-On CUDA the eager step uses the same tensors and the same capturable optimiser, so that both compute the same thing.
 Nothing in a step draws random numbers: those are in the view parameters (DESIGN 3.7).
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -43,7 +43,7 @@ class TrainStep:
         Args:
             method: BYOL or SimSiam, on its device.
             forward: what to call: ``method``, or the wrapper that averages its gradients between processes.
-            optimizer: over the parameters of ``method``; capturable on CUDA.
+            optimizer: over the parameters of ``method``; capturable if a graph is to be recorded.
             size_px: side of the views.
             machine: precision, and whether to record a graph.
         """
@@ -103,10 +103,12 @@ class _RecordedStep:
     ) -> None:
         """Warm up, take every trace of it back, and record; nothing has been trained when this returns."""
         self._inputs = [tensor.clone() for tensor in inputs]
-        before = _Snapshot(method, optimizer)
+        before = Snapshot(method, optimizer)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(side), warnings.catch_warnings():
+            # Outside of a capture torch wonders why the optimiser is capturable.
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
             for _ in range(_WARM_UP_STEPS):
                 compute(*self._inputs)
         torch.cuda.current_stream().wait_stream(side)
@@ -125,10 +127,11 @@ class _RecordedStep:
         return self._result
 
 
-class _Snapshot:
+class Snapshot:
     """Weights, buffers and optimiser state at one moment, restored in place: a graph holds their addresses."""
 
     def __init__(self, method: nn.Module, optimizer: Optimizer) -> None:
+        """Copy all of it."""
         self._optimizer = optimizer
         self._weights = [(tensor, tensor.detach().clone()) for tensor in method.state_dict().values()]
         self._states = {
@@ -138,6 +141,7 @@ class _Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
+        """Go back; optimiser state that did not exist then becomes what a first step begins with."""
         for tensor, value in self._weights:
             tensor.copy_(value)
         for parameter, state in self._optimizer.state.items():
