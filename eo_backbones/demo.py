@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from eo_backbones import weights as rows
 from eo_backbones.bands import BANDS
 from eo_backbones.contract import InputSpec, unit_range
 from eo_backbones.datasets.eurosat import EUROSAT_CLASSES
@@ -26,7 +27,6 @@ from eo_backbones.evaluation.summary import Cell, Section
 from eo_backbones.evaluation.task import Task
 from eo_backbones.inputs import InputTransform
 from eo_backbones.models import create_model
-from eo_backbones.weights import DEFAULT
 
 DEMO_BANDS = ("VV", "B04", "B08", "B11")
 """Radar, red, near infrared and short-wave infrared: four kinds of picture of the same ground."""
@@ -51,16 +51,17 @@ class DemoEncoder:
 
 def load_encoder() -> DemoEncoder:
     """Return the default row's encoder; while that row is unpublished, a random one that says so."""
-    if DEFAULT.published:
-        return DemoEncoder(DEFAULT.name, create_model(DEFAULT.name).eval(), DEFAULT.input, f"Encoder: {DEFAULT.name}.")
+    row = rows.DEFAULT
+    if row.published:
+        return DemoEncoder(row.name, create_model(row.name).eval(), row.input, f"Encoder: {row.name}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_STAND_IN_SEED)
-        network = create_model(DEFAULT.name, pretrained=False).eval()
+        network = create_model(row.name, pretrained=False).eval()
     note = (
-        f"The weights of {DEFAULT.name} are not published yet: a randomly initialised network stands in for them, so "
+        f"The weights of {row.name} are not published yet: a randomly initialised network stands in for them, so "
         "its figures say nothing about the method."
     )
-    return DemoEncoder("stand-in (random weights)", network, DEFAULT.input, note)
+    return DemoEncoder("stand-in (random weights)", network, row.input, note)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from eo_backbones import weights as rows
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.evaluation import baselines
 from eo_backbones.models import create_model
-from eo_backbones.weights import WEIGHTS
 
 IMAGENET = "imagenet"
 IMAGENET_SOURCE = "hf-hub:timm/resnet50.tv_in1k"
@@ -120,8 +120,8 @@ def open_model(name: str, sizes: Sequence[int]) -> EvaluatedModel:
             raise NotMeasuredHereError(f"{name} is not measured here: {error}") from error
     if name.startswith(f"{IMAGENET}="):
         return _foreign(name, _load(name.removeprefix(f"{IMAGENET}=")), sizes)
-    if ":" not in name and "/" not in name and name not in WEIGHTS:
-        raise unknown_name("model", name, (*BASELINES, *WEIGHTS, "hf-hub:ORG/NAME", "local-dir:PATH"))
+    if ":" not in name and "/" not in name and name not in rows.WEIGHTS:
+        raise unknown_name("model", name, (*BASELINES, *rows.WEIGHTS, "hf-hub:ORG/NAME", "local-dir:PATH"))
     network = _load(name)
     spec = network.eo_input
     if not isinstance(spec, InputSpec):

@@ -1,0 +1,114 @@
+"""The report says what the rows say, how they were made, and what is missing."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from eo_backbones.datasets import LabelledImages, open_dataset
+from eo_backbones.evaluation import plots, report
+from eo_backbones.evaluation.results import Result
+from eo_backbones.evaluation.summary import sections
+from support.result_rows import result
+from support.synthetic_data import eurosat_rgb_folder  # noqa: F401  fixture
+
+IMAGENET_COMMAND = "eo-backbones evaluate --models imagenet"
+
+
+@pytest.fixture
+def data(eurosat_rgb_folder: Path) -> LabelledImages:  # noqa: F811
+    return open_dataset("eurosat-rgb", eurosat_rgb_folder)
+
+
+def rows_of_two_models() -> list[Result]:
+    return [
+        result(model=model, band=band, seed=seed, f1_weighted=f1, f1_low=f1 - 0.02, f1_high=f1 + 0.03)
+        for model, start in (("stats", 0.4), ("local-dir:X", 0.7))
+        for band in ("B04", "B03")
+        for seed, f1 in ((0, start), (1, start + 0.02))
+    ]
+
+
+def text(data: LabelledImages, rows: list[Result]) -> str:
+    return report.text(data, rows, commands=["eo-backbones evaluate ..."], imagenet_command=IMAGENET_COMMAND)
+
+
+def test_cells_are_means_over_seeds() -> None:
+    (section,) = sections(rows_of_two_models())
+    cell = section.cells["stats", "B03"]
+    assert (cell.f1, cell.low, cell.high) == pytest.approx((0.41, 0.39, 0.44))
+    assert cell.spread == pytest.approx(np.std([0.4, 0.42], ddof=1))
+    assert cell.seeds == 2
+    assert section.models == ("stats", "local-dir:X")
+    assert section.bands == ("B04", "B03")
+
+
+def test_what_may_not_be_compared_stands_in_two_tables() -> None:
+    rows = [result(), result(protocol="paper"), result(fraction="0.1"), result(split="standard")]
+    assert len(sections(rows)) == 4
+
+
+def test_settings_of_a_model_are_lines_of_their_own() -> None:
+    rows = [
+        result(model="imagenet", size=size, input_scaling=scaling)
+        for size in (64, 224)
+        for scaling in ("div10000", "standardised")
+    ] + [result(model="a", size=64), result(model="a", size=224), result(model="stats", size=64)]
+    (section,) = sections(rows)
+    assert section.models == (
+        "imagenet (64 px, div10000)",
+        "imagenet (64 px, standardised)",
+        "imagenet (224 px, div10000)",
+        "imagenet (224 px, standardised)",
+        "a (64 px)",
+        "a (224 px)",
+        "stats",
+    )
+
+
+def test_table_and_setup(data: LabelledImages) -> None:
+    written = text(data, rows_of_two_models())
+    assert "| `stats` | 0.410 [0.390, 0.440] ± 0.014 | 0.410 [0.390, 0.440] ± 0.014 |" in written
+    assert f"40 images, 10 classes, digest `{data.digest}`" in written
+    assert "80 labelled images (train + validation), 20 test images, 2 seeds" in written
+    assert "`" + "w" * 12 + "`" in written
+    assert result().versions in written
+    assert "percentile 95" in written  # what stats means
+    assert "eo-backbones evaluate ..." in written
+
+
+def test_imagenet_is_never_left_out(data: LabelledImages) -> None:
+    """Its line says what it is, beside the command that measures it, until it is measured (DESIGN 4)."""
+    written = text(data, rows_of_two_models())
+    assert "| `imagenet` | not measured here | not measured here |" in written
+    assert IMAGENET_COMMAND in written
+    measured = text(data, [*rows_of_two_models(), result(model="imagenet", input_scaling="div10000")])
+    assert "not measured here" not in measured
+
+
+def test_no_path_of_this_machine_gets_into_a_report(data: LabelledImages) -> None:
+    assert not re.search(r"/(?:tmp|home|root|work|var|Users)\b", text(data, rows_of_two_models()))
+
+
+def test_bars_have_the_heights_of_the_table(tmp_path: Path) -> None:
+    (section,) = sections(rows_of_two_models())
+    axes = Figure().subplots()
+    plots.draw_section(axes, section)
+    heights = sorted(round(patch.get_height(), 6) for patch in axes.patches)
+    assert heights == [0.41, 0.41, 0.71, 0.71]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["B04", "B03"]
+    path = tmp_path / "bands.png"
+    plots.write_bands(path, rows_of_two_models())
+    with Image.open(path) as picture:
+        assert picture.width > 1000
+        assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_baselines_are_grey_and_encoders_are_not() -> None:
+    chosen = plots.colours(
+        ["stats", "imagenet (64 px, div10000)", "imagenet=local-dir:X (64 px, div10000)", "local-dir:X"]
+    )
+    assert list(chosen.values()) == [*plots.GREYS[:3], plots.COLOURS[0]]

@@ -1,0 +1,76 @@
+"""results.csv: its columns are a contract, its rows survive, and strangers' files are refused."""
+
+from pathlib import Path
+
+import pytest
+
+from eo_backbones.errors import UserError
+from eo_backbones.evaluation.results import COLUMNS, ResultsFile, read_results
+from support.result_rows import result
+
+# DESIGN 3.5, literally
+CONTRACT = (
+    "model,dataset,band,protocol,split,fraction,size,input_scaling,seed,n_train,n_test,"
+    "f1_weighted,accuracy,f1_low,f1_high,weights_digest,data_digest,versions"
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "out" / "results.csv"
+
+
+def test_columns_are_the_contract(path: Path) -> None:
+    assert ",".join(COLUMNS) == CONTRACT
+    ResultsFile(path, data_digest="d").add([result()])
+    assert path.read_text().splitlines()[0] == CONTRACT
+
+
+def test_rows_come_back_as_they_were(path: Path) -> None:
+    rows = [result(), result(band="VV", seed=1, fraction="5-shot", f1_weighted=0.123456)]
+    ResultsFile(path, data_digest="d").add(rows)
+    assert read_results(path) == rows
+    assert [entry.name for entry in path.parent.iterdir()] == ["results.csv"]
+
+
+def test_rows_that_are_there_are_known(path: Path) -> None:
+    ResultsFile(path, data_digest="d").add([result()])
+    again = ResultsFile(path, data_digest="d")
+    assert again.has(result(f1_weighted=0.9).key)
+    for change in ({"seed": 1}, {"band": "B03"}, {"size": 224}, {"fraction": "0.1"}, {"weights_digest": "v"}):
+        assert not again.has(result(**change).key)
+
+
+def test_new_weights_of_the_same_name_replace_the_old_row(path: Path) -> None:
+    file = ResultsFile(path, data_digest="d")
+    file.add([result(), result(seed=1)])
+    file.add([result(weights_digest="new", f1_weighted=0.7)])
+    assert [(row.seed, row.weights_digest[:3]) for row in read_results(path)] == [(1, "www"), (0, "new")]
+
+
+def test_another_set_of_images_is_refused(path: Path) -> None:
+    ResultsFile(path, data_digest="d").add([result()])
+    with pytest.raises(UserError, match=r"figures of other images .*pass another --out"):
+        ResultsFile(path, data_digest="e")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model,f1\na,0.5\n", "written by another version .*columns differ"),
+        ("", "columns differ"),
+        (CONTRACT + "\n" + "random,eurosat-rgb,B04,logistic,seeded,1,64,contract,0,80,20,half,0,0,0,w,d,v\n", "line 2"),
+        (
+            CONTRACT
+            + "\n"
+            + "random,eurosat-rgb,B04,logistic,seeded,1,64,contract,0,80,20,0,0,0,0,w,d,eo-backbones 0.0.0\n",
+            "written by 'eo-backbones 0.0.0'",
+        ),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_and_kept(path: Path, text: str, message: str) -> None:
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        ResultsFile(path, data_digest="d")
+    assert path.read_text() == text
