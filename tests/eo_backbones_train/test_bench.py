@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
 from eo_backbones_train import cli
-from eo_backbones_train.bench import gpu, run, scenes, timing
+from eo_backbones_train.bench import gpu, run, scenes, timing, training
 from eo_backbones_train.bench.augmenting import measure_views, torchvision_views
 from eo_backbones_train.bench.bytes_read import copied_kib_per_pair, disk_kib_per_pair
 from eo_backbones_train.bench.gpu import measure_gpu, projected_hours
@@ -23,12 +23,12 @@ from eo_backbones_train.bench.operations import launched_operations
 from eo_backbones_train.bench.report import SECTIONS, Row, to_markdown
 from eo_backbones_train.bench.steps import VARIANTS
 from eo_backbones_train.bench.timing import in_turn, set_up_as, times_faster
-from eo_backbones_train.bench.training import StepFigures, count_operations
+from eo_backbones_train.bench.training import StepFigures
 from eo_backbones_train.loader import PREFETCH
 from eo_backbones_train.plan import Plan
-from eo_backbones_train.prepare import prepare
+from eo_backbones_train.preparation.prepare import prepare
 from eo_backbones_train.recipes import get_recipe
-from eo_backbones_train.run_options import Machine
+from eo_backbones_train.run.run_options import Machine
 from eo_backbones_train.store import Store
 from support.tiny_run import write_store
 
@@ -138,7 +138,7 @@ def test_operations_of_the_backward_pass_are_counted() -> None:
 
 @pytest.mark.slow
 def test_a_step_launches_few_operations(store: Path) -> None:
-    counts = count_operations(Store.open(store), MACHINE)
+    counts = training.count_operations(Store.open(store), MACHINE)
     assert set(VARIANTS) <= set(counts)
     assert counts["joint"] <= 900
     assert counts["one_directional"] <= 900
@@ -156,6 +156,25 @@ def test_steps_differ_only_in_what_is_compared() -> None:
     assert replace(separate, loss="one-directional") == paper == get_recipe("byol-sen12ms-90k")
     assert replace(simsiam, method="byol", target=joint.target) == joint
     assert (joint.model.batch_norm, separate.model.batch_norm) == ("joint", "separate")
+
+
+@pytest.mark.parametrize("lightly", [True, False])
+def test_step_ratios_compare_equal_losses(store: Path, monkeypatch: pytest.MonkeyPatch, lightly: bool) -> None:
+    cost = {"joint": 0.5, "separate": 0.8, "one_directional": 0.25, "simsiam": 0.4}
+    cost |= {"lightly": 1.0, "lightly_one_directional": 0.6} if lightly else {}
+    monkeypatch.setattr(training, "steps_on", lambda *_args, **_options: {name: name for name in cost})
+    monkeypatch.setattr(training, "seconds", lambda name, _device: cost[name])
+    monkeypatch.setattr(training, "count_operations", lambda *_args: dict.fromkeys(cost, 3))
+    found = training.measure_steps(store, machine=MACHINE, device=CPU, size_px=32, pairs=16, rounds=2)
+    assert (found.step_ms, found.step_pairs_per_s, found.byol_over_simsiam) == (500, 32, 1.25)
+    ratios = (
+        found.step_ratio,
+        found.step_ratio_separate,
+        found.step_ratio_one_directional,
+        found.step_ratio_one_directional_to_symmetric,
+    )
+    assert ratios == ((2.0, 1.25, 2.4, 4.0) if lightly else (None,) * 4)
+    assert (found.step_ops_lightly, found.step_ms_lightly) == ((3, 1000) if lightly else (None, None))
 
 
 # Bytes

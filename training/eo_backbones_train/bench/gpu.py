@@ -11,7 +11,7 @@ from eo_backbones_train.bench.steps import VARIANTS, RunningStep, resized, views
 from eo_backbones_train.bench.timing import seconds, set_up_as
 from eo_backbones_train.loader import Loader
 from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.run_options import Machine
+from eo_backbones_train.run.run_options import Machine
 from eo_backbones_train.store import Store
 from eo_backbones_train.views import draw_view_params
 

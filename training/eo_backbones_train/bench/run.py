@@ -14,9 +14,9 @@ from eo_backbones_train.bench.loading import measure_loading
 from eo_backbones_train.bench.scenes import MadeUpScenes, made_up_scenes
 from eo_backbones_train.bench.steps import VARIANTS, has_lightly
 from eo_backbones_train.bench.training import measure_steps
-from eo_backbones_train.distributed import joined
-from eo_backbones_train.run_folder import git_commit, versions
-from eo_backbones_train.run_options import RunOptions, settle
+from eo_backbones_train.run.distributed import joined
+from eo_backbones_train.run.run_folder import git_commit, versions
+from eo_backbones_train.run.run_options import RunOptions, settle
 from eo_backbones_train.store import Store, usable_scenes
 
 CPU_THREADS = 2  # what the aims are set for

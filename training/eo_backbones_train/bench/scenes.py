@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from eo_backbones.datasets.synthetic_files import write_sen12ms
 from eo_backbones.errors import UserError
-from eo_backbones_train.layouts import get_layout
-from eo_backbones_train.layouts.scene_files import SceneFiles
-from eo_backbones_train.prepare import prepare
+from eo_backbones_train.preparation.layouts import get_layout
+from eo_backbones_train.preparation.layouts.scene_files import SceneFiles
+from eo_backbones_train.preparation.prepare import prepare
 
 _PLACE = "ROIs1158_spring/1"  # not among the hold-out scenes
 _SYNTHESISED = 32

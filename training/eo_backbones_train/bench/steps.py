@@ -14,8 +14,8 @@ from eo_backbones_train.methods import build_method
 from eo_backbones_train.optim import build_optimizer, peak_learning_rate
 from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipes import get_recipe
-from eo_backbones_train.run_options import Machine
-from eo_backbones_train.step import StepResult, TrainStep
+from eo_backbones_train.run.run_options import Machine
+from eo_backbones_train.run.step import StepResult, TrainStep
 from eo_backbones_train.views import draw_view_params, make_views
 
 # The paper's BYOL on SEN12MS: Adam, and heads as in BYOL and in lightly's defaults.
@@ -37,7 +37,7 @@ They differ in nothing else, so that their times can be compared.
 
 
 class RunningStep:
-    """The step of a recipe with fresh weights, built as a run builds it (:mod:`eo_backbones_train.loop`)."""
+    """The step of a recipe with fresh weights, built as a run builds it (:mod:`eo_backbones_train.run.loop`)."""
 
     def __init__(self, recipe: Recipe, machine: Machine, device: torch.device) -> None:
         """Build method and optimiser."""

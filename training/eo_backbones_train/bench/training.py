@@ -17,7 +17,7 @@ from eo_backbones_train.bench.steps import VARIANTS, resized, steps_on, views_of
 from eo_backbones_train.bench.timing import in_turn, seconds, set_up_as, times_faster
 from eo_backbones_train.loader import Loader
 from eo_backbones_train.recipe import MIN_SIZE_PX
-from eo_backbones_train.run_options import Machine
+from eo_backbones_train.run.run_options import Machine
 from eo_backbones_train.store import Store
 from eo_backbones_train.views import draw_view_params
 
@@ -35,6 +35,7 @@ class StepFigures:
         step_ms: milliseconds of that step, views included.
         step_pairs_per_s: its speed.
         step_ratio: its speed over that of lightly's parts; each other one over lightly's with the same loss.
+        step_ratio_one_directional_to_symmetric: the one-directional step over lightly's symmetric one, its example.
         byol_over_simsiam: its time over that of SimSiam with the same heads, loss and passes.
     """
 
@@ -55,6 +56,7 @@ class StepFigures:
     step_ratio: float | None
     step_ratio_separate: float | None
     step_ratio_one_directional: float | None
+    step_ratio_one_directional_to_symmetric: float | None
     byol_over_simsiam: float
 
 
@@ -103,6 +105,7 @@ def measure_steps(
         step_ratio=ratio("lightly", "joint"),
         step_ratio_separate=ratio("lightly", "separate"),
         step_ratio_one_directional=ratio("lightly_one_directional", "one_directional"),
+        step_ratio_one_directional_to_symmetric=ratio("lightly", "one_directional"),
         byol_over_simsiam=times_faster(times["joint"], times["simsiam"]),
     )
 
