@@ -23,6 +23,17 @@ LAYERS = {
         ("demo", "list_options", "progress"),
         ("cli",),
     ),
+    "eo_backbones_train": (
+        ("recipe", "schedules", "losses", "heads", "forward_passes", "codings"),
+        ("recipe_json", "optim", "views", "byol", "simsiam", "store_format"),
+        ("recipes", "methods", "store"),
+        ("recipe_tables", "plan", "tiles", "decode_table", "preparation"),
+        ("loader",),
+        ("run",),
+        ("export",),
+        ("bench",),
+        ("cli",),
+    ),
 }
 
 

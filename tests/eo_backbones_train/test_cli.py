@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
 from eo_backbones_train import cli
-from eo_backbones_train.loop import train
 from eo_backbones_train.recipes import RECIPES, get_recipe, to_dict
+from eo_backbones_train.run.loop import train
 from support.tiny_run import build_tiny
 
 TINY = ["--smoke", "--device", "cpu", "--precision", "fp32", "--threads", "1", "--no-tensorboard"]

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.checkpoint import checkpoints, read_checkpoint
-from eo_backbones_train.distributed import Process, pairs_per_process, synchronize_batch_norm
 from eo_backbones_train.loader import Loader
 from eo_backbones_train.optim import build_optimizer, learning_rates
-from eo_backbones_train.run_options import RunOptions, settle
-from eo_backbones_train.runlog import read_records
+from eo_backbones_train.run.checkpoint import checkpoints, read_checkpoint
+from eo_backbones_train.run.distributed import Process, pairs_per_process, synchronize_batch_norm
+from eo_backbones_train.run.run_options import RunOptions, settle
+from eo_backbones_train.run.runlog import read_records
 from eo_backbones_train.schedules import target_decay
 from eo_backbones_train.store import Store
 from eo_backbones_train.views import draw_view_params, make_views

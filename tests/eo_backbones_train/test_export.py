@@ -25,14 +25,14 @@ from eo_backbones.folder import read_config, sha256_of
 from eo_backbones.weights import WEIGHTS
 from eo_backbones_train import cli
 from eo_backbones_train import export as export_module
-from eo_backbones_train.checkpoint import save_checkpoint, state_digest
 from eo_backbones_train.export import declared_row, encoder_weights, export, read_run
-from eo_backbones_train.loop import train
 from eo_backbones_train.methods import build_method
-from eo_backbones_train.prepare import prepare
+from eo_backbones_train.preparation.prepare import prepare
 from eo_backbones_train.recipes import Recipe, digest, get_recipe, input_spec, override, smoke, to_dict
-from eo_backbones_train.run_folder import write_json
-from eo_backbones_train.run_options import RunOptions
+from eo_backbones_train.run.checkpoint import save_checkpoint, state_digest
+from eo_backbones_train.run.loop import train
+from eo_backbones_train.run.run_folder import write_json
+from eo_backbones_train.run.run_options import RunOptions
 
 FILES = {
     "model.safetensors", "config.json", "README.md", "golden.safetensors", "training_log.jsonl", "loss.png",

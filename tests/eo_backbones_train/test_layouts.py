@@ -15,9 +15,9 @@ from eo_backbones.datasets.synthetic_files import (
     write_sen12mscr,
 )
 from eo_backbones.errors import UserError
-from eo_backbones_train.layouts import LAYOUTS, get_layout
-from eo_backbones_train.layouts.sen12ms import HOLD_OUT_SCENES
-from eo_backbones_train.subsets import draw_proportional, parse_subset
+from eo_backbones_train.preparation.layouts import LAYOUTS, get_layout
+from eo_backbones_train.preparation.layouts.sen12ms import HOLD_OUT_SCENES
+from eo_backbones_train.preparation.subsets import draw_proportional, parse_subset
 
 SEASONS = {
     "SPRING": "ROIs1158_spring",

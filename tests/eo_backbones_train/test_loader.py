@@ -15,7 +15,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform
 from eo_backbones_train.codings import CODINGS
 from eo_backbones_train.loader import Batch, Loader
-from eo_backbones_train.prepare import prepare
+from eo_backbones_train.preparation.prepare import prepare
 from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipes import get_recipe, input_spec
 from eo_backbones_train.store import Store

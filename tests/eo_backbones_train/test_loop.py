@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from eo_backbones.errors import UserError
-from eo_backbones_train import loop, monitors
-from eo_backbones_train.checkpoint import checkpoints, read_checkpoint, state_digest
 from eo_backbones_train.forward_passes import StepOutput
 from eo_backbones_train.loader import Loader
-from eo_backbones_train.loop import train
 from eo_backbones_train.optim import peak_learning_rate
 from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.runlog import read_records
-from eo_backbones_train.stops import RunStopped
+from eo_backbones_train.run import loop, monitors
+from eo_backbones_train.run.checkpoint import checkpoints, read_checkpoint, state_digest
+from eo_backbones_train.run.loop import train
+from eo_backbones_train.run.runlog import read_records
+from eo_backbones_train.run.stops import RunStopped
 from eo_backbones_train.store import Store
 from eo_backbones_train.views import draw_view_params, make_views
 from support.tiny_run import STEPS_PER_EPOCH, build_tiny, tiny_options, tiny_recipe, write_store

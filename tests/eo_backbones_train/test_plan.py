@@ -14,7 +14,7 @@ from eo_backbones_train.plan import (
     scenes_of_step,
     steps_per_epoch,
 )
-from eo_backbones_train.prepare import prepare
+from eo_backbones_train.preparation.prepare import prepare
 from eo_backbones_train.store import Store
 
 

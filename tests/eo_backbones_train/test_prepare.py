@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import rasterio
 
-import eo_backbones_train.prepare as prepare_module
+import eo_backbones_train.preparation.prepare as prepare_module
 from eo_backbones.bands import LAYOUTS, PAPER_BANDS
 from eo_backbones.datasets.synthetic_files import write_bigearthnet, write_pairs, write_sen12ms
 from eo_backbones.errors import UserError
-from eo_backbones_train.prepare import prepare
-from eo_backbones_train.shards import ShardWriter
+from eo_backbones_train.preparation.prepare import prepare
+from eo_backbones_train.preparation.shards import ShardWriter
 from eo_backbones_train.store import Store
 
 Array = np.ndarray
@@ -334,7 +334,7 @@ def test_a_folder_with_something_else_is_not_written_to(sen12ms: Path, tmp_path:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import eo_backbones_train.prepare as module
+import eo_backbones_train.preparation.prepare as module
 
 module.BLOCK_SCENES = 2
 

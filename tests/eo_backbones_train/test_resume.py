@@ -16,12 +16,12 @@ import pytest
 from torch import Tensor, nn
 
 from eo_backbones.errors import UserError
-from eo_backbones_train import run_state
-from eo_backbones_train.checkpoint import checkpoints
 from eo_backbones_train.forward_passes import StepOutput
-from eo_backbones_train.loop import train
 from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.runlog import read_records
+from eo_backbones_train.run import run_state
+from eo_backbones_train.run.checkpoint import checkpoints
+from eo_backbones_train.run.loop import train
+from eo_backbones_train.run.runlog import read_records
 from support.tiny_run import build_tiny, tiny_options, tiny_recipe, write_store
 
 TIMES = {"seconds", "pairs_per_s"}

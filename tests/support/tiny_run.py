@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from eo_backbones.datasets.synthetic_files import write_pairs
-from eo_backbones_train.loop import train
 from eo_backbones_train.methods import build_method
-from eo_backbones_train.prepare import prepare
+from eo_backbones_train.preparation.prepare import prepare
 from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipes import get_recipe, smoke
-from eo_backbones_train.run_options import RunOptions
-from eo_backbones_train.stops import RunStopped
+from eo_backbones_train.run.loop import train
+from eo_backbones_train.run.run_options import RunOptions
+from eo_backbones_train.run.stops import RunStopped
 
 SCENES = 16
 BATCH = 8

@@ -2,7 +2,7 @@
 
 Each command imports what it needs when it runs, so that ``--help`` is quick. Results go to standard output (with
 ``--json`` as one JSON object), everything else to standard error. A mistake of the user is one line ``error: …`` and
-exit status 2; a run that stopped early ends with the status that :mod:`eo_backbones_train.stops` gives it.
+exit status 2; a run that stopped early ends with the status that :mod:`eo_backbones_train.run.stops` gives it.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from eo_backbones.errors import UserError, unknown_name
-from eo_backbones_train.stops import RunStopped
+from eo_backbones_train.run.stops import RunStopped
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,8 +78,8 @@ def prepare(
     as_json: JsonOption = False,
 ) -> None:
     """Read GeoTIFF pairs once into a store that training reads at memory speed. Resumes; skips broken files."""
-    from eo_backbones_train.prepare import prepare as convert
-    from eo_backbones_train.prepare_progress import PrepareProgress
+    from eo_backbones_train.preparation.prepare import prepare as convert
+    from eo_backbones_train.preparation.prepare_progress import PrepareProgress
 
     with PrepareProgress() as progress:
         summary = convert(
@@ -188,11 +188,11 @@ def pretrain(
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe on a store. Can be interrupted at any moment and resumed bit for bit."""
-    from eo_backbones_train.loop import train
     from eo_backbones_train.recipes import get_recipe, override
     from eo_backbones_train.recipes import smoke as smoke_version
-    from eo_backbones_train.run_folder import RESULT_FILE, read_json
-    from eo_backbones_train.run_options import RunOptions
+    from eo_backbones_train.run.loop import train
+    from eo_backbones_train.run.run_folder import RESULT_FILE, read_json
+    from eo_backbones_train.run.run_options import RunOptions
 
     chosen = get_recipe(recipe)
     if smoke:
@@ -292,7 +292,7 @@ def bench(
     """Measure loading, views and training steps beside references: rasterio, torchvision, lightly."""
     from eo_backbones_train.bench.report import to_table, write_markdown
     from eo_backbones_train.bench.run import run_bench
-    from eo_backbones_train.run_options import DEVICES
+    from eo_backbones_train.run.run_options import DEVICES
 
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)

@@ -36,13 +36,13 @@ from eo_backbones.folder import (
 from eo_backbones.models import create_model
 from eo_backbones.stac import STAC_FILE, stac_item
 from eo_backbones.weights import WEIGHTS, Weights
-from eo_backbones_train import run_folder
-from eo_backbones_train.checkpoint import checkpoints, read_checkpoint
 from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipe_json import digest, from_dict, to_dict
 from eo_backbones_train.recipes import RECIPES, input_spec
-from eo_backbones_train.run_folder import CHECKPOINT_FOLDER, RESULT_FILE, RUN_FILE, read_json, write_json
-from eo_backbones_train.runlog import LOSS_FILE, METRICS_FILE, draw_loss, read_records
+from eo_backbones_train.run import run_folder
+from eo_backbones_train.run.checkpoint import checkpoints, read_checkpoint
+from eo_backbones_train.run.run_folder import CHECKPOINT_FOLDER, RESULT_FILE, RUN_FILE, read_json, write_json
+from eo_backbones_train.run.runlog import LOSS_FILE, METRICS_FILE, draw_loss, read_records
 from eo_backbones_train.store_format import STORE_FILE, read_manifest
 
 LOG_FILE = "training_log.jsonl"

@@ -1,7 +1,7 @@
 """What a recipe is: the frozen values that decide the result of a pretraining run, and nothing else.
 
-Machine settings (device, threads, precision, graph) live in :mod:`eo_backbones_train.run_options`; the recipes that we
-publish in :mod:`eo_backbones_train.recipes`. An invalid :class:`Recipe` cannot be made: every rule stands in
+Machine settings (device, threads, precision, graph) live in :mod:`eo_backbones_train.run.run_options`; the recipes
+that we publish in :mod:`eo_backbones_train.recipes`. An invalid :class:`Recipe` cannot be made: every rule stands in
 :func:`_check`, which runs whenever one is built, read back or overridden.
 """
 

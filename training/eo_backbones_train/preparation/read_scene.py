@@ -17,8 +17,8 @@ from eo_backbones.bands import BANDS, LAYOUTS, PAPER_BANDS, S1_BANDS, band
 from eo_backbones.datasets.raster import USUAL_LAYOUTS
 from eo_backbones.errors import UserError
 from eo_backbones_train.codings import Array, coding_of
-from eo_backbones_train.layouts.scene_files import Layout, RasterFile, SceneFiles
-from eo_backbones_train.source_units import DeclaredUnits
+from eo_backbones_train.preparation.layouts.scene_files import Layout, RasterFile, SceneFiles
+from eo_backbones_train.preparation.source_units import DeclaredUnits
 
 DEFAULT_BANDS = (*PAPER_BANDS, *S1_BANDS)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import rasterio
 
-from eo_backbones_train.gdal_environment import gdal_environment, without_georeference_warnings
-from eo_backbones_train.layouts.scene_files import Layout, Scan, SceneFiles
-from eo_backbones_train.layouts.sen12ms import pair_up, patches
+from eo_backbones_train.preparation.gdal_environment import gdal_environment, without_georeference_warnings
+from eo_backbones_train.preparation.layouts.scene_files import Layout, Scan, SceneFiles
+from eo_backbones_train.preparation.layouts.sen12ms import pair_up, patches
 
 _CONTEST = ("ROIs0000_validation", "ROIs0000_test")
 _COLLECTIONS = re.compile(r"(ROIs0000_(?:validation|test|spring|summer|autumn|winter))")

@@ -12,7 +12,7 @@ from typing import Any
 
 from eo_backbones.errors import UserError
 from eo_backbones_train.codings import CODINGS
-from eo_backbones_train.convert_block import BlockResult
+from eo_backbones_train.preparation.convert_block import BlockResult
 from eo_backbones_train.store_format import (
     FORMAT,
     SCENE_COLUMNS,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from eo_backbones_train.loader import Batch
-from eo_backbones_train.run_options import Machine
+from eo_backbones_train.run.run_options import Machine
 from eo_backbones_train.views import make_views
 
 _WARM_UP_STEPS = 3  # before a capture, as torch's notes on CUDA graphs do it: libraries choose and allocate

@@ -21,15 +21,21 @@ from typing import Any
 
 from eo_backbones.bands import BANDS
 from eo_backbones.errors import UserError
-from eo_backbones_train.convert_block import Block, BlockResult, check_declarations, convert_block, end_with_parent
-from eo_backbones_train.journal import Journal
-from eo_backbones_train.layouts import get_layout
-from eo_backbones_train.layouts.scene_files import Scan, SceneFiles
-from eo_backbones_train.read_scene import DEFAULT_BANDS, DeclarationProblem, ReadOptions
-from eo_backbones_train.source_units import parse_bands, parse_units
+from eo_backbones_train.preparation.convert_block import (
+    Block,
+    BlockResult,
+    check_declarations,
+    convert_block,
+    end_with_parent,
+)
+from eo_backbones_train.preparation.journal import Journal
+from eo_backbones_train.preparation.layouts import get_layout
+from eo_backbones_train.preparation.layouts.scene_files import Scan, SceneFiles
+from eo_backbones_train.preparation.read_scene import DEFAULT_BANDS, DeclarationProblem, ReadOptions
+from eo_backbones_train.preparation.source_units import parse_bands, parse_units
+from eo_backbones_train.preparation.store_writer import add_source, journal_file, manifest_to_extend, remove_leftovers
+from eo_backbones_train.preparation.subsets import NAMED_SUBSETS, SEED, Subset, draw_proportional, parse_subset
 from eo_backbones_train.store_format import digest_of
-from eo_backbones_train.store_writer import add_source, journal_file, manifest_to_extend, remove_leftovers
-from eo_backbones_train.subsets import NAMED_SUBSETS, SEED, Subset, draw_proportional, parse_subset
 
 BLOCK_SCENES = 512  # 384 MiB of twelve 256-pixel tiles; 353 files for all of SEN12MS, below the usual 1,024 open files
 
@@ -91,7 +97,7 @@ def prepare(
     """Add a source to a store, make the store if there is none, or resume where a killed job stopped.
 
     Args:
-        layout: key of :data:`eo_backbones_train.layouts.LAYOUTS`.
+        layout: key of :data:`eo_backbones_train.preparation.layouts.LAYOUTS`.
         root: the source's folder.
         out: the store's folder.
         units: values of ``--unit``: ``"uint8"`` or ``"B04=reflectance"``.

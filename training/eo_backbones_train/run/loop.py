@@ -13,25 +13,25 @@ import torch
 from torch import nn
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.bookkeeping import Bookkeeper
-from eo_backbones_train.checkpoint import read_checkpoint, state_digest
-from eo_backbones_train.distributed import average_gradients, joined, pairs_per_process, synchronize_batch_norm
 from eo_backbones_train.loader import Loader
 from eo_backbones_train.methods import build_method
-from eo_backbones_train.monitors import CollapseJudge, EmbeddingMonitor
 from eo_backbones_train.optim import build_optimizer, learning_rates
-from eo_backbones_train.probe import Probe
-from eo_backbones_train.progress import TrainingProgress, duration
 from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipe_json import digest, to_dict
 from eo_backbones_train.recipes import input_spec
-from eo_backbones_train.run_folder import RESULT_FILE, claim, versions, write_json
-from eo_backbones_train.run_options import RunOptions, apply, settle
-from eo_backbones_train.run_state import RunState
-from eo_backbones_train.runlog import METRICS_FILE, RunLog, read_records, require_tensorboard
+from eo_backbones_train.run.bookkeeping import Bookkeeper
+from eo_backbones_train.run.checkpoint import read_checkpoint, state_digest
+from eo_backbones_train.run.distributed import average_gradients, joined, pairs_per_process, synchronize_batch_norm
+from eo_backbones_train.run.monitors import CollapseJudge, EmbeddingMonitor
+from eo_backbones_train.run.probe import Probe
+from eo_backbones_train.run.progress import TrainingProgress, duration
+from eo_backbones_train.run.run_folder import RESULT_FILE, claim, versions, write_json
+from eo_backbones_train.run.run_options import RunOptions, apply, settle
+from eo_backbones_train.run.run_state import RunState
+from eo_backbones_train.run.runlog import METRICS_FILE, RunLog, read_records, require_tensorboard
+from eo_backbones_train.run.step import TrainStep
+from eo_backbones_train.run.stops import StopSignals
 from eo_backbones_train.schedules import target_decay
-from eo_backbones_train.step import TrainStep
-from eo_backbones_train.stops import StopSignals
 from eo_backbones_train.store import Store
 from eo_backbones_train.views import draw_view_params
 

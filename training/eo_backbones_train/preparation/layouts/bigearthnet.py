@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from eo_backbones.bands import LAYOUTS
 from eo_backbones.errors import UserError
-from eo_backbones_train.layouts.scene_files import Layout, RasterFile, Scan, SceneFiles
+from eo_backbones_train.preparation.layouts.scene_files import Layout, RasterFile, Scan, SceneFiles
 
 _S2 = re.compile(r"S2[ABC]_MSIL2A_(\d{8})T\d+(?:_N\d{4}_R\d{3}_T(\w{5}))?_(\d+)_(\d+)")
 _S1 = re.compile(r"S1[ABC]_IW_GRDH_1SDV_(\d{8})T\d+_(\w{5})_(\d+)_(\d+)")

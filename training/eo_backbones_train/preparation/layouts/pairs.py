@@ -7,7 +7,7 @@ descriptions, by the orders of SEN12MS and BigEarthNet.
 from pathlib import Path
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.layouts.scene_files import Layout, RasterFile, Scan, SceneFiles
+from eo_backbones_train.preparation.layouts.scene_files import Layout, RasterFile, Scan, SceneFiles
 
 _SUFFIXES = {".tif", ".tiff"}
 

@@ -2,7 +2,7 @@
 
 A checkpoint is a nested dict of tensors, numbers, strings, lists and dicts, so that ``torch.load(weights_only=True)``
 reads it: opening a checkpoint from elsewhere runs no code. What goes in is decided in
-:mod:`eo_backbones_train.loop`; here is only how it is kept.
+:mod:`eo_backbones_train.run.loop`; here is only how it is kept.
 """
 
 import hashlib

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from eo_backbones_train.checkpoint import random_states, restore_random_states, save_checkpoint
-from eo_backbones_train.monitors import CollapseJudge, EmbeddingMonitor
+from eo_backbones_train.run.checkpoint import random_states, restore_random_states, save_checkpoint
+from eo_backbones_train.run.monitors import CollapseJudge, EmbeddingMonitor
 
 # How the optimiser computes belongs to the machine: a run resumed elsewhere keeps its moments, not these.
 _MACHINE_KEYS = ("lr", "fused", "foreach", "capturable")

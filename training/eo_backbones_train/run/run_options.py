@@ -39,7 +39,7 @@ class RunOptions:
         stop_on_collapse: end the run when the embeddings have collapsed.
         compress_gradients: average gradients between processes in bf16.
         tensorboard: also write TensorBoard event files.
-        probe_data: ``KIND=DIR`` of labelled images to look at the encoder with (:mod:`eo_backbones_train.probe`).
+        probe_data: ``KIND=DIR`` of labelled images to look at the encoder with (:mod:`eo_backbones_train.run.probe`).
         probe_epochs: epochs between two such looks.
     """
 

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.checkpoint import newest_checkpoint, remove_unfinished
 from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipe_json import digest, to_dict
-from eo_backbones_train.run_options import Machine, RunOptions
+from eo_backbones_train.run.checkpoint import newest_checkpoint, remove_unfinished
+from eo_backbones_train.run.run_options import Machine, RunOptions
 
 RECIPE_FILE = "recipe.json"
 RUN_FILE = "run.json"

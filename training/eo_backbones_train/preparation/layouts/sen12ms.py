@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.layouts.scene_files import Layout, RasterFile, Scan, SceneFiles
+from eo_backbones_train.preparation.layouts.scene_files import Layout, RasterFile, Scan, SceneFiles
 
 # schmitt-muc/SEN12MS splits/SEN12MS_holdOutScenes.txt: 26 scenes, 18,106 patches.
 HOLD_OUT_SCENES = frozenset(

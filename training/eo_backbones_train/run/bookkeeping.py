@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eo_backbones_train.checkpoint import checkpoints
-from eo_backbones_train.distributed import Process
-from eo_backbones_train.monitors import COLLAPSED_READINGS, COLLAPSED_STD
-from eo_backbones_train.progress import TrainingProgress, duration
-from eo_backbones_train.run_folder import CHECKPOINT_FOLDER
-from eo_backbones_train.run_options import RunOptions
-from eo_backbones_train.run_state import RunState
-from eo_backbones_train.runlog import RunLog
-from eo_backbones_train.step import StepResult
-from eo_backbones_train.stops import COLLAPSED_STATUS, NOT_FINITE_STATUS, SIGNAL_STATUS, RunStopped, StopSignals
+from eo_backbones_train.run.checkpoint import checkpoints
+from eo_backbones_train.run.distributed import Process
+from eo_backbones_train.run.monitors import COLLAPSED_READINGS, COLLAPSED_STD
+from eo_backbones_train.run.progress import TrainingProgress, duration
+from eo_backbones_train.run.run_folder import CHECKPOINT_FOLDER
+from eo_backbones_train.run.run_options import RunOptions
+from eo_backbones_train.run.run_state import RunState
+from eo_backbones_train.run.runlog import RunLog
+from eo_backbones_train.run.step import StepResult
+from eo_backbones_train.run.stops import COLLAPSED_STATUS, NOT_FINITE_STATUS, SIGNAL_STATUS, RunStopped, StopSignals
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from eo_backbones_train.gdal_environment import gdal_environment, without_georeference_warnings
-from eo_backbones_train.layouts.scene_files import SceneFiles
-from eo_backbones_train.read_scene import DeclarationProblem, ReadOptions, SceneProblem, read_scene
-from eo_backbones_train.shards import ShardRecord, ShardWriter
+from eo_backbones_train.preparation.gdal_environment import gdal_environment, without_georeference_warnings
+from eo_backbones_train.preparation.layouts.scene_files import SceneFiles
+from eo_backbones_train.preparation.read_scene import DeclarationProblem, ReadOptions, SceneProblem, read_scene
+from eo_backbones_train.preparation.shards import ShardRecord, ShardWriter
 from eo_backbones_train.store_format import GroupKey, shard_file
 
 PROBED_SCENES = 16

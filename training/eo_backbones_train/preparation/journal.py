@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.convert_block import BlockResult
+from eo_backbones_train.preparation.convert_block import BlockResult
 from eo_backbones_train.store_format import canonical_json
 
 

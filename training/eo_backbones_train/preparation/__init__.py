@@ -1,0 +1,1 @@
+"""From GeoTIFF pairs to a store: layouts, units, reading, coding, writing. Entry: :func:`prepare.prepare`."""
