@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 NOT_MEASURED = "not measured"
+_SIGN = {"at least": ">=", "at most": "<="}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,12 @@ class Row:
         return (
             self.what.format(**found),
             NOT_MEASURED if value is None else self.form.format(value),
-            "" if self.aim is None else f"{self.bound} {self.form.format(self.aim)}",
+            "" if self.aim is None else f"{_SIGN[self.bound]} {self.form.format(self.aim)}",
             verdict,
         )
 
 
-_TIMES, _SPEED, _COUNT, _MS, _KIB = "{:.3g}x", "{:,.0f} pairs/s", "{:,}", "{:.0f} ms", "{:,.1f} KiB"
+_TIMES, _SPEED, _COUNT, _MS, _KIB = "{:.3g}x", "{:,.0f} pairs/s", "{:,}", "{:.0f} ms", "{:,.0f} KiB"
 
 SECTIONS: Mapping[str, tuple[Row, ...]] = {
     "Loading": (
@@ -104,7 +105,7 @@ def to_table(found: Mapping[str, Any]) -> Table:
     """Return the table for the terminal."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for position, title in enumerate(_HEADER):
-        table.add_column(title, justify="right" if position == 1 else "left")
+        table.add_column(title, justify="right" if position == 1 else "left", no_wrap=position > 0)
     for title, rows in SECTIONS.items():
         table.add_row(title.format(**found), style="bold")
         for row in rows:
