@@ -219,5 +219,5 @@ def test_smoke_is_small_and_keeps_what_decides_the_code_path(name: str) -> None:
 def test_a_row_of_the_table_is_plain_data() -> None:
     row = describe(get_recipe("simsiam-full"))
     assert row["projector"] == "2048-2048-2048"
-    assert row["optimizer"] == "sgd 0.05/256 cosine"
+    assert (row["optimizer"], row["schedule"]) == ("sgd 0.05/256", "cosine")
     assert json.loads(json.dumps(row)) == row

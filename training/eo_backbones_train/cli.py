@@ -128,7 +128,8 @@ def recipes(
         return
     from rich.console import Console
 
-    Console().print(recipe_fields(get_recipe(name)) if name else recipe_list(RECIPES))
+    console = Console()
+    console.print(recipe_fields(get_recipe(name)) if name else recipe_list(RECIPES, width=console.width))
 
 
 @app.command(

@@ -8,21 +8,27 @@ from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipe_json import digest, flatten
 from eo_backbones_train.recipes import describe
 
-# Fields as rows and recipes as columns would be as wide; of a row's cells these tell recipes apart at a glance.
-_COLUMNS = ("recipe", "data", "views", "projector", "predictor", "batch_norm", "loss", "target", "optimizer")
+# What fits 80 columns and tells recipes apart; a wide terminal shows all that `describe` says.
+_NARROW = ("recipe", "data", "loss", "optimizer", "epochs", "batch")
 _NUMBERS = ("epochs", "batch")
+_WIDE_FROM = 190  # characters
 
 
-def recipe_list(recipes: Mapping[str, Recipe]) -> Table:
-    """Return one row per recipe."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in _COLUMNS:
-        table.add_column(column, overflow="fold", no_wrap=column == "recipe")
-    for column in _NUMBERS:
-        table.add_column(column, justify="right")
-    for recipe in recipes.values():
-        row = describe(recipe)
-        table.add_row(*(str(row[column]) for column in (*_COLUMNS, *_NUMBERS)))
+def recipe_list(recipes: Mapping[str, Recipe], *, width: int) -> Table:
+    """Return one row per recipe, for a terminal of so many characters."""
+    rows = [describe(recipe) for recipe in recipes.values()]
+    columns = tuple(rows[0]) if width >= _WIDE_FROM else _NARROW
+    table = Table(
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        caption="one in full: eo-train recipes NAME",
+    )
+    for column in columns:
+        table.add_column(column, no_wrap=True, justify="right" if column in _NUMBERS else "left")
+    for row in rows:
+        table.add_row(*(str(row[column]) for column in columns))
     return table
 
 
