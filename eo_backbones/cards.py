@@ -5,7 +5,7 @@ Everything in a card comes from three places: the input contract, the record of 
 
 The record, as ``eo-train export`` writes it, has the keys ``name``, ``recipe`` (all values), ``recipe_digest``,
 ``weights_sha256``, ``dtype``, ``network``, ``seed``, ``steps``, ``finished``, ``data`` (``manifest_digest``,
-``sources``: a list or null), ``machine``, ``versions`` and ``git_commit``.
+``sources``), ``machine``, ``versions`` and ``git_commit``.
 
 Front matter: Hugging Face Hub, "Model Cards" documentation, checked by parsing it back with ``huggingface_hub``.
 """
@@ -248,16 +248,12 @@ def _training(record: Mapping[str, Any]) -> str:
         ["commit of the code", f"`{record['git_commit']}`" if record["git_commit"] else "not recorded"],
         ["sha256 of the weights", f"`{record['weights_sha256']}`"],
     ]
-    sources = (
-        markdown_table(
-            ["source", "layout", "scenes", "licence"],
-            [
-                [source["name"], source["layout"], f"{source['scenes']:,}", source["license"] or "not stated"]
-                for source in data["sources"]
-            ],
-        )
-        if data["sources"] is not None
-        else "The sources were not recorded: the store was not at hand when the weights were exported."
+    sources = markdown_table(
+        ["source", "layout", "scenes", "units"],
+        [
+            [source["name"], source["layout"], f"{source['scenes']:,}", ", ".join(sorted({*source["units"].values()}))]
+            for source in data["sources"]
+        ],
     )
     return "\n".join(
         [

@@ -60,7 +60,7 @@ def stac_item(
         "mlm:total_parameters": num_params,
         "mlm:memory_size": 4 * num_params,
         "mlm:pretrained": True,
-        "mlm:pretrained_source": ", ".join(source["name"] for source in record["data"]["sources"] or ()) or "unknown",
+        "mlm:pretrained_source": ", ".join(source["name"] for source in record["data"]["sources"]),
         "mlm:accelerator": None,
         "mlm:hyperparameters": {
             "recipe": recipe["name"],

@@ -43,7 +43,6 @@ from eo_backbones_train.run import run_folder
 from eo_backbones_train.run.checkpoint import checkpoints, read_checkpoint
 from eo_backbones_train.run.run_folder import CHECKPOINT_FOLDER, RESULT_FILE, RUN_FILE, read_json, write_json
 from eo_backbones_train.run.runlog import LOSS_FILE, METRICS_FILE, draw_loss, read_records
-from eo_backbones_train.store_format import STORE_FILE, read_manifest
 
 LOG_FILE = "training_log.jsonl"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -78,7 +77,6 @@ def export(
     *,
     dtype: str = "fp32",
     license: str | None = None,  # noqa: A002  named as in the card
-    store: Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write the encoder of a run as a weights folder.
@@ -91,7 +89,6 @@ def export(
         dtype: ``"fp32"``, or ``"fp16"``: convolutions in half precision, BatchNorm stays float32.
         license: of the weights, SPDX identifier in lower case; default: that of the declared row the run belongs to,
             else ``"other"``.
-        store: where the run's store is now, if it was moved: names the sources in record and card.
         overwrite: replace an earlier export.
 
     Returns:
@@ -108,7 +105,6 @@ def export(
     _refuse_occupied(out, overwrite=overwrite)
     trained = read_run(run)
     contract = input_spec(trained.recipe)
-    sources = _sources(trained, store)
     with _unfinished_folder(out, overwrite=overwrite) as folder:
         # The weights, by recipe and values alone.
         config = config_json(input=contract)
@@ -123,7 +119,7 @@ def export(
         row = declared_row(trained, sha256)
         name = row.name if row else f"{trained.recipe.name} run"
         license = license or (row.license if row else "other")  # noqa: A001
-        record = _record(trained, name=name, sha256=sha256, dtype=dtype, sources=sources)
+        record = _record(trained, name=name, sha256=sha256, dtype=dtype)
         write_json(folder / CONFIG_FILE, config_json(input=contract, license=license))
         write_json(folder / RECIPE_FILE, record)
         _write_log(trained, folder)
@@ -208,9 +204,7 @@ def golden_inputs() -> Tensor:
     return torch.rand(_GOLDEN_SHAPE, generator=torch.Generator().manual_seed(_GOLDEN_SEED))
 
 
-def _record(
-    trained: TrainedRun, *, name: str, sha256: str, dtype: str, sources: list[dict[str, Any]] | None
-) -> dict[str, Any]:
+def _record(trained: TrainedRun, *, name: str, sha256: str, dtype: str) -> dict[str, Any]:
     """Return ``recipe.json``: how the weights came about, without paths, host or time."""
     checkpoint = trained.checkpoint
     return {
@@ -223,41 +217,11 @@ def _record(
         "seed": trained.recipe.seed,
         "steps": checkpoint["step"],
         "finished": trained.finished,
-        "data": {"manifest_digest": checkpoint["store_digest"], "sources": sources},
+        "data": {"manifest_digest": checkpoint["store_digest"], "sources": trained.start["sources"]},
         "machine": checkpoint["machine"],
         "versions": checkpoint["versions"],
         "git_commit": trained.start["git_commit"],
     }
-
-
-def _sources(trained: TrainedRun, store: Path | None) -> list[dict[str, Any]] | None:
-    """Return what the run's store says about its sources; None if the store is not at hand as it was.
-
-    Raises:
-        UserError: ``store`` was named and is not the one of the run.
-    """
-    folder = store or Path(trained.start["store"])
-    if store is None and not (folder / STORE_FILE).is_file():
-        return None
-    manifest = read_manifest(folder)
-    if manifest["digest"] != trained.checkpoint["store_digest"]:
-        if store is None:
-            return None
-        raise UserError(
-            f"{store} is not the store of this run (its digest is {manifest['digest'][:12]}…, the run's "
-            f"{trained.checkpoint['store_digest'][:12]}…); name that one, or leave --store out"
-        )
-    return [
-        {
-            "name": source["name"],
-            "layout": source["layout"],
-            "scenes": source["stored"],
-            "units": source["units"],
-            "subset": source["subset"] and source["subset"]["name"],
-            "license": None,
-        }
-        for source in manifest["sources"]
-    ]
 
 
 def _write_log(trained: TrainedRun, folder: Path) -> None:

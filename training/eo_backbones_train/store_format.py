@@ -92,6 +92,20 @@ def manifest_digest(groups: Sequence[Mapping[str, Any]], scenes: Sequence[Sequen
     return digest_of({"version": VERSION, "groups": groups, "scenes": listed.hexdigest()})
 
 
+def described_sources(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what a run records about the sources of its store: name, layout, scenes, units, subset."""
+    return [
+        {
+            "name": source["name"],
+            "layout": source["layout"],
+            "scenes": source["stored"],
+            "units": source["units"],
+            "subset": source["subset"] and source["subset"]["name"],
+        }
+        for source in manifest["sources"]
+    ]
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the contents of ``store.json``.
 

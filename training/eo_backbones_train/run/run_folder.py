@@ -1,7 +1,8 @@
 """The run folder: who may write into it, and the three small files that say what ran, where and with what result.
 
 ``recipe.json`` (what is trained, on which store) is written first and never changed; ``run.json`` (machine settings,
-versions, command) describes the last start; ``result.json`` exists only when the run is finished.
+versions, command, the sources of the store) describes the last start; ``result.json`` exists only when the run is
+finished.
 """
 
 import json
@@ -22,6 +23,7 @@ from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipe_json import digest, to_dict
 from eo_backbones_train.run.checkpoint import newest_checkpoint, remove_unfinished
 from eo_backbones_train.run.run_options import Machine, RunOptions
+from eo_backbones_train.store_format import described_sources, read_manifest
 
 RECIPE_FILE = "recipe.json"
 RUN_FILE = "run.json"
@@ -141,6 +143,7 @@ def _description(options: RunOptions, machine: Machine) -> dict[str, Any]:
     return {
         "command": sys.argv,
         "store": str(options.store),
+        "sources": described_sources(read_manifest(options.store)),
         "machine": machine.to_dict(),
         "versions": versions(),
         "git_commit": git_commit(),
