@@ -48,10 +48,15 @@ class Budget:
             )
         else:
             validating = max(1, self.shots // 4)
-            train, val = (
-                subset_of(labels, part, shots=shots, seed=seed)
-                for part, shots in ((split.train, self.shots - validating), (split.val, validating))
-            )
+            wanted = ((split.train, self.shots - validating), (split.val, validating))
+            for part, shots in wanted:
+                rarest = int(np.unique(labels[part], return_counts=True)[1].min())
+                if rarest < shots:
+                    raise UserError(
+                        f"{self.shots} shots: {self.shots - validating} images of each class train and {validating} "
+                        f"validate, but a class has only {rarest} images in the part for {shots}; pass fewer"
+                    )
+            train, val = (subset_of(labels, part, shots=shots, seed=seed) for part, shots in wanted)
         return Split(name=split.name, train=train, val=val, test=split.test)
 
 

@@ -101,6 +101,9 @@ def fulfil(
     splits = make_splits(
         data, request.split, range(request.seeds), lists=lists, allow_missing=request.limit is not None
     )
+    for seed, split in splits.items():  # before any work: there may be too few images
+        for budget in budgets:
+            budget.apply(split, data.labels, seed)
     with watcher.stage(f"reading {len(data)} files for their digest", 1):
         digest = data.digest
     results = ResultsFile(out / RESULTS_FILE, data_digest=digest)
