@@ -31,7 +31,12 @@ _GDAL_CACHE_MIB = 16  # every block is read once; a large cache only costs memor
 
 def gdal_environment() -> rasterio.Env:
     """Return the GDAL settings for many small reads, as a context manager; the functions here enter it themselves."""
-    return rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_PAM_ENABLED="NO", GDAL_CACHEMAX=_GDAL_CACHE_MIB)
+    return rasterio.Env(
+        GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR",  # else every open lists a folder of hundreds of files
+        GDAL_PAM_ENABLED="NO",
+        GDAL_CACHEMAX=_GDAL_CACHE_MIB,
+        GTIFF_VIRTUAL_MEM_IO="YES",  # uncompressed files past the block cache: measured twice as fast
+    )
 
 
 def split_request(requested: str) -> tuple[str, int | None]:

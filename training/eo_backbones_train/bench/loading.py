@@ -15,12 +15,12 @@ import rasterio
 import torch
 
 from eo_backbones.bands import S1_BANDS, S2_BANDS
+from eo_backbones.datasets.raster import gdal_environment
 from eo_backbones_train.bench.bytes_read import copied_kib_per_pair, disk_kib_per_pair
 from eo_backbones_train.bench.scenes import MadeUpScenes
 from eo_backbones_train.bench.timing import in_turn, seconds, times_faster
 from eo_backbones_train.codings import Array
 from eo_backbones_train.loader import PREFETCH, Loader
-from eo_backbones_train.preparation.gdal_environment import gdal_environment
 from eo_backbones_train.recipes import get_recipe
 from eo_backbones_train.store import Store
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from eo_backbones_train.preparation.gdal_environment import gdal_environment, without_georeference_warnings
+from eo_backbones.datasets.raster import gdal_environment
+from eo_backbones_train.preparation.georeference_warnings import without_georeference_warnings
 from eo_backbones_train.preparation.layouts.scene_files import SceneFiles
 from eo_backbones_train.preparation.read_scene import DeclarationProblem, ReadOptions, SceneProblem, read_scene
 from eo_backbones_train.preparation.shards import ShardRecord, ShardWriter

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import rasterio
 
-from eo_backbones_train.preparation.gdal_environment import gdal_environment, without_georeference_warnings
+from eo_backbones.datasets.raster import gdal_environment
+from eo_backbones_train.preparation.georeference_warnings import without_georeference_warnings
 from eo_backbones_train.preparation.layouts.scene_files import Layout, Scan, SceneFiles
 from eo_backbones_train.preparation.layouts.sen12ms import pair_up, patches
 
