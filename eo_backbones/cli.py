@@ -177,8 +177,8 @@ def verify(name: NameArgument, as_json: JsonOption = False) -> None:
 [bold]eo-backbones evaluate --dataset eurosat-ms --root DIR --models local-dir:FOLDER imagenet --bands paper
 --protocol paper logistic --out OUT[/bold]
 
-OUT gets results.csv, report.md and bands.png. The same command again measures only what is missing, also after
-Ctrl-C. Features are kept in --cache, else EO_BACKBONES_CACHE, else ~/.cache/eo_backbones; any file there may be
+OUT gets results.csv, report.md, report.html and bands.png. The same command again measures only what is missing, also
+after Ctrl-C. Features are kept in --cache, else EO_BACKBONES_CACHE, else ~/.cache/eo_backbones; any file there may be
 deleted.""",
 )
 def evaluate(
@@ -248,7 +248,12 @@ def evaluate(
     except KeyboardInterrupt:
         typer.echo(f"stopped; the finished rows are in {out}, the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    files = {"results": outcome.results.path, "report": written.report, "figure": written.figure}
+    files = {
+        "results": outcome.results.path,
+        "report": written.report,
+        "page": written.html,
+        "figure": written.figure,
+    }
     if as_json:
         rows = [asdict(row) for row in outcome.results.rows]
         paths = {name: str(path) for name, path in files.items()}
@@ -266,7 +271,7 @@ def _table(section: "Section") -> "Table":
     """Return a table of one section for the terminal."""
     from rich.table import Table
 
-    from eo_backbones.evaluation.report import shown
+    from eo_backbones.evaluation.contents import shown
 
     title = f"{section.dataset}, protocol {section.protocol}, labels {section.fraction}: weighted F1 [95 % interval]"
     table = Table(title=title, title_justify="left")

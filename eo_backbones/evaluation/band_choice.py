@@ -55,6 +55,12 @@ def choose_bands(data: LabelledImages, typed: Sequence[str]) -> tuple[BandChoice
     return tuple(choices)
 
 
+def source_of(data: LabelledImages, label: str) -> str:
+    """Return the band of the file that a label of the results stands for."""
+    typed = PAPER_ORDER if label.startswith(f"{PAPER_ORDER}:") else label
+    return next(choice.source for choice in choose_bands(data, [typed]) if choice.label == label)
+
+
 def _paper_order(data: LabelledImages) -> list[BandChoice]:
     if data.name != _PAPER_ORDER_DATA:
         raise UserError(f"{PAPER_ORDER} is a reading of {_PAPER_ORDER_DATA}; {data.name} has no such question")

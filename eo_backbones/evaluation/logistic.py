@@ -107,7 +107,7 @@ def fit(
     for _ in range(MAX_ITERATIONS):
         if float(slope.abs().max()) < tolerance:
             break
-        direction = -history.apply(slope)
+        direction = -history.newton_step(slope)
         descent = float((slope * direction).sum())
         size = 1.0
         candidate = theta + direction
@@ -116,7 +116,7 @@ def fit(
             size /= 2
             candidate = theta + size * direction
             new_value, new_slope = evaluate(candidate)
-        history.add(candidate - theta, new_slope - slope)
+        history.add(candidate - theta, new_slope)
         finished = abs(value - new_value) <= noise * abs(value)
         theta, value, slope = candidate, new_value, new_slope
         if finished:  # the minimum, as far as this precision can tell
@@ -125,31 +125,45 @@ def fit(
 
 
 class _History:
-    """The last steps of L-BFGS, and the product with the inverse Hessian that they stand for."""
+    """The last steps of L-BFGS, and the product with the inverse Hessian that they stand for.
+
+    Every gradient is preconditioned once: what the algorithm needs besides are differences of these products.
+    """
 
     def __init__(self, precondition: Callable[[Tensor], Tensor]) -> None:
         self._precondition = precondition
-        self._pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=MEMORY)
+        self._pairs: deque[tuple[Tensor, Tensor, Tensor, float]] = deque(maxlen=MEMORY)
         self._scale = 1.0
+        self._slope: Tensor | None = None
+        self._conditioned: Tensor | None = None
 
-    def add(self, step: Tensor, change: Tensor) -> None:
-        curvature = float((step * change).sum())
-        if curvature > 0:  # true for a convex objective, but for rounding at its minimum
-            self._pairs.append((step, change, curvature))
-            self._scale = curvature / float((change * self._precondition(change)).sum())
-
-    def apply(self, slope: Tensor) -> Tensor:
+    def newton_step(self, slope: Tensor) -> Tensor:
         """Return inverse Hessian x slope: the two-loop recursion (Nocedal & Wright, algorithm 7.4)."""
-        rest = slope.clone()
+        if self._slope is not slope:
+            self._slope, self._conditioned = slope, self._precondition(slope)
+        assert self._conditioned is not None
+        rest, product = slope.clone(), self._conditioned.clone()
         shares = []
-        for step, change, curvature in reversed(self._pairs):
+        for step, change, conditioned, curvature in reversed(self._pairs):
             share = float((step * rest).sum()) / curvature
             rest -= share * change
+            product -= share * conditioned
             shares.append(share)
-        product = self._scale * self._precondition(rest)
-        for (step, change, curvature), share in zip(self._pairs, reversed(shares), strict=True):
+        product *= self._scale
+        for (step, change, _, curvature), share in zip(self._pairs, reversed(shares), strict=True):
             product += (share - float((change * product).sum()) / curvature) * step
         return product
+
+    def add(self, step: Tensor, new_slope: Tensor) -> None:
+        """Learn from a step and the slope at its end."""
+        assert self._slope is not None and self._conditioned is not None, "a step follows from a slope"
+        new_conditioned = self._precondition(new_slope)
+        change, conditioned = new_slope - self._slope, new_conditioned - self._conditioned
+        curvature = float((step * change).sum())
+        if curvature > 0:  # true for a convex objective, but for rounding at its minimum
+            self._pairs.append((step, change, conditioned, curvature))
+            self._scale = curvature / float((change * conditioned).sum())
+        self._slope, self._conditioned = new_slope, new_conditioned
 
 
 def choose_strength(

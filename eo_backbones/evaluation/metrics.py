@@ -73,13 +73,10 @@ def f1_estimate(confusion: Counts, *, seed: int = 0) -> Estimate:
     return Estimate(float(weighted_f1(confusion)), low, high)
 
 
-def f1_difference(
-    true: Counts, first: Counts, second: Counts, num_classes: int, *, seed: int = 0
-) -> tuple[Estimate, Floats]:
+def f1_difference(true: Counts, first: Counts, second: Counts, num_classes: int, *, seed: int = 0) -> Estimate:
     """Return ``F1(first) - F1(second)`` on the same test images, with its paired 95 % interval.
 
-    Both models are resampled with the same images, so that what is hard for both cancels out. The second value holds
-    the difference in each of the 1,000 resamples, for averaging over probe seeds.
+    Both models are resampled with the same images, so that what is hard for both cancels out.
 
     Args:
         true: class numbers of the test images ``(n,)``.
@@ -102,5 +99,5 @@ def f1_difference(
     def difference(draws: Counts) -> Floats:
         return scores(draws, answers[0]) - scores(draws, answers[1])
 
-    samples = difference(resampled(counts, seed=seed))
-    return Estimate(float(difference(counts[None])[0]), *interval(samples)), samples
+    low, high = interval(difference(resampled(counts, seed=seed)))
+    return Estimate(float(difference(counts[None])[0]), low, high)

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eo_backbones.evaluation.encoders import BASELINES
+from eo_backbones.evaluation.comparison import is_baseline
 from eo_backbones.evaluation.results import Result
 from eo_backbones.evaluation.summary import Section, sections
 
@@ -34,10 +34,7 @@ def write_bands(path: Path, rows: Sequence[Result]) -> None:
 def colours(models: Sequence[str]) -> dict[str, str]:
     """Return a colour for each line of a table."""
     greys, colourful = iter(GREYS * len(models)), iter(COLOURS * len(models))
-    return {
-        model: next(greys) if model.partition(" ")[0].partition("=")[0] in BASELINES else next(colourful)
-        for model in models
-    }
+    return {model: next(greys) if is_baseline(model) else next(colourful) for model in models}
 
 
 def draw_section(axes: Axes, section: Section) -> None:

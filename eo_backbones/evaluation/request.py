@@ -10,13 +10,13 @@ import numpy as np
 from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.datasets.splits import subset_of
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import plots, report
+from eo_backbones.evaluation import contents, html_report, plots, report
 from eo_backbones.evaluation.band_choice import choose_bands
 from eo_backbones.evaluation.encoders import IMAGENET
 from eo_backbones.evaluation.labels import Budget, make_splits
 from eo_backbones.evaluation.precision import pick_device
 from eo_backbones.evaluation.protocols import protocol_names
-from eo_backbones.evaluation.results import RESULTS_FILE, ResultsFile, write_atomically
+from eo_backbones.evaluation.results import RESULTS_FILE, Result, ResultsFile, write_atomically
 from eo_backbones.evaluation.run import Outcome, Plan, Watcher, evaluate
 
 COMMANDS_FILE = "commands.txt"
@@ -72,9 +72,18 @@ class Request:
         return tuple(Budget(fraction=fraction) for fraction in self.fractions)
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where the reports and their figure are."""
+
+    report: Path
+    html: Path
+    figure: Path
+
+
 def fulfil(
     request: Request, *, root: Path, out: Path, cache: Path, device: str, watcher: Watcher
-) -> tuple[Outcome, report.Written]:
+) -> tuple[Outcome, Written]:
     """Measure what is missing, then write report and figure from all rows.
 
     Args:
@@ -113,9 +122,21 @@ def fulfil(
     outcome = evaluate(data, plan, results, cache=cache, device=compute, watcher=watcher)
     commands = _remember(out / COMMANDS_FILE, request.command())
     imagenet = replace(request, models=(IMAGENET,), sizes=(64, 224)).command()
-    written = report.write(out, data, results.rows, commands=commands, imagenet_command=imagenet)
-    plots.write_bands(written.figure, results.rows)
+    with watcher.stage("report", 1):
+        written = write_reports(out, data, results.rows, commands=commands, imagenet_command=imagenet)
     return outcome, written
+
+
+def write_reports(
+    out: Path, data: LabelledImages, rows: Sequence[Result], *, commands: Sequence[str], imagenet_command: str
+) -> Written:
+    """Write the figure, ``report.md`` and ``report.html`` from all rows."""
+    said = contents.gather(out, data, rows, commands=commands, imagenet_command=imagenet_command)
+    written = Written(out / report.REPORT_FILE, out / html_report.HTML_FILE, out / report.FIGURE_FILE)
+    plots.write_bands(written.figure, rows)
+    write_atomically(written.report, report.text(said))
+    write_atomically(written.html, html_report.page(said, out, written.figure.read_bytes()))
+    return written
 
 
 def limited(data: LabelledImages, limit: int | None) -> LabelledImages:

@@ -4,10 +4,9 @@ Order of work: for each model and setting, the features of all bands in one pass
 then every probe on them. Rows are written as soon as they exist, so an interrupted run goes on where it stopped.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.splits import Split
-from eo_backbones.evaluation import extract, metrics, protocols
+from eo_backbones.evaluation import extract, metrics, predictions, protocols
 from eo_backbones.evaluation.band_choice import BandChoice
 from eo_backbones.evaluation.cache import FeatureFile
 from eo_backbones.evaluation.encoders import (
@@ -31,8 +30,6 @@ from eo_backbones.evaluation.labels import Budget
 from eo_backbones.evaluation.precision import fast_dtype
 from eo_backbones.evaluation.results import Key, Result, ResultsFile, versions
 from eo_backbones.evaluation.task import Task
-
-PREDICTIONS_FOLDER = "predictions"
 
 
 class Watcher(Protocol):
@@ -266,14 +263,21 @@ class _Run:
         answers = protocols.run(cells[0].protocol, tasks, self.dtype)
         return [self._result(*found) for found in zip(cells, tasks, answers, strict=True)]
 
+    def _projection(self, cell: _Cell, task: Task) -> np.ndarray:
+        """Two principal components for the report: once a model and band, they are the same for every protocol."""
+        shown = (self.plan.protocols[0], self.plan.budgets[0], min(self.plan.splits))
+        if (cell.protocol, cell.budget, cell.seed) != shown:
+            return np.empty((0, 2), np.float32)
+        features = task.standardised(torch.float32)[task.index(task.split.test)]
+        return predictions.principal_components(features)
+
     def _result(self, cell: _Cell, task: Task, predicted: np.ndarray) -> Result:
         test = task.split.test
         confusion = metrics.confusion_matrix(self.data.labels[test], predicted, task.num_classes)
         f1 = metrics.f1_estimate(confusion)
-        path = predictions_path(self.results.path.parent, cell.key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, test=test, predicted=predicted)
         key = cell.key
+        kept = predictions.Predictions(test, predicted, self._projection(cell, task))
+        predictions.write(self.results.path.parent, key, kept)
         return Result(
             model=key.model,
             dataset=key.dataset,
@@ -294,12 +298,6 @@ class _Run:
             data_digest=self.data.digest,
             versions=versions(f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}"),
         )
-
-
-def predictions_path(out: Path, key: Key) -> Path:
-    """Return the file with the test images (``test``, row numbers) and answers (``predicted``) behind a figure."""
-    name = hashlib.sha256(repr(astuple(key)).encode()).hexdigest()[:20]
-    return out / PREDICTIONS_FOLDER / f"{name}.npz"
 
 
 def _alike(cells: Sequence[_Cell]) -> list[list[_Cell]]:

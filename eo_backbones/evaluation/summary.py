@@ -1,7 +1,7 @@
 """Rows of ``results.csv`` gathered into what a table or a chart shows: one cell per model and band, over all seeds."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from eo_backbones.evaluation.results import Result
@@ -39,6 +39,7 @@ class Section:
         bands: columns, in order of appearance.
         models: lines, in order of appearance; with size and scaling where these tell two lines apart.
         cells: (model line, band) -> cell, where measured.
+        rows: model line -> the rows behind its cells.
     """
 
     dataset: str
@@ -50,6 +51,7 @@ class Section:
     bands: tuple[str, ...]
     models: tuple[str, ...]
     cells: dict[tuple[str, str], Cell]
+    rows: dict[str, list[Result]] = field(default_factory=dict)
 
 
 def sections(rows: Sequence[Result]) -> list[Section]:
@@ -75,8 +77,10 @@ def _section(key: tuple[str, str, str, str], rows: Sequence[Result]) -> Section:
         several = row.input_scaling == "contract" and len(sizes[row.model]) > 1
         return f"{row.model} ({row.size} px)" if several else line_name(row)
 
+    lines: dict[str, list[Result]] = {}
     cells: dict[tuple[str, str], list[Result]] = {}
     for row in rows:
+        lines.setdefault(named(row), []).append(row)
         cells.setdefault((named(row), row.band), []).append(row)
     return Section(
         dataset=dataset,
@@ -86,8 +90,9 @@ def _section(key: tuple[str, str, str, str], rows: Sequence[Result]) -> Section:
         n_train=rows[0].n_train,
         n_test=rows[0].n_test,
         bands=tuple(dict.fromkeys(row.band for row in rows)),
-        models=tuple(dict.fromkeys(named(row) for row in rows)),
+        models=tuple(lines),
         cells={place: _cell(group) for place, group in cells.items()},
+        rows=lines,
     )
 
 

@@ -13,7 +13,7 @@ from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.datasets.splits import seeded_split
 from eo_backbones.datasets.synthetic_files import write_eurosat_rgb
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import encoders, extract, metrics, run
+from eo_backbones.evaluation import encoders, extract, metrics, predictions, run
 from eo_backbones.evaluation.band_choice import choose_bands
 from eo_backbones.evaluation.labels import Budget, make_splits
 from eo_backbones.evaluation.request import Request, fulfil, limited
@@ -60,6 +60,7 @@ def test_every_combination_is_one_row(measure: Callable[..., list[Result]], tmp_
         "bands.png",
         "commands.txt",
         "predictions",
+        "report.html",
         "report.md",
         "results.csv",
     ]
@@ -69,9 +70,11 @@ def test_a_row_says_what_its_predictions_say(
     measure: Callable[..., list[Result]], data: LabelledImages, tmp_path: Path
 ) -> None:
     (row,) = measure("stats")
-    kept = np.load(run.predictions_path(tmp_path / "out", row.key))
-    np.testing.assert_array_equal(kept["test"], seeded_split(data.labels, seed=0).test)
-    confusion = metrics.confusion_matrix(data.labels[kept["test"]], kept["predicted"], 10)
+    kept = predictions.read(tmp_path / "out", row.key)
+    assert kept is not None
+    np.testing.assert_array_equal(kept.test, seeded_split(data.labels, seed=0).test)
+    confusion = metrics.confusion_matrix(data.labels[kept.test], kept.predicted, 10)
+    assert kept.projection.shape == (len(kept.test), 2)
     assert row.f1_weighted == pytest.approx(float(metrics.weighted_f1(confusion)), abs=1e-6)
     assert row.accuracy == pytest.approx(float(metrics.accuracy(confusion)), abs=1e-6)
 

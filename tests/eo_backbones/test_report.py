@@ -1,6 +1,9 @@
 """The report says what the rows say, how they were made, and what is missing."""
 
+import base64
 import re
+from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from eo_backbones.datasets import LabelledImages, open_dataset
-from eo_backbones.evaluation import plots, report
+from eo_backbones.evaluation import contents, html_report, plots, predictions, report
+from eo_backbones.evaluation.predictions import Predictions
 from eo_backbones.evaluation.results import Result
 from eo_backbones.evaluation.summary import sections
 from support.result_rows import result
@@ -32,8 +36,9 @@ def rows_of_two_models() -> list[Result]:
     ]
 
 
-def text(data: LabelledImages, rows: list[Result]) -> str:
-    return report.text(data, rows, commands=["eo-backbones evaluate ..."], imagenet_command=IMAGENET_COMMAND)
+def text(data: LabelledImages, rows: list[Result], out: Path = Path("nowhere")) -> str:
+    said = contents.gather(out, data, rows, commands=["eo-backbones evaluate ..."], imagenet_command=IMAGENET_COMMAND)
+    return report.text(said)
 
 
 def test_cells_are_means_over_seeds() -> None:
@@ -72,9 +77,9 @@ def test_settings_of_a_model_are_lines_of_their_own() -> None:
 def test_table_and_setup(data: LabelledImages) -> None:
     written = text(data, rows_of_two_models())
     assert "| `stats` | 0.410 [0.390, 0.440] ± 0.014 | 0.410 [0.390, 0.440] ± 0.014 |" in written
-    assert f"40 images, 10 classes, digest `{data.digest}`" in written
+    assert f"40 images, 10 classes, digest {data.digest}" in written
     assert "80 labelled images (train + validation), 20 test images, 2 seeds" in written
-    assert "`" + "w" * 12 + "`" in written
+    assert "| weights of stats | " + "w" * 12 + " |" in written
     assert result().versions in written
     assert "percentile 95" in written  # what stats means
     assert "eo-backbones evaluate ..." in written
@@ -112,3 +117,70 @@ def test_baselines_are_grey_and_encoders_are_not() -> None:
         ["stats", "imagenet (64 px, div10000)", "imagenet=local-dir:X (64 px, div10000)", "local-dir:X"]
     )
     assert list(chosen.values()) == [*plots.GREYS[:3], plots.COLOURS[0]]
+
+
+def with_predictions(out: Path, data: LabelledImages) -> list[Result]:
+    """Rows whose predictions are on disk; the encoder is right more often."""
+    rng = np.random.default_rng(0)
+    rows = rows_of_two_models()
+    for row in rows:
+        true = data.labels
+        right = 0.9 if row.model == "local-dir:X" else 0.3
+        predicted = np.where(rng.random(len(true)) < right, true, rng.integers(0, 10, len(true)))
+        projection = rng.normal(size=(len(true), 2)).astype(np.float32)
+        predictions.write(out, row.key, Predictions(np.arange(len(true)), predicted, projection))
+    return rows
+
+
+def test_comparisons_are_statements(data: LabelledImages, tmp_path: Path) -> None:
+    written = text(data, with_predictions(tmp_path, data), tmp_path)
+    (line,) = [line for line in written.splitlines() if line.startswith("| local-dir:X - stats |")]
+    assert re.fullmatch(r"\| local-dir:X - stats (\| \+0\.\d{3} \[\+0\.\d{3}, \+0\.\d{3}\]\* ){2}\|", line)
+
+
+def test_the_papers_own_figures_are_marked_as_such(data: LabelledImages) -> None:
+    rows = [result(protocol="paper", band=band) for band in ("B04", "B02")]
+    written = text(data, rows)
+    assert "| BYOL-90K | 0.86 | 0.87 |" in written
+    assert "The paper's own figures (Jain et al., IGARSS 2021, Table I)" in written
+    assert "BYOL-90K" not in text(data, rows_of_two_models())  # another protocol
+
+
+def test_the_page_is_whole_and_stands_alone(data: LabelledImages, tmp_path: Path) -> None:
+    rows = with_predictions(tmp_path, data)
+    said = contents.gather(tmp_path, data, rows, commands=["a <b>"], imagenet_command=IMAGENET_COMMAND)
+    page = html_report.page(said, tmp_path, b"bars")
+    parser = Structure()
+    parser.feed(page)
+    assert parser.open == []
+    sources = [value for name, value in parser.attributes if name == "src"]
+    assert len(sources) == 1 + 2 * 2  # bars, then for both models confusion and samples
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not [value for name, value in parser.attributes if name in {"href", "link"}]
+    assert "a &lt;b&gt;" in page
+    assert "0.710" in page and "not measured here" in page and IMAGENET_COMMAND in page
+    for source in sources[1:]:
+        with Image.open(BytesIO(base64.b64decode(source.partition(",")[2]))) as picture:
+            assert picture.width > 500
+
+
+def test_a_page_without_predictions_is_still_a_page(data: LabelledImages, tmp_path: Path) -> None:
+    said = contents.gather(tmp_path, data, rows_of_two_models(), commands=["c"], imagenet_command=IMAGENET_COMMAND)
+    assert html_report.page(said, tmp_path, b"").count("<img") == 1
+
+
+class Structure(HTMLParser):
+    """Collects attributes and the tags that were not closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in {"meta", "img"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag

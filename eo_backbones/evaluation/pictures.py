@@ -1,0 +1,107 @@
+"""The pictures of ``report.html``: confusion, projection of the features, images that were right and wrong."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from eo_backbones.datasets import LabelledImages
+from eo_backbones.evaluation import metrics
+from eo_backbones.evaluation.predictions import Predictions
+
+_INK, _PALE = "#1f2430", "#596273"
+_RIGHT, _WRONG = "#009e73", "#d55e00"
+_POINT_SIZE = 4
+_DARK = 0.55  # share above which a cell's figure is written in white
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG file."""
+    content = BytesIO()
+    figure.savefig(content, dpi=110, format="png")
+    return content.getvalue()
+
+
+def confusion_and_projection(data: LabelledImages, kept: Predictions) -> bytes:
+    """Draw the confusion matrix and, where it was kept, the test images in two principal components."""
+    both = len(kept.projection) > 0
+    figure = Figure(figsize=(12.5 if both else 6.5, 5.6), layout="constrained")
+    axes = figure.subplots(1, 2 if both else 1, squeeze=False)[0]
+    true = data.labels[kept.test]
+    _confusion(axes[0], metrics.confusion_matrix(true, kept.predicted, len(data.classes)), data.classes)
+    if both:
+        _projection(axes[1], kept.projection, true, data.classes)
+    return png(figure)
+
+
+def samples(data: LabelledImages, band: str, kept: Predictions) -> bytes:
+    """Draw for every class one test image that was recognised and one that was not, in one band.
+
+    Args:
+        data: the images.
+        band: canonical name of the band to show.
+        kept: what was predicted.
+    """
+    true = data.labels[kept.test]
+    figure = Figure(figsize=(1.25 * len(data.classes), 3.3), layout="constrained")
+    grid = figure.subplots(2, len(data.classes), squeeze=False)
+    for label, name in enumerate(data.classes):
+        for row, hit in enumerate((True, False)):
+            axes: Axes = grid[row, label]
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for spine in axes.spines.values():
+                spine.set(color=_RIGHT if hit else _WRONG, linewidth=2)
+            found = np.flatnonzero((true == label) & ((kept.predicted == label) == hit))
+            if row == 0:
+                axes.set_title(name, fontsize=7, color=_INK)
+            if len(found) == 0:
+                axes.text(0.5, 0.5, "none", ha="center", va="center", fontsize=8, color=_PALE)
+                continue
+            image = data.read(int(kept.test[found[0]]), [band])[0].astype(np.float32)
+            low, high = np.percentile(image, (1, 99))
+            axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
+            if not hit:
+                axes.set_xlabel(f"→ {data.classes[kept.predicted[found[0]]]}", fontsize=7, color=_WRONG)
+    grid[0, 0].set_ylabel("right", color=_RIGHT, fontsize=9)
+    grid[1, 0].set_ylabel("wrong", color=_WRONG, fontsize=9)
+    return png(figure)
+
+
+def _confusion(axes: Axes, confusion: np.ndarray, classes: Sequence[str]) -> None:
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(share):
+        if value >= 0.005:
+            colour = "white" if value > _DARK else _INK
+            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
+    axes.set_xticks(range(len(classes)), classes, rotation=40, ha="right", fontsize=8)
+    axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    axes.tick_params(length=0)
+    axes.set_xlabel("predicted", color=_PALE)
+    axes.set_ylabel("true", color=_PALE)
+    axes.set_title("Of each true class, % predicted as", loc="left", fontsize=10, color=_INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _projection(axes: Axes, points: np.ndarray, true: np.ndarray, classes: Sequence[str]) -> None:
+    palette = colormaps["tab10"]
+    order = np.random.default_rng(0).permutation(len(points))  # so that no class is drawn on top of the others
+    x, y = points[order].T
+    axes.scatter(x, y, c=palette(true[order] % palette.N), s=_POINT_SIZE, linewidths=0, alpha=0.7)
+    for label, name in enumerate(classes):
+        axes.scatter([], [], color=palette(label % palette.N), s=30, label=name)
+    low, high = np.quantile(points, (0.005, 0.995), axis=0)
+    margin = 0.06 * (high - low) + 1e-6
+    axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
+    axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title("Test images in two principal components of the features", loc="left", fontsize=10, color=_INK)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    for spine in axes.spines.values():
+        spine.set_color("#d5d9df")
