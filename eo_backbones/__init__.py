@@ -12,12 +12,14 @@ from eo_backbones import timm_bridge as _timm_bridge  # noqa: F401  registers ou
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
 from eo_backbones.models import create_model, create_transform
+from eo_backbones.multi_band import MultiBand
 from eo_backbones.weights import get_weights, list_models
 
 __version__ = "0.1.0"
 
 __all__ = [
     "InputSpec",
+    "MultiBand",
     "UserError",
     "__version__",
     "create_model",

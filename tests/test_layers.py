@@ -17,7 +17,7 @@ LAYERS = {
         ("weights", "inputs"),
         ("folder", "hub_errors", "result_tables"),
         ("hub", "cards", "stac"),
-        ("models",),
+        ("models", "multi_band"),
         ("timm_bridge", "datasets"),
         ("evaluation", "scenes"),
         ("demo", "list_options", "progress"),
