@@ -79,7 +79,7 @@ def _open(kind: str, root: Path, suffixes: tuple[str, ...]) -> LabelledImages:
         paths=tuple(root / path for path in paths),
         labels=np.repeat(np.arange(len(classes), dtype=np.int64), sizes),
         bands=LAYOUTS[kind],
-        unit="dn" if multispectral else "uint8",
+        units=("dn" if multispectral else "uint8",) * len(LAYOUTS[kind]),
         reader=partial(_read_ms if multispectral else _read_rgb, load_bytes),
         load_bytes=load_bytes,
     )

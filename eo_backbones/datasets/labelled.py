@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,24 +10,60 @@ import numpy as np
 
 from eo_backbones.bands import band_names
 from eo_backbones.contract import Unit
+from eo_backbones.datasets.strata import strata_of
 from eo_backbones.errors import UserError
 
 _DIGEST_BYTES = 8
 
 
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class OfficialSplit:
+    """The parts that a data set's makers gave it.
+
+    Attributes:
+        parts: ``"train"``, ``"val"``, ``"test"`` or ``""`` (in none) for each image ``(n,)``.
+        source: where that stands, for reports.
+    """
+
+    parts: np.ndarray
+    source: str
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class ClassMaps:
+    """A class for every pixel.
+
+    Attributes:
+        classes: class names; a pixel's value is a position in it, or :data:`IGNORED`.
+        reader: returns the map that belongs to an image's path, int64 ``(height, width)``.
+    """
+
+    classes: tuple[str, ...]
+    reader: Callable[[Path], np.ndarray]
+
+
+IGNORED = 255
+"""Value of pixels without a class in :class:`ClassMaps`."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LabelledImages:
-    """Images with one class each.
+    """Images with one class each, or with any number of labels each.
 
     Attributes:
         name: name of the data set, e.g. ``"eurosat-ms"``.
         classes: class names; a label is a position in it.
-        paths: one path an image; in an archive, the archive's path followed by the member's.
-        labels: int64 ``(n,)``.
+        paths: one path an image; in an archive, the archive's path followed by the member's; a folder where an image
+            is one.
+        labels: class numbers, int64 ``(n,)``; or, where an image may have several labels, bool ``(n, classes)``.
         bands: canonical names of the bands that the images have, in file order.
-        unit: unit of the values that :meth:`read` returns.
+        units: unit of the values that :meth:`read` returns, one a band.
         reader: returns the named bands of a path, ``(bands, height, width)``, as stored.
-        load_bytes: returns the bytes of a path, for the digest.
+        load_bytes: returns what tells an image from another one, for the digest: the file's bytes, or for data sets
+            of hundreds of gigabytes a part of them (:mod:`eo_backbones.datasets.file_heads`).
+        reading: how files are read where the user may choose; part of the digest.
+        official: the published split, if the files say it.
+        maps: class maps, if the data set has them.
     """
 
     name: str
@@ -35,32 +71,57 @@ class LabelledImages:
     paths: tuple[Path, ...]
     labels: np.ndarray
     bands: tuple[str, ...]
-    unit: Unit
+    units: tuple[Unit, ...]
     reader: Callable[[Path, Sequence[str]], np.ndarray]
     load_bytes: Callable[[Path], bytes]
+    reading: str = ""
+    official: OfficialSplit | None = None
+    maps: ClassMaps | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.labels.ndim == 2
+
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """Group of each image, int64 ``(n,)``, by which splits and subsets are drawn: its class, or a label of it."""
+        return strata_of(self.labels) if self.multilabel else self.labels
+
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        """``"<class>/<file name without suffix>"`` of each image."""
-        return tuple(
-            f"{self.classes[label]}/{path.stem}" for path, label in zip(self.paths, self.labels.tolist(), strict=True)
-        )
+        """``"<class>/<file name without suffix>"`` of each image; the labels' numbers where there may be several."""
+        if self.multilabel:
+            named = ("+".join(map(str, np.flatnonzero(row))) for row in self.labels)
+        else:
+            named = (self.classes[label] for label in self.labels.tolist())
+        return tuple(f"{label}/{path.stem}" for path, label in zip(self.paths, named, strict=True))
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits of class, name and content of every image; reads all files once.
+        """16 hex digits of label, name and content of every image; reads all files once.
 
         The same files give the same digest wherever they lie, in a folder or in an archive.
         """
-        total = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        total = hashlib.blake2b(self.reading.encode(), digest_size=_DIGEST_BYTES)
         for identity, path in zip(self.ids, self.paths, strict=True):
             content = self.load_bytes(path)
             total.update(f"{identity}{path.suffix}\0{len(content)}\0".encode())
             total.update(content)
         return total.hexdigest()
+
+    def take(self, rows: np.ndarray) -> "LabelledImages":
+        """Return the data set with these images only."""
+        official = self.official and replace(self.official, parts=self.official.parts[rows])
+        paths = tuple(self.paths[row] for row in rows)
+        return replace(self, paths=paths, labels=self.labels[rows], official=official)
+
+    def unit_of(self, band: str) -> Unit:
+        """Return the unit of a band, by its canonical name."""
+        return self.units[self.bands.index(band)]
 
     def check_bands(self, bands: Sequence[str]) -> tuple[str, ...]:
         """Return the canonical names of bands, in the given order.
@@ -75,7 +136,7 @@ class LabelledImages:
         return canonical
 
     def read(self, index: int, bands: Sequence[str]) -> np.ndarray:
-        """Return bands of one image as ``(len(bands), height, width)``, raw values in ``unit``, dtype of the file.
+        """Return bands of one image as ``(len(bands), height, width)``, raw values in their unit, dtype of the file.
 
         Raises:
             UserError: a band is not in this data set, or the file is missing, damaged or of another kind.

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
 
+_VALIDATING = 0.2  # of an official training part without validation images (ours)
+
 # Lists of 16,200/5,400/5,400 file names: at random (arXiv 1911.06721) and by longitude (torchgeo/datasets/eurosat.py).
 STANDARD_LISTS = {"standard": "eurosat-{part}.txt", "spatial": "eurosat-spatial-{part}.txt"}
 
@@ -112,6 +114,32 @@ def standard_split(data: LabelledImages, folder: Path, *, name: str = "standard"
     return Split(name=name, **parts)
 
 
+def official_split(data: LabelledImages, *, seed: int) -> Split:
+    """Split a data set by the parts that its makers gave it.
+
+    Where these have no validation part, a fifth of every group of training images validates, drawn with the seed.
+
+    Raises:
+        UserError: no image of this data set is in the training or test part.
+    """
+    assert data.official is not None, "this data set has no official split"
+    train, val, test = (np.flatnonzero(data.official.parts == part) for part in PARTS)
+    for part, rows in (("train", train), ("test", test)):
+        if len(rows) == 0:
+            raise UserError(
+                f"none of these {data.name} images is in the official {part} part ({data.official.source}); "
+                "use the seeded split"
+            )
+    if len(val) == 0:
+        rng = np.random.default_rng(seed)
+        groups = (rng.permutation(train[data.strata[train] == group]) for group in np.unique(data.strata[train]))
+        val = np.sort(np.concatenate([group[: round(_VALIDATING * len(group))] for group in groups]))
+        train = np.setdiff1d(train, val)
+        if len(val) == 0:
+            raise UserError(f"{len(train)} training images are too few to validate with; use the seeded split")
+    return Split(name="standard", train=train, val=val, test=test)
+
+
 def subset_of(
     labels: np.ndarray, indices: np.ndarray, *, fraction: float | None = None, shots: int | None = None, seed: int
 ) -> np.ndarray:
@@ -162,7 +190,7 @@ def _too_small(labels: np.ndarray, classes: Sequence[str]) -> UserError:
     if len(present) == 0:
         return UserError("the set is too small to split: it has no image")
     rarest = int(present[counts.argmin()])
-    name = classes[rarest] if classes else f"number {rarest}"
+    name = classes[rarest] if rarest < len(classes) else f"number {rarest}"
     return UserError(
         f"the set is too small to split: of its {len(labels)} images in {len(present)} classes, class {name} has "
         f"{counts.min()}; train, val and test need at least {len(PARTS)} images of every class"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eo_backbones.contract import Unit
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.evaluation import encoders, protocols
 from eo_backbones.evaluation.comparison import Comparison, compare
@@ -32,9 +33,12 @@ _SPLITS = {
     "standard": "the published lists of arXiv 1911.06721",
     "spatial": "the published lists by longitude (torchgeo)",
 }
-_UNITS = {
+_UNITS: dict[Unit, str] = {
     "dn": "digital numbers (reflectance x 10000)",
-    "uint8": "8-bit display values (0...255 read as 0...2750 digital numbers)",
+    "reflectance": "reflectance (1 = white)",
+    "db": "backscatter in dB",
+    "linear": "linear backscatter",
+    "uint8": "8-bit display values (optical: 0...255 read as 0...2750 digital numbers, radar: as -25...0 dB)",
 }
 _DIGITS = 12  # of a digest
 _DIGESTS_SHOWN = 3
@@ -149,9 +153,9 @@ def setup(contents: Contents) -> Grid:
     splits = dict.fromkeys(row.split for row in rows)
     facts = [
         ["data", f"{data.name}, {len(data):,} images, {len(data.classes)} classes, digest {data.digest}"],
-        ["values", _UNITS.get(data.unit, data.unit)],
+        ["values", _values(data)],
         ["input", f"{', '.join(sizes)} px; {'; '.join(scalings)}"],
-        ["split", "; ".join(f"{name}: {_SPLITS[name]}" for name in splits)],
+        ["split", "; ".join(f"{name}: {_split(data, name)}" for name in splits)],
         ["features", "taken once, standardised on the training part"],
         ["seed", "draws the split (where seeded), the labelled subset, the probe's and a random encoder's weights"],
         ["final fit", "on train + validation labels, with every protocol"],
@@ -173,6 +177,22 @@ def definitions(rows: Sequence[Result]) -> Grid:
 def _signed(estimate: Estimate) -> str:
     clear = "*" if estimate.low > 0 or estimate.high < 0 else ""
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]{clear}"
+
+
+def _values(data: LabelledImages) -> str:
+    """Return the units, with their bands where there are several."""
+    named = {
+        unit: [band for band, own in zip(data.bands, data.units, strict=True) if own == unit] for unit in data.units
+    }
+    if len(named) == 1:
+        return _UNITS[data.units[0]]
+    return "; ".join(f"{', '.join(bands)}: {_UNITS[unit]}" for unit, bands in named.items())
+
+
+def _split(data: LabelledImages, name: str) -> str:
+    if name == "standard" and data.official is not None:
+        return data.official.source
+    return _SPLITS[name]
 
 
 def _digests(rows: Sequence[Result]) -> dict[str, str]:

@@ -38,7 +38,7 @@ class ModelInput(nn.Module):
 
     def __init__(self, data: LabelledImages, setting: Setting, band: BandChoice) -> None:
         super().__init__()
-        self.transform = InputTransform(setting.spec, band=band.treated_as, unit=data.unit)
+        self.transform = InputTransform(setting.spec, band=band.treated_as, unit=data.unit_of(band.source))
         self.size = setting.size
 
     def forward(self, raw: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def key_of(data: LabelledImages, encoder_digest: str, setting: Setting, band: Ba
         "weights": encoder_digest,
         "data": data.digest,
         "band": band.source,
-        "unit": data.unit,
+        "unit": data.unit_of(band.source),
         "input": entry,
         "normalization": setting.spec.normalization,
         "size": setting.size,

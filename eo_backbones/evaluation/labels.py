@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from eo_backbones.datasets import LabelledImages
-from eo_backbones.datasets.splits import STANDARD_LISTS, Split, seeded_split, standard_split, subset_of
+from eo_backbones.datasets.splits import (
+    STANDARD_LISTS,
+    Split,
+    official_split,
+    seeded_split,
+    standard_split,
+    subset_of,
+)
 from eo_backbones.errors import UserError, unknown_name
 
 SPLITS = ("seeded", *STANDARD_LISTS)
@@ -67,18 +74,23 @@ def make_splits(
 
     Args:
         data: the images.
-        name: ``seeded`` (60/20/20 of each class, redrawn with each seed), ``standard`` or ``spatial``.
+        name: ``seeded`` (60/20/20 of each class, redrawn with each seed), ``standard`` (the data set's own) or
+            ``spatial`` (EuroSAT).
         seeds: the seeds.
-        lists: folder of the published lists, for the two others.
+        lists: folder of EuroSAT's published lists.
         allow_missing: go on if lists name images that are not there.
 
     Raises:
-        UserError: unknown name, no lists, or too few images.
+        UserError: unknown name, a split that the data set does not have, no lists, or too few images.
     """
     if name not in SPLITS:
         raise unknown_name("split", name, SPLITS)
     if name == "seeded":
-        return {seed: seeded_split(data.labels, seed=seed, classes=data.classes) for seed in seeds}
+        return {seed: seeded_split(data.strata, seed=seed, classes=data.classes) for seed in seeds}
+    if name == "standard" and data.official is not None:
+        return {seed: official_split(data, seed=seed) for seed in seeds}
+    if not data.name.startswith("eurosat"):
+        raise UserError(f"{data.name} in this folder has no {name} split; pass --split seeded")
     if lists is None:
         raise UserError(f"the {name} split needs its lists; pass their folder, or use the seeded split")
     split = standard_split(data, lists, name=name, allow_missing=allow_missing)

@@ -112,7 +112,7 @@ def fulfil(
     )
     for seed, split in splits.items():  # before any work: there may be too few images
         for budget in budgets:
-            budget.apply(split, data.labels, seed)
+            budget.apply(split, data.strata, seed)
     with watcher.stage(f"reading {len(data)} files for their digest", 1):
         digest = data.digest
     results = ResultsFile(out / RESULTS_FILE, data_digest=digest)
@@ -149,8 +149,7 @@ def limited(data: LabelledImages, limit: int | None) -> LabelledImages:
         return data
     if limit < 1:
         raise UserError(f"--limit {limit}: at least 1 image is needed")
-    rows = subset_of(data.labels, np.arange(len(data)), fraction=limit / len(data), seed=0)
-    return replace(data, paths=tuple(data.paths[row] for row in rows), labels=data.labels[rows])
+    return data.take(subset_of(data.strata, np.arange(len(data)), fraction=limit / len(data), seed=0))
 
 
 def _remember(path: Path, command: str) -> Sequence[str]:

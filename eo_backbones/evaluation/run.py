@@ -254,7 +254,7 @@ class _Run:
             Task(
                 features=features[cell.seed],
                 labels=labels,
-                split=cell.budget.apply(self.plan.splits[cell.seed], self.data.labels, cell.seed),
+                split=cell.budget.apply(self.plan.splits[cell.seed], self.data.strata, cell.seed),
                 num_classes=len(self.data.classes),
                 seed=cell.seed,
             )

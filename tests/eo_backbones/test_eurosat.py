@@ -43,7 +43,7 @@ def test_classes_labels_and_names(eurosat_ms_folder: Path) -> None:
     assert np.bincount(data.labels).tolist() == [PER_CLASS] * 10
     assert data.ids[PER_CLASS] == "Forest/Forest_1"
     assert data.labels[PER_CLASS] == 1
-    assert data.unit == "dn"
+    assert set(data.units) == {"dn"}
     assert data.bands[-1] == "B8A"
 
 
@@ -60,7 +60,7 @@ def test_bands_come_by_name_with_b8a_last_in_the_file(eurosat_ms_folder: Path) -
 
 def test_rgb_channels_are_b04_b03_b02_of_the_display_stretch(eurosat_rgb_folder: Path) -> None:
     data = eurosat_rgb(eurosat_rgb_folder)
-    assert (data.unit, data.bands) == ("uint8", ("B04", "B03", "B02"))
+    assert (data.unit_of("B03"), data.bands) == ("uint8", ("B04", "B03", "B02"))
     index = data.ids.index("Pasture/Pasture_1")
     made = scene(0, "Pasture", 64)
     for name in data.bands:

@@ -45,6 +45,8 @@ class Probe:
         if not separator:
             raise UserError(f"--probe-data {source!r}: write KIND=DIR, with KIND one of {', '.join(DATASETS)}")
         self._data = limited(open_dataset(kind, Path(root)), IMAGES)
+        if self._data.multilabel:
+            raise UserError(f"--probe-data {source}: its images have several labels; use data with one class an image")
         self._bands = [name for name in self._data.bands if name in spec.band_names]
         if not self._bands:
             raise UserError(f"{root} has the bands {', '.join(self._data.bands)}, and the recipe none of them")
