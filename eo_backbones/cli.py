@@ -177,6 +177,9 @@ def verify(name: NameArgument, as_json: JsonOption = False) -> None:
 [bold]eo-backbones evaluate --dataset eurosat-ms --root DIR --models local-dir:FOLDER imagenet --bands paper
 --protocol paper logistic --out OUT[/bold]
 
+[bold]eo-backbones evaluate --dataset eurosat-rgb --root DIR --models stats --bands B04 B02+B03+B04 --fuse concat mean
+--out OUT[/bold]
+
 OUT gets results.csv, report.md, report.html and bands.png. The same command again measures only what is missing, also
 after Ctrl-C. Features are kept in --cache, else EO_BACKBONES_CACHE, else ~/.cache/eo_backbones; any file there may be
 deleted.""",
@@ -197,9 +200,13 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="BAND...",
-            help="Names; paper: its ten; paper-order: the ten in the order the paper may have read them. "
-            "Default: those of the paper that the data has.",
+            help="Names; B02+B03+B04: several at once; paper: its ten; paper-order: the ten in the order the paper may "
+            "have read them. Default: those of the paper that the data has.",
         ),
+    ] = None,
+    fuse: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WAY...", help="How several bands at once are used: concat (default), mean, or both."),
     ] = None,
     protocol: Annotated[
         list[str] | None, typer.Option(metavar="NAME...", help="logistic (default), paper, knn (5 and 20 neighbours).")
@@ -232,6 +239,7 @@ def evaluate(
         dataset=dataset,
         models=split_commas(models),
         bands=split_commas(bands),
+        fuses=split_commas(fuse),
         protocols=split_commas(protocol) or ("logistic",),
         split=split,
         fractions=tuple(fraction or (1.0,)),

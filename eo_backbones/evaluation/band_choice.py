@@ -1,20 +1,30 @@
-"""Which band of the file is read under which name: by name as it should be, or in the paper's suspected order."""
+"""What a column of the table reads: one band by name, one in the paper's suspected order, or several bands fused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from eo_backbones.bands import LAYOUTS, PAPER_BANDS, band_index
 from eo_backbones.datasets import LabelledImages
-from eo_backbones.errors import UserError
+from eo_backbones.errors import UserError, unknown_name
 
 PAPER = "paper"
 PAPER_ORDER = "paper-order"
 _PAPER_ORDER_DATA, _PAPER_ORDER_LAYOUT = "eurosat-ms", "sen12ms-s2"
 
+PLUS = "+"
+"""Between the bands of a column that takes several at once."""
+FUSES = {
+    "concat": "the features of each band side by side, as MultiBand(..., fuse='concat') gives them",
+    "mean": "the average of the features of each band, as MultiBand(..., fuse='mean') gives it",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class BandChoice:
-    """One column of the table.
+    """A column of one band.
 
     Attributes:
         label: the band in results and reports.
@@ -26,28 +36,77 @@ class BandChoice:
     source: str
     treated_as: str
 
+    @property
+    def parts(self) -> "tuple[BandChoice, ...]":
+        """The bands of this column."""
+        return (self,)
 
-def choose_bands(data: LabelledImages, typed: Sequence[str]) -> tuple[BandChoice, ...]:
-    """Return the bands that typed names stand for, in order.
+    def join(self, features: Sequence[Tensor]) -> Tensor:
+        """Return the features of the column: those of its band."""
+        (own,) = features
+        return own
+
+
+@dataclass(frozen=True, slots=True)
+class FusedBands:
+    """A column of several bands: the features of each are taken on their own, then fused.
+
+    Attributes:
+        parts: the bands.
+        fuse: one of :data:`FUSES`.
+    """
+
+    parts: tuple[BandChoice, ...]
+    fuse: str
+
+    @property
+    def label(self) -> str:
+        """The bands in results and reports: ``"B02+B03+B04 (mean)"``."""
+        return f"{PLUS.join(part.label for part in self.parts)} ({self.fuse})"
+
+    def join(self, features: Sequence[Tensor]) -> Tensor:
+        """Return the features of the column from those of its bands, ``(n, d)`` each; an average in float32."""
+        if self.fuse == "concat":
+            return torch.cat(list(features), dim=1)
+        total = features[0].float()
+        for own in features[1:]:
+            total = total + own
+        return total / len(features)
+
+
+Column = BandChoice | FusedBands
+
+
+def choose_bands(data: LabelledImages, typed: Sequence[str], fuses: Sequence[str] = ()) -> tuple[Column, ...]:
+    """Return the columns that typed names stand for, in order.
 
     Args:
         data: the images; they must have the bands.
         typed: names or aliases; or ``paper``, the paper's ten; or ``paper-order``, the same ten read from EuroSAT by
-            their place in SEN12MS, as the paper's odd figures for B8A suggest was done (docs/decisions). Empty: those
-            of the paper's bands that the data has.
+            their place in SEN12MS, as the paper's odd figures for B8A suggest was done (docs/decisions); or several
+            names joined by ``+``, used at once. Empty: those of the paper's bands that the data has.
+        fuses: of :data:`FUSES`; a column of several bands is made for each. Empty: ``concat``.
 
     Raises:
-        UserError: unknown band, not in the data, named twice, or ``paper-order`` on other data than EuroSAT MS.
+        UserError: unknown band, not in the data, named twice, ``paper-order`` on other data than EuroSAT MS, an unknown
+            way to fuse or one without bands to fuse.
     """
+    for fuse in fuses:
+        if fuse not in FUSES:
+            raise unknown_name("way to fuse bands", fuse, FUSES)
+    if fuses and not any(PLUS in name for name in typed):
+        raise UserError("--fuse says how several bands become one column; name them as in --bands B02+B03+B04")
     if not typed:
-        return tuple(BandChoice(name, name, name) for name in PAPER_BANDS if name in data.bands)
-    choices: list[BandChoice] = []
+        return tuple(_single(name) for name in PAPER_BANDS if name in data.bands)
+    choices: list[Column] = []
     for name in typed:
         if name == PAPER_ORDER:
             choices += _paper_order(data)
+        elif PLUS in name:
+            parts = tuple(_single(part) for part in data.check_bands(name.split(PLUS)))
+            choices += [FusedBands(parts, fuse) for fuse in dict.fromkeys(fuses or ("concat",))]
         else:
-            names = data.check_bands(PAPER_BANDS if name == PAPER else [name])
-            choices += [BandChoice(canonical, canonical, canonical) for canonical in names]
+            choices += [_single(part) for part in data.check_bands(PAPER_BANDS if name == PAPER else [name])]
     labels = [choice.label for choice in choices]
     repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated:
@@ -55,10 +114,16 @@ def choose_bands(data: LabelledImages, typed: Sequence[str]) -> tuple[BandChoice
     return tuple(choices)
 
 
-def source_of(data: LabelledImages, label: str) -> str:
-    """Return the band of the file that a label of the results stands for."""
-    typed = PAPER_ORDER if label.startswith(f"{PAPER_ORDER}:") else label
-    return next(choice.source for choice in choose_bands(data, [typed]) if choice.label == label)
+def sources_of(data: LabelledImages, label: str) -> tuple[str, ...]:
+    """Return the bands of the file that a label of the results stands for."""
+    names, _, fuse = label.removesuffix(")").partition(" (")
+    typed = PAPER_ORDER if label.startswith(f"{PAPER_ORDER}:") else names
+    columns = choose_bands(data, [typed], [fuse] if fuse else ())
+    return next(tuple(part.source for part in column.parts) for column in columns if column.label == label)
+
+
+def _single(name: str) -> BandChoice:
+    return BandChoice(name, name, name)
 
 
 def _paper_order(data: LabelledImages) -> list[BandChoice]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from eo_backbones.contract import Unit
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.evaluation import encoders, protocols
+from eo_backbones.evaluation.band_choice import FUSES, PLUS
 from eo_backbones.evaluation.comparison import Comparison, compare
 from eo_backbones.evaluation.metrics import RESAMPLES, Estimate
 from eo_backbones.evaluation.paper_table import PAPER_FIGURES
@@ -171,6 +172,8 @@ def definitions(rows: Sequence[Result]) -> Grid:
     used = dict.fromkeys(row.protocol for row in rows)
     grid = [["name", "meaning"]]
     grid += [[name, encoders.DESCRIPTIONS[name]] for name in models if name in encoders.DESCRIPTIONS]
+    fused = [fuse for fuse in FUSES if any(PLUS in row.band and row.band.endswith(f" ({fuse})") for row in rows)]
+    grid += [[f"BAND{PLUS}BAND ({fuse})", FUSES[fuse]] for fuse in fused]
     return grid + [[f"protocol {name}", protocols.DESCRIPTIONS[name]] for name in used]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eo_backbones.evaluation import contents as said
 from eo_backbones.evaluation import encoders, pictures, predictions
-from eo_backbones.evaluation.band_choice import source_of
+from eo_backbones.evaluation.band_choice import sources_of
 from eo_backbones.evaluation.contents import Contents, Grid
 from eo_backbones.evaluation.results import Result
 from eo_backbones.evaluation.summary import Section
@@ -81,7 +81,7 @@ def _closer_look(contents: Contents, row: Result, out: Path) -> str:
     kept = predictions.read(out, row.key)
     if kept is None:
         return ""
-    shown = pictures.samples(contents.data, source_of(contents.data, row.band), kept)
+    shown = pictures.samples(contents.data, sources_of(contents.data, row.band), kept)
     return _picture(pictures.confusion_and_projection(contents.data, kept), "confusion matrix") + _picture(
         shown, "test images that were right and wrong"
     )

@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eo_backbones.bands import BANDS
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.evaluation import metrics
 from eo_backbones.evaluation.predictions import Predictions
@@ -37,15 +38,18 @@ def confusion_and_projection(data: LabelledImages, kept: Predictions) -> bytes:
     return png(figure)
 
 
-def samples(data: LabelledImages, band: str, kept: Predictions) -> bytes:
-    """Draw for every class one test image that was recognised and one that was not, in one band.
+def samples(data: LabelledImages, bands: Sequence[str], kept: Predictions) -> bytes:
+    """Draw for every class one test image that was recognised and one that was not.
 
     Args:
         data: the images.
-        band: canonical name of the band to show.
+        bands: canonical names of the bands to show: three as red, green and blue from the longest wavelength to the
+            shortest; of any other number the first.
         kept: what was predicted.
     """
     true = data.labels[kept.test]
+    by_wavelength = sorted(bands, key=lambda name: BANDS[name].wavelength_nm, reverse=True)
+    shown = by_wavelength if len(bands) == 3 else bands[:1]
     figure = Figure(figsize=(1.25 * len(data.classes), 3.3), layout="constrained")
     grid = figure.subplots(2, len(data.classes), squeeze=False)
     for label, name in enumerate(data.classes):
@@ -61,14 +65,23 @@ def samples(data: LabelledImages, band: str, kept: Predictions) -> bytes:
             if len(found) == 0:
                 axes.text(0.5, 0.5, "none", ha="center", va="center", fontsize=8, color=_PALE)
                 continue
-            image = data.read(int(kept.test[found[0]]), [band])[0].astype(np.float32)
-            low, high = np.percentile(image, (1, 99))
-            axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
+            axes.imshow(_stretched(data.read(int(kept.test[found[0]]), shown)), cmap="gray", interpolation="nearest")
             if not hit:
                 axes.set_xlabel(f"→ {data.classes[kept.predicted[found[0]]]}", fontsize=7, color=_WRONG)
     grid[0, 0].set_ylabel("right", color=_RIGHT, fontsize=9)
     grid[1, 0].set_ylabel("wrong", color=_WRONG, fontsize=9)
     return png(figure)
+
+
+def _stretched(image: np.ndarray) -> np.ndarray:
+    """Return bands ``(C, H, W)`` as ``(H, W, C)``, or ``(H, W)`` for one.
+
+    Each goes from 0 to 1 between its own percentiles 1 and 99.
+    """
+    values = image.astype(np.float32)
+    low, high = np.percentile(values, (1, 99), axis=(1, 2), keepdims=True)
+    scaled: np.ndarray = ((values - low) / np.maximum(high - low, 1e-6)).clip(0, 1)
+    return scaled[0] if len(scaled) == 1 else scaled.transpose(1, 2, 0)
 
 
 def _confusion(axes: Axes, confusion: np.ndarray, classes: Sequence[str]) -> None:

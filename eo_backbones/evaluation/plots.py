@@ -53,7 +53,8 @@ def draw_section(axes: Axes, section: Section) -> None:
             axes.vlines(x, cell.low, cell.high, color=_INK, linewidth=1.3, zorder=3)
             if labelled:
                 axes.text(x, cell.high + 0.012, f"{cell.f1:.2f}", ha="center", va="bottom", fontsize=8, color=_INK)
-    axes.set_xticks(range(len(section.bands)), section.bands)
+    names = [band.replace(" (", "\n(") for band in section.bands]  # of several bands: how they are fused, below
+    axes.set_xticks(range(len(section.bands)), names)
     axes.set_ylim(0, 1)
     axes.set_ylabel("weighted F1")
     labels = "" if section.fraction == "1" else f", labels {section.fraction}"

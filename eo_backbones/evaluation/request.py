@@ -30,7 +30,8 @@ class Request:
     Attributes:
         dataset: kind of data set.
         models: names.
-        bands: names; empty for those of the paper's bands that the data has.
+        bands: names, several at once joined by ``+``; empty for those of the paper's bands that the data has.
+        fuses: how several bands at once become one column.
         protocols: names.
         split: ``seeded``, ``standard`` or ``spatial``.
         fractions: shares of the labels.
@@ -43,6 +44,7 @@ class Request:
     dataset: str
     models: tuple[str, ...]
     bands: tuple[str, ...] = ()
+    fuses: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ("logistic",)
     split: str = "seeded"
     fractions: tuple[float, ...] = (1.0,)
@@ -55,6 +57,7 @@ class Request:
         """Return the command line; folders are left open, because the digest says what was read."""
         words = ["eo-backbones", "evaluate", "--dataset", self.dataset, "--root", "DIR", "--models", *self.models]
         words += ["--bands", *self.bands] if self.bands else []
+        words += ["--fuse", *self.fuses] if self.fuses else []
         words += ["--protocol", *self.protocols, "--split", self.split]
         if self.shots:
             words += ["--shots", *map(str, self.shots)]
@@ -104,7 +107,7 @@ def fulfil(
             raise UserError(f"--size {size}: a ResNet50 needs at least {SMALLEST_SIZE_PX} pixels")
     protocols, budgets, compute = protocol_names(request.protocols), request.budgets, pick_device(device)
     whole = open_dataset(request.dataset, root)
-    bands = choose_bands(whole, request.bands)
+    bands = choose_bands(whole, request.bands, request.fuses)
     data = limited(whole, request.limit)
     lists = root if root.is_dir() else root.parent
     splits = make_splits(

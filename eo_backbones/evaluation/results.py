@@ -26,7 +26,7 @@ class Result:
     Attributes:
         model: as typed.
         dataset: kind of data set.
-        band: canonical name, or ``paper-order:NAME``.
+        band: canonical name, ``paper-order:NAME``, or of several bands ``B02+B03+B04 (concat)`` or ``(mean)``.
         protocol: ``paper``, ``logistic``, ``knn`` (5 neighbours) or ``knn-20``.
         split: ``seeded``, ``standard`` or ``spatial``.
         fraction: share of the labels, e.g. ``"0.1"``, or ``"5-shot"``.

@@ -4,6 +4,7 @@ Order of work: for each model and setting, the features of all bands in one pass
 then every probe on them. Rows are written as soon as they exist, so an interrupted run goes on where it stopped.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from torch import Tensor
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.splits import Split
 from eo_backbones.evaluation import extract, metrics, predictions, protocols
-from eo_backbones.evaluation.band_choice import BandChoice
+from eo_backbones.evaluation.band_choice import BandChoice, Column
 from eo_backbones.evaluation.cache import FeatureFile
 from eo_backbones.evaluation.encoders import (
     Encoder,
@@ -63,7 +64,7 @@ class Plan:
 
     Attributes:
         models: names as typed.
-        bands: the bands, each a column of the table.
+        bands: columns of the table, of one band or several.
         protocols: of :data:`eo_backbones.evaluation.protocols.PROTOCOLS`.
         splits: seed -> split; its keys are the seeds.
         budgets: how many labels.
@@ -71,7 +72,7 @@ class Plan:
     """
 
     models: Sequence[str]
-    bands: Sequence[BandChoice]
+    bands: Sequence[Column]
     protocols: Sequence[str]
     splits: Mapping[int, Split]
     budgets: Sequence[Budget] = (Budget(),)
@@ -98,7 +99,7 @@ class _Cell:
     """One figure that is still missing."""
 
     seed: int
-    band: BandChoice
+    band: Column
     protocol: str
     budget: Budget
     key: Key
@@ -139,8 +140,8 @@ def evaluate(
             run.watcher.note(str(error))
     for model in models:  # before anything is computed
         for setting in model.settings:
-            for band in plan.bands:
-                setting.spec.for_band(band.treated_as)
+            for part in _parts(plan.bands):
+                setting.spec.for_band(part.treated_as)
     before = len(results.rows)
     for model in models:
         for setting in model.settings:
@@ -162,31 +163,34 @@ class _Run:
     def measure(self, model: EvaluatedModel, setting: Setting) -> None:
         """Fill in the missing rows of one model in one setting."""
         encoders = {seed: model.build(seed if model.seeded else 0) for seed in self.plan.splits}
+        parts = _parts(self.plan.bands)
         digests = {
-            (seed, band.label): self._digest(model, encoder, seed, band)
+            (seed, part.label): self._digest(model, encoder, seed, part)
             for seed, encoder in encoders.items()
-            for band in self.plan.bands
+            for part in parts
         }
         missing = [cell for cell in self._cells(model, setting, digests) if not self.results.has(cell.key)]
         files = {
-            (cell.seed, cell.band.label): FeatureFile(
+            (cell.seed, part.label): FeatureFile(
                 self.cache,
-                extract.key_of(self.data, cell.key.weights_digest, setting, cell.band),
+                extract.key_of(self.data, digests[cell.seed, part.label], setting, part),
                 encoders[cell.seed].stored_as or self.dtype,
             )
             for cell in missing
+            for part in cell.band.parts
         }
         for seed, encoder in encoders.items():
-            absent = [
-                band for band in self.plan.bands if (seed, band.label) in files and not files[seed, band.label].exists()
-            ]
+            needed = {part: files[seed, part.label] for part in parts if (seed, part.label) in files}
+            absent = {part: file for part, file in needed.items() if not file.exists()}
             if absent:
-                self._extract(model, setting, seed, encoder, {band: files[seed, band.label] for band in absent})
+                self._extract(model, setting, seed, encoder, absent)
         encoders.clear()
         with self.watcher.stage(f"{model.name} {_shown(setting)}: probes", len(missing)) as tick:
             for band in self.plan.bands:
                 cells = [cell for cell in missing if cell.band is band]
-                features = self._read({cell.seed: files[cell.seed, band.label] for cell in cells})
+                features = self._read(
+                    band, {cell.seed: [files[cell.seed, p.label] for p in band.parts] for cell in cells}
+                )
                 for group in _alike(cells):
                     self.results.add(self._probe(group, features))
                     tick(len(group))
@@ -208,7 +212,7 @@ class _Run:
                             size=setting.size,
                             input_scaling=setting.scaling,
                             seed=seed,
-                            weights_digest=digests[seed, band.label],
+                            weights_digest=_digest_of_all([digests[seed, part.label] for part in band.parts]),
                         )
                         yield _Cell(seed, band, protocol, budget, key)
 
@@ -241,11 +245,12 @@ class _Run:
         with self.watcher.stage(f"{what}: features of {named}", len(self.data)) as tick:
             extract.extract(self.data, jobs, device=self.device, dtype=self.dtype, tick=tick)
 
-    def _read(self, files: Mapping[int, FeatureFile]) -> dict[int, Tensor]:
-        """Return seed -> features; a file that serves several seeds is read once."""
-        once = {file.path: file for file in files.values()}
-        tensors = {path: file.read().to(self.device) for path, file in once.items()}
-        return {seed: tensors[file.path] for seed, file in files.items()}
+    def _read(self, band: Column, files: Mapping[int, Sequence[FeatureFile]]) -> dict[int, Tensor]:
+        """Return seed -> features of a column; what serves several seeds is there once."""
+        paths = {seed: tuple(file.path for file in own) for seed, own in files.items()}
+        once = {paths[seed]: own for seed, own in files.items()}
+        tensors = {key: band.join([file.read().to(self.device) for file in own]) for key, own in once.items()}
+        return {seed: tensors[key] for seed, key in paths.items()}
 
     def _probe(self, cells: Sequence[_Cell], features: Mapping[int, Tensor]) -> list[Result]:
         """Train the probes of cells that differ in seed only."""
@@ -298,6 +303,18 @@ class _Run:
             data_digest=self.data.digest,
             versions=versions(f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}"),
         )
+
+
+def _parts(columns: Sequence[Column]) -> list[BandChoice]:
+    """Return the single bands of all columns, each once: their features are what is computed and kept."""
+    return list(dict.fromkeys(part for column in columns for part in column.parts))
+
+
+def _digest_of_all(digests: Sequence[str]) -> str:
+    """Return one digest for the weights behind several bands: their own where all bands share one network."""
+    if len(set(digests)) == 1:
+        return digests[0]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _alike(cells: Sequence[_Cell]) -> list[list[_Cell]]:

@@ -131,6 +131,8 @@ def test_ctrl_c_says_what_is_kept(
         (["--models", "eo_resnet50.byol_sen12ms_90k"], "eo-train pretrain byol-sen12ms-90k"),
         (["--models", "local-dir:nowhere"], "there is no folder nowhere"),
         (["--models", "stats", "--bands", "B99"], "unknown band 'B99'"),
+        (["--models", "stats", "--bands", "B02", "--fuse", "mean"], "--bands B02+B03+B04"),
+        (["--models", "stats", "--bands", "B02+B03", "--fuse", "sum"], "unknown way to fuse bands 'sum'"),
         (["--models", "stats", "--bands", "B08"], "eurosat-rgb has no band B08; it has B04, B03, B02"),
         (["--models", "stats", "--protocol", "linear"], "unknown protocol 'linear'"),
         (["--models", "stats", "--split", "standard"], "no split list"),
