@@ -16,7 +16,7 @@ from eo_backbones.evaluation.summary import Cell, Section, sections
 
 NOT_MEASURED = "not measured here"
 INTRODUCTION = (
-    "Every encoder is frozen and sees one band; only the small classifier behind it is trained. Cells: weighted F1, "
+    "Every encoder is frozen and sees one band at a time; only the small classifier behind it is trained. Cells: weighted F1, "
     f"mean over seeds [95 % interval over the test images, {RESAMPLES:,} bootstrap resamples] ± standard deviation "
     "over seeds."
 )

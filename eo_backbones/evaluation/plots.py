@@ -73,5 +73,9 @@ def draw_section(axes: Axes, section: Section) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=min(len(section.models), 5), frameon=False, fontsize=9
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14 if any("\n" in name for name in names) else -0.09),
+        ncols=min(len(section.models), 5),
+        frameon=False,
+        fontsize=9,
     )
