@@ -16,9 +16,9 @@ from eo_backbones.evaluation.summary import Cell, Section, sections
 
 NOT_MEASURED = "not measured here"
 INTRODUCTION = (
-    "Every encoder is frozen and sees one band at a time; only the small classifier behind it is trained. Cells: weighted F1, "
-    f"mean over seeds [95 % interval over the test images, {RESAMPLES:,} bootstrap resamples] ± standard deviation "
-    "over seeds."
+    "Every encoder is frozen and sees one band at a time; only the small classifier behind it is trained. Cells: "
+    f"weighted F1, mean over seeds [95 % interval over the test images, {RESAMPLES:,} bootstrap resamples] ± standard "
+    "deviation over seeds."
 )
 COMPARISON_NOTE = (
     "Differences in weighted F1 on the same test images, mean over seeds [paired 95 % interval]; * where the interval "
