@@ -3,28 +3,56 @@
 :func:`open_dataset` is the entry by name that the commands use.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from eo_backbones.datasets.bigearthnet import bigearthnet
+from eo_backbones.datasets.class_folders import class_folders
 from eo_backbones.datasets.eurosat import eurosat_ms, eurosat_rgb
 from eo_backbones.datasets.labelled import LabelledImages
-from eo_backbones.errors import unknown_name
+from eo_backbones.datasets.land_cover import dfc2020, sen12ms
+from eo_backbones.errors import UserError, unknown_name
 
 __all__ = ["DATASETS", "LabelledImages", "open_dataset"]
 
+FOLDER = "folder"
+"""The kind whose bands and units the user may declare."""
+
 DATASETS: Mapping[str, Callable[[Path], LabelledImages]] = MappingProxyType(
-    {"eurosat-ms": eurosat_ms, "eurosat-rgb": eurosat_rgb}
+    {
+        "eurosat-ms": eurosat_ms,
+        "eurosat-rgb": eurosat_rgb,
+        "bigearthnet": bigearthnet,
+        "dfc2020": dfc2020,
+        "sen12ms": sen12ms,
+        FOLDER: class_folders,
+    }
 )
 """Kind of data set, as ``evaluate --dataset`` takes it -> function that opens a folder or archive."""
 
 
-def open_dataset(kind: str, root: Path) -> LabelledImages:
+def open_dataset(
+    kind: str, root: Path, *, positions: Mapping[str, int] | None = None, units: Sequence[str] = ()
+) -> LabelledImages:
     """Open a labelled data set by its kind.
 
+    Args:
+        kind: key of :data:`DATASETS`.
+        root: its folder or archive.
+        positions: see :func:`eo_backbones.datasets.class_folders.class_folders`; only for ``folder``.
+        units: the same.
+
     Raises:
-        UserError: the kind is unknown, or ``root`` does not hold such a data set.
+        UserError: the kind is unknown, ``root`` does not hold such a data set, or an option that it does not take.
     """
     if kind not in DATASETS:
         raise unknown_name("data set", kind, DATASETS)
+    if kind == FOLDER:
+        return class_folders(Path(root), positions=positions, units=units)
+    if positions:
+        name, place = next(iter(positions.items()))
+        raise UserError(f"the bands of {kind} have known places; write {name} instead of {name}={place}")
+    if units:
+        raise UserError(f"the values of {kind} have known units; leave --unit out (it is for --dataset folder)")
     return DATASETS[kind](Path(root))

@@ -1,8 +1,9 @@
 """The one place that opens a GeoTIFF: bands by name, values as stored.
 
 A band is found, in this order: by an explicit 1-based index in the request (``"B04=4"``), by the file's own band
-descriptions under any alias, by the layout that the caller knows the file to have, by the order that a file of 13, 12
-or 2 bands usually has. The last is a guess and is logged as one.
+descriptions under any alias, by the layout that the caller knows the file to have, by the colours of a picture (red,
+green, blue are B04, B03, B02), by the order that a file of 13, 12 or 2 bands usually has. The last two are guesses and
+are logged as such.
 
 The GDAL settings follow a measurement of this project: without them every ``open`` lists the file's folder and looks
 for side-car files, which takes three times as long where a folder holds a thousand patches.
@@ -10,11 +11,13 @@ for side-car files, which takes three times as long where a folder holds a thous
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
@@ -92,6 +95,53 @@ def read_bands(
         return values
 
 
+def read_positions(path: Path, positions: Sequence[int]) -> np.ndarray:
+    """Return bands of a file by their place in it, counted from 1, as :func:`read_bands` does.
+
+    Raises:
+        UserError: the file is missing or damaged, or has fewer bands.
+    """
+    with gdal_environment(), _opened(path, None) as dataset:
+        if max(positions) > dataset.count:
+            raise UserError(f"{path} has {dataset.count} bands, band number {max(positions)} is not in it")
+        try:
+            values: np.ndarray = dataset.read(list(positions))
+        except RasterioError as error:
+            raise _damaged(path, error) from error
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class RasterFacts:
+    """What the header of a file says."""
+
+    count: int
+    width: int
+    height: int
+    dtype: str
+    descriptions: tuple[str | None, ...]
+
+
+def facts_of(path: Path) -> RasterFacts:
+    """Return what the header of a file says.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    with gdal_environment(), _opened(path, None) as dataset:
+        return RasterFacts(dataset.count, dataset.width, dataset.height, dataset.dtypes[0], tuple(dataset.descriptions))
+
+
+def band_order(path: Path) -> tuple[str | None, ...]:
+    """Return the band at each place of a file, ``None`` where it cannot be told; a guess is logged.
+
+    Raises:
+        UserError: the file is missing or damaged, or nothing in it tells its bands.
+    """
+    with gdal_environment(), _opened(path, None) as dataset:
+        return _order(dataset, path, None)
+
+
 class _opened:  # noqa: N801 -- a context manager, used like a function
     """A rasterio dataset of a path or of bytes, with GDAL's errors told as the user's."""
 
@@ -165,6 +215,9 @@ def _order(dataset: Any, path: Path, layout: str | None) -> tuple[str | None, ..
                 "check that the folder holds the data set you named"
             )
         return expected
+    if tuple(dataset.colorinterp[:3]) == _COLOURS and dataset.count <= _PICTURE_CHANNELS:
+        logger.warning("%s: its red, green and blue are taken to be %s", path, ", ".join(LAYOUTS["eurosat-rgb"]))
+        return (*LAYOUTS["eurosat-rgb"], *(None for _ in range(dataset.count - 3)))
     if dataset.count not in USUAL_LAYOUTS:
         raise UserError(
             f"{path} has {dataset.count} bands without names; only files of 13, 12 or 2 bands have a usual order, "
@@ -181,6 +234,8 @@ def _order(dataset: Any, path: Path, layout: str | None) -> tuple[str | None, ..
     return LAYOUTS[usual]
 
 
+_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_PICTURE_CHANNELS = 4  # with an alpha channel; GDAL calls the first three bands of any 8-bit file red, green, blue
 _BY_INDEX = "each band with its place in the file, e.g. B04=4"
 
 

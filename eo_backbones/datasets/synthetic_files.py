@@ -6,8 +6,11 @@ projection. Sources of the layouts: schmitt-muc/SEN12MS README (SEN12MS); lukasl
 torchgeo/datasets/bigearthnet.py (BigEarthNet v2). The map positions are made up.
 """
 
+import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import rasterio
@@ -23,6 +26,18 @@ _BIGEARTHNET_PX = 120
 _UTM_EPSG = 32632
 _UTM_ORIGIN_M = (600_000.0, 5_400_000.0)
 _JPEG_QUALITY = 95
+
+# One IGBP class for each DFC2020 code (position), and a BigEarthNet label for each code that synthetic scenes have.
+_IGBP_OF_DFC = np.array((0, 4, 7, 9, 10, 11, 12, 13, 15, 16, 17), np.uint16)
+_BIGEARTHNET_OF_DFC = {
+    1: "Mixed forest",
+    2: "Transitional woodland, shrub",
+    4: "Pastures",
+    6: "Arable land",
+    7: "Urban fabric",
+    9: "Beaches, dunes, sands",
+    10: "Inland waters",
+}
 
 
 def write_eurosat_ms(
@@ -56,6 +71,7 @@ def write_sen12ms(
     patches: int = 4,
     size: int = _PATCH_PX,
     seed: int = 0,
+    maps: bool = False,
 ) -> Path:
     """Write ``ROIs1158_spring/s2_1/ROIs1158_spring_s2_1_p1.tif`` and its ``s1`` twin; return ``root``.
 
@@ -65,12 +81,18 @@ def write_sen12ms(
         patches: patches of each scene; their classes take turns.
         size: side of a patch; 256 in the real data set.
         seed: of the scenes.
+        maps: also write ``lc``: four bands, uint16, the first an IGBP class of each pixel, the others zero.
     """
     made = _patches(seed, size)
     for place in scenes:
         season, number = place.split("/")
         for patch in range(1, patches + 1):
-            _write_both(root / season, f"{season}_{{sensor}}_{number}_p{patch}.tif", f"{{sensor}}_{number}", made())
+            shown, name = made(), f"{season}_{{sensor}}_{number}_p{patch}.tif"
+            _write_both(root / season, name, f"{{sensor}}_{number}", shown)
+            if maps:
+                cover = np.zeros((4, size, size), np.uint16)
+                cover[0] = _IGBP_OF_DFC[shown.classmap]
+                _write(root / season / f"lc_{number}" / name.format(sensor="lc"), cover)
     return root
 
 
@@ -108,13 +130,23 @@ def write_dfc2020(root: Path, *, validation: int = 4, test: int = 4, size: int =
     return root
 
 
-def write_bigearthnet(root: Path, *, patches: int = 4, seed: int = 0) -> Path:
+def write_bigearthnet(
+    root: Path, *, patches: int = 4, seed: int = 0, labels: Literal["csv", "parquet", "json"] | None = "csv"
+) -> Path:
     """Write BigEarthNet v2: one file a band at its native sampling, Level 2A, and the Sentinel-1 twins.
 
     ``BigEarthNet-S2/<product>/<patch>/<patch>_B02.tif`` has 120, 60 or 20 pixels a side by the band's sampling;
     ``BigEarthNet-S1/<product>/<patch>/<patch>_VV.tif`` 120. The two names share tile, column and row.
-    ``metadata.parquet`` is not written. Returns ``root``.
+    Labels are the materials that cover a twentieth of the patch or more. Returns ``root``.
+
+    Args:
+        root: folder to write to.
+        patches: how many; their classes take turns.
+        seed: of the scenes.
+        labels: as version 2's ``metadata.parquet`` (needs pyarrow), the same table as ``metadata.csv``, or version 1's
+            label files; its split column names each part in turn.
     """
+    rows: list[dict[str, object]] = []
     s2_product = "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP"
     s1_product = "S1A_IW_GRDH_1SDV_20170613T165043"
     for index in range(patches):
@@ -128,6 +160,63 @@ def write_bigearthnet(root: Path, *, patches: int = 4, seed: int = 0) -> Path:
         for band_name in S1_BANDS:
             path = root / "BigEarthNet-S1" / s1_product / s1_name / f"{s1_name}_{band_name}.tif"
             _write(path, made.s1[band_name][None], place=index)
+        shares = np.bincount(made.classmap.ravel()) / made.classmap.size
+        names = [name for code, name in _BIGEARTHNET_OF_DFC.items() if code < len(shares) and shares[code] >= 0.05]
+        part = ("train", "validation", "test")[index % 3]
+        rows.append({"patch_id": s2_name, "labels": names, "split": part, "s1_name": s1_name})
+        if labels == "json":
+            text = json.dumps({"labels": names, "corresponding_s2_patch": s2_name})
+            for folder, own in (("BigEarthNet-S2", s2_name), ("BigEarthNet-S1", s1_name)):
+                product = s2_product if own == s2_name else s1_product
+                (root / folder / product / own / f"{own}_labels_metadata.json").write_text(text)
+    if labels == "csv":
+        with (root / "metadata.csv").open("w", newline="") as file:
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+    elif labels == "parquet":
+        from pyarrow import parquet  # noqa: PLC0415 -- an extra
+        from pyarrow.lib import Table  # noqa: PLC0415
+
+        parquet.write_table(Table.from_pylist(rows), root / "metadata.parquet")
+    return root
+
+
+def write_class_folders(
+    root: Path,
+    *,
+    classes: Sequence[str] = EUROSAT_CLASSES[:3],
+    per_class: int = 4,
+    bands: Sequence[str] = ("B02", "B03", "B04", "B08"),
+    size: int = 32,
+    seed: int = 0,
+    named: bool = True,
+    suffix: str = ".tif",
+) -> Path:
+    """Write ``<class>/image_0.tif`` and so on, as a user's own images; return ``root``.
+
+    Args:
+        root: folder to write to.
+        classes: EuroSAT class names.
+        per_class: images of each.
+        bands: canonical names, in file order.
+        size: side in pixels.
+        seed: of the scenes.
+        named: whether the files describe their bands.
+        suffix: ``.tif``: digital numbers and dB; ``.png`` or ``.jpg``: 8-bit display values of three bands.
+    """
+    for name in classes:
+        for index in range(per_class):
+            made = scene(seed, name, size, index=index, bands=bands)
+            path = root / name / f"image_{index}{suffix}"
+            if suffix == ".tif":
+                planes = [made.s2[band] if band in made.s2 else made.s1[band] for band in bands]
+                optical = set(bands) <= set(S2_BANDS)
+                values = np.stack(planes).astype(np.uint16 if optical else np.float32)
+                _write(path, values, place=index, descriptions=bands if named else ())
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(_display(made, bands).transpose(1, 2, 0)).save(path)
     return root
 
 

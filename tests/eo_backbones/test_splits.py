@@ -7,6 +7,7 @@ import pytest
 
 from eo_backbones.datasets.eurosat import eurosat_ms
 from eo_backbones.datasets.splits import Split, seeded_split, standard_split, subset_of
+from eo_backbones.datasets.strata import strata_of
 from eo_backbones.errors import UserError
 from support.synthetic_data import PER_CLASS, eurosat_ms_folder
 
@@ -152,3 +153,22 @@ def test_shots_take_the_same_number_of_every_class() -> None:
 def test_subsets_that_make_no_sense(options: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         subset_of(LABELS, np.arange(len(LABELS)), seed=0, **options)
+
+
+def test_strata_serve_rare_labels_first() -> None:
+    labels = np.zeros((12, 4), dtype=bool)
+    labels[:, 0] = True  # all
+    labels[:6, 1] = True
+    labels[4:8, 2] = True  # rarer than 1, so it takes the two that have both
+    labels[:2, 3] = True  # too few for a group of their own
+    assert strata_of(labels).tolist() == [1] * 4 + [2] * 4 + [0] * 4
+    assert strata_of(labels[:, 1:]).tolist() == [0] * 4 + [1] * 4 + [3] * 4  # the rest has a group of its own
+    assert strata_of(labels[:9, 1:]).tolist() == [0] * 4 + [1] * 4 + [0]  # or joins the largest
+
+
+def test_rare_labels_reach_every_part() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.random((200, 10)) < np.linspace(0.02, 0.6, 10)
+    split = seeded_split(strata_of(labels), seed=0)
+    for part in (split.train, split.val, split.test):
+        assert labels[part].any(axis=0).all()

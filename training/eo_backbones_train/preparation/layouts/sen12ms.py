@@ -10,21 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from eo_backbones.datasets.land_cover import HOLD_OUT_SCENES
 from eo_backbones.errors import UserError
 from eo_backbones_train.preparation.layouts.scene_files import Layout, RasterFile, Scan, SceneFiles
-
-# schmitt-muc/SEN12MS splits/SEN12MS_holdOutScenes.txt: 26 scenes, 18,106 patches.
-HOLD_OUT_SCENES = frozenset(
-    f"{collection}_{scene}"
-    for collection, scenes in {
-        "ROIs1158_spring": (63, 146, 97, 124, 15, 17),
-        "ROIs1868_summer": (43, 131, 19, 104, 72, 15, 79),
-        "ROIs1970_fall": (120, 39, 144, 35, 61, 47, 30, 141),
-        "ROIs2017_winter": (64, 146, 32, 107, 135),
-    }.items()
-    for scene in scenes
-)
-"""Regions of the official test set, as ``ROIs1158_spring_63``."""
 
 _COLLECTIONS = re.compile(r"(ROIs(?:1158_spring|1868_summer|1970_fall|2017_winter))(?:_s[12])?")
 _FOLDERS = re.compile(r"s([12])_(\d+)")

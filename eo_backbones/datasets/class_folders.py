@@ -1,0 +1,132 @@
+"""A user's own images: one folder a class, GeoTIFF, PNG or JPEG files in it.
+
+All files must be alike (bands, size, number format). Which band is where: by the user's word (``B04=4``), else by the
+file as :mod:`eo_backbones.datasets.raster` says. Which unit the values have: by the user's word, else 8-bit files hold
+display values and others the unit that the space agencies distribute; the input contract checks it.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from eo_backbones.bands import BANDS, band
+from eo_backbones.contract import UNITS, Unit
+from eo_backbones.datasets.labelled import LabelledImages
+from eo_backbones.datasets.raster import RasterFacts, band_order, facts_of, read_positions
+from eo_backbones.errors import UserError, unknown_name
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+
+
+def class_folders(
+    root: Path, *, positions: Mapping[str, int] | None = None, units: Sequence[str] = ()
+) -> LabelledImages:
+    """Open a folder of class folders.
+
+    Args:
+        root: holds one folder a class; images may lie at any depth in it.
+        positions: band name -> its place in every file, counted from 1; default: what the files say.
+        units: one unit for all bands, or ``BAND=UNIT`` for some.
+
+    Raises:
+        UserError: no class folders or one only, files that are not alike, bands that cannot be told, a place that the
+            files do not have, or an unknown unit.
+    """
+    root = Path(root)
+    files = _files_by_class(root)
+    paths = [path for name in files for path in files[name]]
+    facts = _alike(paths)
+    places = _places(paths[0], facts, positions or {})
+    bands = tuple(places)
+    own_units = _units(bands, facts, units)
+    return LabelledImages(
+        name="folder",
+        classes=tuple(files),
+        paths=tuple(paths),
+        labels=np.repeat(np.arange(len(files), dtype=np.int64), [len(own) for own in files.values()]),
+        bands=bands,
+        units=own_units,
+        reader=partial(_read, places),
+        load_bytes=Path.read_bytes,
+        reading="; ".join(
+            f"{name}={place} {unit}" for (name, place), unit in zip(places.items(), own_units, strict=True)
+        ),
+    )
+
+
+def _files_by_class(root: Path) -> dict[str, list[Path]]:
+    if not root.is_dir():
+        raise UserError(f"no folder {root}; pass the folder that holds one folder of images for each class")
+    files: dict[str, list[Path]] = {}
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        own = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        )
+        if own:
+            files[folder.name] = own
+        else:
+            logger.warning("%s: folder %s holds no image and is left out", root, folder.name)
+    if not files:
+        raise UserError(
+            f"{root} holds no class folders with images ({', '.join(IMAGE_SUFFIXES)}): labels are missing; put the "
+            "images of each class into a folder of its own"
+        )
+    if len(files) == 1:
+        raise UserError(f"{root} holds one class only, {next(iter(files))}; pass the folder above it, with all classes")
+    return files
+
+
+def _alike(paths: Sequence[Path]) -> RasterFacts:
+    """Return what all files have in common: number, names and format of bands, and size."""
+    first = facts_of(paths[0])
+    described: tuple[tuple[str, Callable[[RasterFacts], object]], ...] = (
+        ("bands", lambda facts: facts.count),
+        ("pixels", lambda facts: f"{facts.width} x {facts.height}"),
+        ("number format", lambda facts: facts.dtype),
+        ("band descriptions", lambda facts: ", ".join(text or "none" for text in facts.descriptions)),
+    )
+    for path in paths[1:]:
+        facts = facts_of(path)
+        for what, value in described:
+            if value(facts) != value(first):
+                raise UserError(
+                    f"images differ in {what}: {path} has {value(facts)}, {paths[0]} has {value(first)}; remove it, or "
+                    "bring all images to one form"
+                )
+    return first
+
+
+def _places(example: Path, facts: RasterFacts, positions: Mapping[str, int]) -> dict[str, int]:
+    """Return canonical band name -> place in the file, counted from 1."""
+    if positions:
+        for name, place in positions.items():
+            if place > facts.count:
+                raise UserError(f"{example} has {facts.count} bands, so {name}={place} is not in it")
+        return {band(name).name: place for name, place in positions.items()}
+    order = band_order(example)
+    return {name: place for place, name in enumerate(order, start=1) if name}
+
+
+def _units(bands: Sequence[str], facts: RasterFacts, typed: Sequence[str]) -> tuple[Unit, ...]:
+    own: dict[str, Unit] = {name: "uint8" if facts.dtype == "uint8" else BANDS[name].unit for name in bands}
+    for item in typed:
+        name, separator, unit = item.rpartition("=")
+        known = next((known for known in get_args(Unit) if known == unit), None)
+        if known is None:
+            raise unknown_name("unit", unit, UNITS)
+        if separator and band(name).name not in bands:
+            raise UserError(f"--unit {item}: the images have no band {band(name).name}; they have {', '.join(bands)}")
+        own |= {band(name).name: known} if separator else dict.fromkeys(bands, known)
+    return tuple(own[name] for name in bands)
+
+
+def _read(places: Mapping[str, int], path: Path, bands: Sequence[str]) -> np.ndarray:
+    return read_positions(path, [places[name] for name in bands])
