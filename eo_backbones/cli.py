@@ -180,13 +180,22 @@ def verify(name: NameArgument, as_json: JsonOption = False) -> None:
 [bold]eo-backbones evaluate --dataset eurosat-rgb --root DIR --models stats --bands B04 B02+B03+B04 --fuse concat mean
 --out OUT[/bold]
 
+[bold]eo-backbones evaluate --dataset folder --root DIR --models random stats --bands B04=3 B08=4 --unit reflectance
+--out OUT[/bold]
+
 OUT gets results.csv, report.md, report.html and bands.png. The same command again measures only what is missing, also
 after Ctrl-C. Features are kept in --cache, else EO_BACKBONES_CACHE, else ~/.cache/eo_backbones; any file there may be
 deleted.""",
 )
 def evaluate(
-    dataset: Annotated[str, typer.Option(help="eurosat-ms (13 bands) or eurosat-rgb (B04, B03, B02).")],
-    root: Annotated[Path, typer.Option(help="Its folder (class folders at any depth) or .zip.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="eurosat-ms (13 bands), eurosat-rgb (B04, B03, B02), bigearthnet (19 labels, S2 and S1), dfc2020 or "
+            "sen12ms (class of most pixels, S2 and S1), or folder: your images, a folder for each class."
+        ),
+    ],
+    root: Annotated[Path, typer.Option(help="Its folder; EuroSAT also as .zip.")],
     models: Annotated[
         list[str],
         typer.Option(
@@ -201,7 +210,15 @@ def evaluate(
         typer.Option(
             metavar="BAND...",
             help="Names; B02+B03+B04: several at once; paper: its ten; paper-order: the ten in the order the paper may "
-            "have read them. Default: those of the paper that the data has.",
+            "have read them; B04=4 (folder): the file's fourth band. Default: those of the paper that the data has.",
+        ),
+    ] = None,
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="UNIT...",
+            help="For folder: dn, reflectance, db, linear or uint8, or B04=UNIT for one band. Default: uint8 for 8-bit "
+            "files, else dn (Sentinel-2) and db (Sentinel-1).",
         ),
     ] = None,
     fuse: Annotated[
@@ -212,7 +229,10 @@ def evaluate(
         list[str] | None, typer.Option(metavar="NAME...", help="logistic (default), paper, knn (5 and 20 neighbours).")
     ] = None,
     split: Annotated[
-        str, typer.Option(help="seeded, or standard or spatial with the published lists in --root.")
+        str,
+        typer.Option(
+            help="seeded; standard: the data set's own (EuroSAT: the published lists in --root); spatial (EuroSAT)."
+        ),
     ] = "seeded",
     seeds: Annotated[int, typer.Option(help="Seeds 0 to N-1: each redraws split, labels and initialisation.")] = 1,
     fraction: Annotated[
@@ -239,6 +259,7 @@ def evaluate(
         dataset=dataset,
         models=split_commas(models),
         bands=split_commas(bands),
+        units=split_commas(unit),
         fuses=split_commas(fuse),
         protocols=split_commas(protocol) or ("logistic",),
         split=split,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from eo_backbones.bands import LAYOUTS, PAPER_BANDS, band_index
 from eo_backbones.datasets import LabelledImages
+from eo_backbones.datasets.raster import split_request
 from eo_backbones.errors import UserError, unknown_name
 
 PAPER = "paper"
@@ -84,7 +85,7 @@ def choose_bands(data: LabelledImages, typed: Sequence[str], fuses: Sequence[str
         data: the images; they must have the bands.
         typed: names or aliases; or ``paper``, the paper's ten; or ``paper-order``, the same ten read from EuroSAT by
             their place in SEN12MS, as the paper's odd figures for B8A suggest was done (docs/decisions); or several
-            names joined by ``+``, used at once. Empty: those of the paper's bands that the data has.
+            names joined by ``+``, used at once. Empty: those of the paper's bands that the data has, else all it has.
         fuses: of :data:`FUSES`; a column of several bands is made for each. Empty: ``concat``.
 
     Raises:
@@ -97,7 +98,7 @@ def choose_bands(data: LabelledImages, typed: Sequence[str], fuses: Sequence[str
     if fuses and not any(PLUS in name for name in typed):
         raise UserError("--fuse says how several bands become one column; name them as in --bands B02+B03+B04")
     if not typed:
-        return tuple(_single(name) for name in PAPER_BANDS if name in data.bands)
+        return tuple(_single(name) for name in PAPER_BANDS if name in data.bands) or tuple(map(_single, data.bands))
     choices: list[Column] = []
     for name in typed:
         if name == PAPER_ORDER:
@@ -112,6 +113,26 @@ def choose_bands(data: LabelledImages, typed: Sequence[str], fuses: Sequence[str
     if repeated:
         raise UserError(f"band {', '.join(repeated)} is named more than once; name each band once")
     return tuple(choices)
+
+
+def named_positions(typed: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return typed bands without their places in the file, and the places: ``B04=4`` -> ``B04``, ``{"B04": 4}``.
+
+    Raises:
+        UserError: a place is no number from 1, or one band has two.
+    """
+    positions: dict[str, int] = {}
+    names = []
+    for item in typed:
+        parts = item.split(PLUS)
+        for number, part in enumerate(parts):
+            if "=" in part:
+                name, place = split_request(part)
+                if place is not None and positions.setdefault(name, place) != place:
+                    raise UserError(f"{name}={positions[name]} and {name}={place}: one band has one place in the file")
+                parts[number] = name
+        names.append(PLUS.join(parts))
+    return tuple(names), positions
 
 
 def sources_of(data: LabelledImages, label: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.datasets.splits import subset_of
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import contents, html_report, plots, report
-from eo_backbones.evaluation.band_choice import choose_bands
+from eo_backbones.evaluation.band_choice import choose_bands, named_positions
 from eo_backbones.evaluation.encoders import IMAGENET
 from eo_backbones.evaluation.labels import Budget, make_splits
 from eo_backbones.evaluation.precision import pick_device
@@ -30,7 +30,9 @@ class Request:
     Attributes:
         dataset: kind of data set.
         models: names.
-        bands: names, several at once joined by ``+``; empty for those of the paper's bands that the data has.
+        bands: names, several at once joined by ``+``, each with its place in the file for ``folder`` (``B04=4``); empty
+            for those of the paper's bands that the data has.
+        units: of the values of ``folder``: one for all bands, or ``BAND=UNIT``.
         fuses: how several bands at once become one column.
         protocols: names.
         split: ``seeded``, ``standard`` or ``spatial``.
@@ -44,6 +46,7 @@ class Request:
     dataset: str
     models: tuple[str, ...]
     bands: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
     fuses: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ("logistic",)
     split: str = "seeded"
@@ -57,6 +60,7 @@ class Request:
         """Return the command line; folders are left open, because the digest says what was read."""
         words = ["eo-backbones", "evaluate", "--dataset", self.dataset, "--root", "DIR", "--models", *self.models]
         words += ["--bands", *self.bands] if self.bands else []
+        words += ["--unit", *self.units] if self.units else []
         words += ["--fuse", *self.fuses] if self.fuses else []
         words += ["--protocol", *self.protocols, "--split", self.split]
         if self.shots:
@@ -106,8 +110,9 @@ def fulfil(
         if size < SMALLEST_SIZE_PX:
             raise UserError(f"--size {size}: a ResNet50 needs at least {SMALLEST_SIZE_PX} pixels")
     protocols, budgets, compute = protocol_names(request.protocols), request.budgets, pick_device(device)
-    whole = open_dataset(request.dataset, root)
-    bands = choose_bands(whole, request.bands, request.fuses)
+    names, positions = named_positions(request.bands)
+    whole = open_dataset(request.dataset, root, positions=positions, units=request.units)
+    bands = choose_bands(whole, names, request.fuses)
     data = limited(whole, request.limit)
     lists = root if root.is_dir() else root.parent
     splits = make_splits(

@@ -1,0 +1,158 @@
+"""``evaluate`` on data sets other than EuroSAT: end to end on small synthetic images, and what is refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from eo_backbones.cli import main
+from eo_backbones.datasets.synthetic_files import write_class_folders, write_dfc2020
+from eo_backbones.errors import UserError
+from eo_backbones.evaluation.request import Request, fulfil
+from eo_backbones.evaluation.results import Result, read_results
+from eo_backbones.evaluation.run import Silent
+
+Measure = Callable[..., list[Result]]
+
+
+@pytest.fixture
+def measure(tmp_path: Path) -> Measure:
+    def measured(dataset: str, root: Path, *models: str, **changes: object) -> list[Result]:
+        request = Request(dataset=dataset, models=models or ("stats",), sizes=(32,))
+        fulfil(
+            replace(request, **changes),  # type: ignore[arg-type]
+            root=root,
+            out=tmp_path / "out",
+            cache=tmp_path / "cache",
+            device="cpu",
+            watcher=Silent(),
+        )
+        return read_results(tmp_path / "out" / "results.csv")
+
+    return measured
+
+
+def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
+    """Run the command; return its one line on standard error."""
+    monkeypatch.setattr("sys.argv", ["eo-backbones", "evaluate", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def keep(root: Path, classes: int, first: int) -> None:
+    """Leave so many classes, and so many images in the first."""
+    folders = sorted(root.iterdir())
+    for folder in folders[classes:]:
+        folder.rename(root.parent / folder.name)
+    for path in sorted(folders[0].iterdir())[first:]:
+        path.unlink()
+
+
+def resize(path: Path) -> None:
+    with rasterio.open(path, "w", driver="GTiff", width=8, height=8, count=4, dtype="uint16") as target:
+        target.write(np.ones((4, 8, 8), np.uint16))
+
+
+def flatten(root: Path) -> None:
+    for path in list(root.glob("*/*.tif")):
+        path.rename(root / f"{path.parent.name}_{path.name}")
+
+
+def test_scenes_of_dfc2020_in_both_sensors(measure: Measure, tmp_path: Path) -> None:
+    root = write_dfc2020(tmp_path / "dfc", validation=40, test=20, size=32)
+    rows = measure("dfc2020", root, bands=("B04", "VV", "B04+VH"), split="standard", protocols=("logistic", "knn"))
+    assert {row.band for row in rows} == {"B04", "VV", "B04+VH (concat)"}
+    assert {row.split for row in rows} == {"standard"}
+    assert rows[0].n_train > rows[0].n_test
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "the contest's test images" in text
+    assert "VV, VH: backscatter in dB" in text
+
+
+def test_a_users_folder(measure: Measure, tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "own", named=False, per_class=5)
+    rows = measure("folder", root, bands=("B04=3", "B08=4", "B04=3+B08=4"))
+    assert [row.band for row in rows] == ["B04", "B08", "B04+B08 (concat)"]
+    assert "--bands B04=3 B08=4 B04=3+B08=4" in (tmp_path / "out" / "commands.txt").read_text()
+    with pytest.raises(UserError, match=r"holds figures of other images"):
+        measure("folder", root, bands=("B04=1",))
+    with pytest.raises(UserError, match="B04=3 and B04=1: one band has one place"):
+        measure("folder", root, bands=("B04=3", "red=1"))
+    with pytest.raises(UserError, match="folder in this folder has no standard split; pass --split seeded"):
+        measure("folder", root, bands=("B04=3",), split="standard")
+
+
+def test_a_folder_of_radar_only_needs_no_bands_typed(measure: Measure, tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "own", bands=("VV", "VH"), named=False)
+    assert [row.band for row in measure("folder", root)] == ["VV", "VH"]
+
+
+def test_values_in_another_unit_than_declared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, weights_folder: Path
+) -> None:
+    root = write_class_folders(tmp_path / "own", bands=("B04",))
+    for path in root.glob("*/*.tif"):  # as reflectance, which nobody said
+        with rasterio.open(path) as source:
+            values = source.read()
+        with rasterio.open(path, "w", driver="GTiff", width=32, height=32, count=1, dtype="float32") as target:
+            target.write((values / 10_000).astype(np.float32))
+            target.descriptions = ("B04",)
+    options = ("--dataset", "folder", "--root", root, "--out", tmp_path / "out", "--cache", tmp_path / "cache")
+    model = ("--models", f"local-dir:{weights_folder}", "--size", 32)
+    line = fails(capsys, monkeypatch, *options, *model)
+    assert "are fractions, not digital numbers (reflectance x 10000); pass unit='reflectance'" in line
+    line = fails(capsys, monkeypatch, *options, *model, "--unit", "db")
+    assert "band B04 cannot be in unit 'db'; pass one of dn, reflectance, uint8" in line
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(
+        "sys.argv", ["eo-backbones", "evaluate", *map(str, (*options, *model, "--unit", "reflectance", "--json"))]
+    )
+    main_exits_well()
+
+
+def main_exits_well() -> None:
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: keep(root, 1, 4), "holds one class only"),
+        (lambda root: keep(root, 2, 1), "class AnnualCrop has 1; train, val and test need at least 3 images"),
+        (lambda root: resize(root / "Forest" / "image_1.tif"), "images differ in pixels"),
+        (flatten, "labels are missing"),
+    ],
+)
+def test_folders_that_cannot_be_evaluated(
+    spoil: Callable[[Path], None],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = write_class_folders(tmp_path / "own")
+    spoil(root)
+    line = fails(
+        capsys, monkeypatch, "--dataset", "folder", "--root", root, "--models", "stats", "--out", tmp_path / "out"
+    )
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_of_another_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_class_folders(tmp_path / "own")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "results.csv").write_text("model,score\nstats,1\n")
+    line = fails(capsys, monkeypatch, "--dataset", "folder", "--root", root, "--models", "stats", "--out", out)
+    assert "was written by another version" in line
