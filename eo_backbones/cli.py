@@ -15,6 +15,7 @@ import typer
 
 from eo_backbones.errors import UserError
 from eo_backbones.list_options import ListOptionsCommand, split_commas
+from eo_backbones.push_command import PUSH_EPILOG, push
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -294,6 +295,9 @@ def evaluate(
         _console().print(_table(section))
     for name, path in files.items():
         typer.echo(f"{name}: {path}")
+
+
+app.command(epilog=PUSH_EPILOG)(push)
 
 
 def _table(section: "Section") -> "Table":

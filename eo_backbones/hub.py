@@ -119,7 +119,12 @@ def parse_source(name: str) -> Source:
 
 
 def resolve(
-    name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False, with_weights: bool = True
+    name: str,
+    *,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    with_weights: bool = True,
+    sha256: str | None = None,
 ) -> Resolved:
     """Find, fetch and check the files of a model.
 
@@ -128,6 +133,7 @@ def resolve(
         cache_dir: cache of huggingface_hub; its default is below ``HF_HOME``.
         local_files_only: take files from the cache only.
         with_weights: ``False`` fetches the declaration only, and accepts rows that are not published.
+        sha256: what the caller knows the weights of a Hub repository to have; the Hub's own word counts otherwise.
 
     Raises:
         UserError: unknown or unpublished name, any failure of the Hub, missing or corrupted file.
@@ -137,7 +143,7 @@ def resolve(
     if source.row is not None:
         return _resolve_row(source.row, name, cache, with_weights)
     if source.kind == "hub":
-        return _resolve_repository(source, cache, with_weights)
+        return _resolve_repository(source, cache, with_weights, sha256)
     return _resolve_folder(source, with_weights)
 
 
@@ -205,7 +211,7 @@ def _resolve_row(row: Weights, name: str, cache: _Cache, with_weights: bool) -> 
     return _pinned(declared, row, row.embedded_path, _INSTALL_AGAIN)
 
 
-def _resolve_repository(source: Source, cache: _Cache, with_weights: bool) -> Resolved:
+def _resolve_repository(source: Source, cache: _Cache, with_weights: bool, sha256: str | None) -> Resolved:
     config_path = cache.fetch(source.repo_id, source.revision, CONFIG_FILE)
     _compare_with_hub(config_path)
     declared = Resolved(name=source.name, route="hub", config=read_config(config_path))
@@ -215,6 +221,9 @@ def _resolve_repository(source: Source, cache: _Cache, with_weights: bool) -> Re
     row = _row_of_snapshot(source.repo_id, path.parent.name)
     if row is not None:
         return _pinned(declared, row, path, _LOAD_AGAIN)
+    if sha256 is not None:
+        _compare(path, sha256, "the caller", _LOAD_AGAIN)
+        return replace(declared, weights_path=path, sha256=sha256, expected=sha256)
     expected = _compare_with_hub(path)
     _logger.warning(
         "%s is not pinned: %s",

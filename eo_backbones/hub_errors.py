@@ -20,7 +20,16 @@ from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[a
 from eo_backbones.errors import UserError
 
 FAILURES = (OSError, EntryNotFoundError, HFValidationError, TransportError)
-"""What a download may raise: the Hub's answers are OSErrors, a connection that breaks off is a TransportError."""
+"""What a call may raise: the Hub's answers are OSErrors, a connection that breaks off is a TransportError."""
+
+UPLOAD_FAILURES = (RuntimeError, ValueError)
+"""What an upload may raise besides: around any failure of a large file's transfer, and for a card the Hub refuses."""
+
+TOKEN_HELP = (
+    "make one that may write at {endpoint}/settings/tokens, then set HF_TOKEN to it or run 'hf auth login' "
+    "(--dry-run needs none)"
+)
+"""How to get a token in; ``endpoint`` is the Hub's address."""
 
 _TOKEN_HELP = "set HF_TOKEN to a token that may read it (or run 'hf auth login')"
 _UNREACHABLE_HELP = (
@@ -88,3 +97,43 @@ def _not_cached(error: LocalEntryNotFoundError, repo_id: str, at_revision: str, 
     else:
         reason = f"cannot be reached ({type(cause).__name__})"
     return UserError(f"the Hub at {constants.ENDPOINT} {reason}; {_UNREACHABLE_HELP}")
+
+
+def explain_push(error: Exception, *, repo_id: str, doing: str) -> UserError:
+    """Return the user's view of a failed request of a push; a second run goes on where this one ended.
+
+    Args:
+        error: one of :data:`FAILURES` or :data:`UPLOAD_FAILURES`.
+        repo_id: repository that is pushed to.
+        doing: what was tried, as in ``"creating it"``.
+    """
+    where = f"{constants.ENDPOINT}/{repo_id}"
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, FAILURES):
+        doing, error = f"{doing} ({_first_line(error)})", error.__cause__
+    if isinstance(error, HFValidationError):
+        return UserError(f"{repo_id!r} is no name of a Hub repository; write ORG/NAME ({_first_line(error)})")
+    if isinstance(error, OfflineModeIsEnabled):
+        return UserError("HF_HUB_OFFLINE=1 forbids asking the Hub; unset it to push")
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        helps = {
+            400: "see what it says about the files, then push again",
+            401: f"the token is not valid: {TOKEN_HELP.format(endpoint=constants.ENDPOINT)}",
+            403: f"the token may not write to {repo_id}: {TOKEN_HELP.format(endpoint=constants.ENDPOINT)}",
+            404: "check the name and whether the token may see it",
+            409: "somebody else set it meanwhile; push again",
+            412: "somebody else committed to it meanwhile; look at their commit, then push again",
+        }
+        reason = " ".join((error.server_message or "no reason given").split())
+        help_ = helps.get(status, "push again later, it goes on where it ended")
+        return UserError(f"{where}: {doing} failed with {status} ({reason}); {help_}")
+    if isinstance(error, ValueError):
+        return UserError(f"{where}: {doing} failed: {' '.join(str(error).split())}; correct the card, then push again")
+    return UserError(
+        f"{where}: {doing} failed ({type(error).__name__}: {_first_line(error)}); check the connection and push again, "
+        f"it goes on where it ended"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -172,8 +172,16 @@ def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bo
     return facts
 
 
-def verify(name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False) -> dict[str, Any]:
+def verify(
+    name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False, sha256: str | None = None
+) -> dict[str, Any]:
     """Fetch a model's weights, compare them with their digest, build the model and repeat its recorded outputs.
+
+    Args:
+        name: as in :func:`create_model`.
+        cache_dir: likewise.
+        local_files_only: likewise.
+        sha256: what the weights of a Hub repository must have, if the caller knows better than the Hub.
 
     Returns:
         ``name``, ``route`` (``"embedded"``, ``"hub"``, ``"local"``), ``file``, ``sha256``, ``expected`` (``None``:
@@ -184,7 +192,7 @@ def verify(name: str, *, cache_dir: str | Path | None = None, local_files_only: 
         UserError: whatever is wrong with the weights.
     """
     where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
-    resolved = hub.resolve(name, **where)
+    resolved = hub.resolve(name, **where, sha256=sha256)
     model = _build(resolved)
     folder = hub.fetch_golden(resolved, **where)
     return {

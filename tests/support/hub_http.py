@@ -29,6 +29,19 @@ class Fault:
 
 
 @dataclass(slots=True)
+class Outage:
+    """The Hub fails from one request on, whatever is asked.
+
+    ``served`` requests are answered before. ``lost``: the first request of the outage is carried out, but its answer
+    never arrives; otherwise it is refused like all that follow.
+    """
+
+    served: int
+    lost: bool = False
+    status: int = 400
+
+
+@dataclass(slots=True)
 class Request:
     """One line of the log; ``status`` is 0 until the answer is sent."""
 
@@ -46,11 +59,13 @@ class Hub:
     store: HubStore = field(default_factory=HubStore)
     requests: list[Request] = field(default_factory=list)
     faults: dict[str, Fault] = field(default_factory=dict)
+    outage: Outage | None = None
 
     def reset(self) -> None:
         self.store = HubStore()
         self.requests.clear()
         self.faults.clear()
+        self.outage = None
 
     def requested(self, method: str, ending: str) -> list[Request]:
         """Requests of a method whose path ends so."""
@@ -78,6 +93,7 @@ class RoutedHandler(BaseHTTPRequestHandler):
     record: Request
     body: bytes
     query: dict[str, list[str]]
+    answer_is_lost: bool = False
 
     def log_message(self, *_: object) -> None:
         pass
@@ -87,11 +103,15 @@ class RoutedHandler(BaseHTTPRequestHandler):
         self.query = parse_qs(address.query)
         self.body = self._read_body()
         self.record = Request(self.command, address.path, dict(self.headers))
+        position = len(self.hub.requests)
         self.hub.requests.append(self.record)
+        outage = self.hub.outage
+        self.answer_is_lost = outage is not None and outage.lost and position == outage.served
         try:
-            self._route(unquote(address.path))
-        except HubError as error:
-            self.send_json(error.status, {"error": str(error)}, error.headers)
+            if outage is not None and position >= outage.served and not self.answer_is_lost:
+                self.send_json(outage.status, {"error": "injected outage"})
+            else:
+                self._answer(unquote(address.path))
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
@@ -108,6 +128,12 @@ class RoutedHandler(BaseHTTPRequestHandler):
             self.rfile.readline()
         return body
 
+    def _answer(self, path: str) -> None:
+        try:
+            self._route(path)
+        except HubError as error:
+            self.send_json(error.status, {"error": str(error)}, error.headers)
+
     def _route(self, path: str) -> None:
         for pattern, method in self.routes:
             if match := re.fullmatch(pattern, path):
@@ -122,6 +148,8 @@ class RoutedHandler(BaseHTTPRequestHandler):
         self.send(status, dumps(data).encode(), {"Content-Type": kind, **(headers or {})})
 
     def send(self, status: int, content: bytes, headers: Mapping[str, str], length: int | None = None) -> None:
+        if self.answer_is_lost:
+            raise ConnectionResetError("the answer is lost")
         self.record.status = status
         self.send_response(status)
         for key, value in {"Content-Length": str(len(content) if length is None else length), **headers}.items():

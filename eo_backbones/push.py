@@ -1,0 +1,292 @@
+"""A weights folder onto the Hub: checked here, one commit, loaded back from there and compared, then tagged.
+
+Nothing is kept between two runs but what the Hub itself holds, so a push that failed anywhere is finished by the same
+command: a folder that ``main`` holds already is not uploaded again, only loaded back and tagged. A tag therefore
+always names a commit that was loaded back and compared.
+"""
+
+import logging
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+from yaml import YAMLError
+
+from eo_backbones.errors import UserError
+from eo_backbones.folder import (
+    CONFIG_FILE,
+    GOLDEN_FILE,
+    RECIPE_FILE,
+    WEIGHTS_FILE,
+    recorded_digest,
+)
+from eo_backbones.hub import HUB_PREFIX, LOCAL_PREFIX
+from eo_backbones.hub_push import Content, RemoteRepository, RemoteState, content_of, require_token
+from eo_backbones.models import verify
+
+_logger = logging.getLogger(__name__)
+
+CARD_FILE = "README.md"
+REQUIRED_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, GOLDEN_FILE, RECIPE_FILE)
+
+_RESULTS_FOLDER = ".eval_results"  # the one hidden name that the Hub reads
+_EXPORT = "'eo-train export RUN --out FOLDER'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFolder:
+    """A folder that may be pushed.
+
+    Attributes:
+        files: name in the repository -> file here.
+        contents: name in the repository -> its digests.
+        golden: largest difference from the recorded outputs.
+        license: of the card.
+    """
+
+    files: Mapping[str, Path]
+    contents: Mapping[str, Content]
+    golden: float
+    license: str
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weights."""
+        return self.contents[WEIGHTS_FILE].sha256
+
+    def missing_from(self, remote: Mapping[str, str]) -> list[str]:
+        """Return the files that a commit lacks or holds with another content."""
+        return [name for name, own in self.contents.items() if remote.get(name) not in (own.sha256, own.git)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What a push did, or would do.
+
+    Attributes:
+        repo_id: the repository; ``url`` its page.
+        commit: that holds the folder; ``None`` in a dry run that would make it.
+        tag: name of that commit.
+        created: whether the repository was made.
+        private: whether only its owner sees it.
+        uploaded: files of the commit; empty if ``main`` held the folder already.
+        kept: other files of the repository, which stay as they are.
+        sha256: of the weights, as loaded back.
+        golden: largest difference of the features, as loaded back (dry run: as loaded here).
+        dry_run: nothing was changed.
+        note: what a dry run could not find out.
+    """
+
+    repo_id: str
+    url: str
+    commit: str | None
+    tag: str
+    created: bool
+    private: bool
+    uploaded: tuple[str, ...]
+    kept: tuple[str, ...]
+    sha256: str
+    golden: float
+    dry_run: bool
+    note: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+
+def push(folder: Path, repo_id: str, *, private: bool = False, tag: str | None = None, dry_run: bool = False) -> Pushed:
+    """Put a weights folder onto the Hub as one commit, load it back, tag it; or finish what an earlier call began.
+
+    Args:
+        folder: what ``eo-train export`` wrote, with results in its card.
+        repo_id: ``ORG/NAME``; made if it does not exist.
+        private: make it private; refused if it exists and is public.
+        tag: name for the commit; default: the first of v1, v2, ... that is free.
+        dry_run: check the folder and ask the Hub, change nothing; needs no token.
+
+    Raises:
+        UserError: a folder that must not be published, no token, any failure of the Hub, or files that come back
+            other than they were sent (then there is no tag).
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise UserError(f"--repo-id {repo_id!r} names no Hub repository; write ORG/NAME")
+    if tag is not None and not re.fullmatch(r"\w[\w.-]*", tag):
+        raise UserError(f"--tag {tag!r} is no name for a tag; write something like v1")
+    if not dry_run:
+        require_token()
+    checked = check_folder(folder)
+    repository = RemoteRepository(repo_id)
+    if dry_run:
+        return _rehearse(checked, repository, private=private, tag=tag)
+    state = repository.state()
+    created = state is None
+    if state is None:
+        repository.create(private=private)
+        _logger.info("made %s%s", repository.url, " (private)" if private else "")
+        state = repository.state()
+        if state is None:
+            raise UserError(f"{repository.url} was made, but is not shown; check what the token may read")
+    plan = _plan(checked, repository, state, private=private, tag=tag)
+    commit = state.commit
+    if plan.uploaded:
+        _logger.info("uploading %d files as one commit", len(plan.uploaded))
+        message = f"Push weights {checked.sha256[:12]}"
+        commit = repository.commit(checked.files, parent=state.commit, message=message)
+    _logger.info("loading commit %s back", commit[:12])
+    golden = _compare(checked, repository, commit)
+    if state.tags.get(plan.tag) != commit:
+        repository.tag(plan.tag, commit)
+    return Pushed(**plan.to_dict() | {"commit": commit, "created": created, "golden": golden, "dry_run": False})
+
+
+def check_folder(folder: Path) -> CheckedFolder:
+    """Check that a folder may be published: all files, licence and results in the card, recorded outputs repeated.
+
+    Raises:
+        UserError: whatever is missing or wrong.
+    """
+    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder} lacks {', '.join(missing)}; push a folder that {_EXPORT} wrote")
+    license_ = _check_card(folder / CARD_FILE)
+    if recorded_digest(folder) is None:
+        raise UserError(f"{folder / RECIPE_FILE} records no sha256 of the weights; write the folder with {_EXPORT}")
+    golden = verify(f"{LOCAL_PREFIX}{folder}")["golden"]
+    files = {
+        name: path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and _is_public(name := path.relative_to(folder).as_posix())
+    }
+    contents = {name: content_of(path) for name, path in files.items()}
+    return CheckedFolder(files=files, contents=contents, golden=golden, license=license_)
+
+
+def _is_public(name: str) -> bool:
+    parts = name.split("/")
+    return not any(part.startswith(".") and part != _RESULTS_FOLDER for part in parts) and "__pycache__" not in parts
+
+
+def _check_card(path: Path) -> str:
+    """Return the licence that a card names.
+
+    Raises:
+        UserError: the card cannot be read, or lacks licence or results.
+    """
+    try:
+        data = ModelCard(path.read_text(encoding="utf-8")).data
+    except (OSError, ValueError, YAMLError) as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        raise UserError(f"the front matter of {path} cannot be read ({reason}); write it with {_EXPORT}") from error
+    assert isinstance(data, ModelCardData)
+    if not data.license:
+        raise UserError(f"{path} names no licence; export with --license, say --license cc-by-4.0")
+    if data.license == "other":
+        link = data.get("license_link")
+        if not data.license_name or not link:
+            raise UserError(
+                f"{path} says 'license: other' without license_name and license_link, which the Hub asks for; "
+                f"export with --license, or name the terms there"
+            )
+        if "://" not in link and not (path.parent / link).is_file():
+            raise UserError(f"{path} names the licence file {link}, which is not in {path.parent}; put it there")
+    if not data.eval_results:
+        raise UserError(
+            f"{path} holds no results; measure them with 'eo-backbones evaluate --models {LOCAL_PREFIX}{path.parent} "
+            f"...' and write them into it with 'eo-train export RUN --out {path.parent} --results RESULTS --overwrite'"
+        )
+    return str(data.license)
+
+
+def _plan(
+    checked: CheckedFolder, repository: RemoteRepository, state: RemoteState, *, private: bool, tag: str | None
+) -> Pushed:
+    """Return what remains to be done.
+
+    Raises:
+        UserError: a public repository where a private one was asked for, or a tag that names other files.
+    """
+    if private and not state.private:
+        raise UserError(
+            f"{repository.url} exists and is public; make it private in its settings first, or pass another --repo-id"
+        )
+    held = not checked.missing_from(state.files)
+    if tag is None:
+        tag = _tag_of(state) if held else None
+        tag = tag or next(name for number in count(1) if (name := f"v{number}") not in state.tags)
+    elif tag in state.tags and not (held and state.tags[tag] == state.commit):
+        raise UserError(
+            f"{repository.repo_id} has a tag {tag} already, for other files (commit {state.tags[tag][:12]}); "
+            f"pass another --tag"
+        )
+    return Pushed(
+        repo_id=repository.repo_id,
+        url=repository.url,
+        commit=state.commit if held else None,
+        tag=tag,
+        created=False,
+        private=state.private,
+        uploaded=() if held else tuple(checked.files),
+        kept=tuple(name for name in sorted(state.files) if name not in checked.files),
+        sha256=checked.sha256,
+        golden=checked.golden,
+        dry_run=True,
+    )
+
+
+def _tag_of(state: RemoteState) -> str | None:
+    return next((name for name, commit in sorted(state.tags.items()) if commit == state.commit), None)
+
+
+def _rehearse(checked: CheckedFolder, repository: RemoteRepository, *, private: bool, tag: str | None) -> Pushed:
+    note = None
+    try:
+        state = repository.state()
+    except UserError as error:
+        state, note = None, str(error)
+    if state is not None:
+        return _plan(checked, repository, state, private=private, tag=tag)
+    return Pushed(
+        repo_id=repository.repo_id,
+        url=repository.url,
+        commit=None,
+        tag=tag or "v1",
+        created=note is None,
+        private=private,
+        uploaded=tuple(checked.files),
+        kept=(),
+        sha256=checked.sha256,
+        golden=checked.golden,
+        dry_run=True,
+        note=note,
+    )
+
+
+def _compare(checked: CheckedFolder, repository: RemoteRepository, commit: str) -> float:
+    """Load a commit back, into an empty cache, and return the largest difference of its features.
+
+    Raises:
+        UserError: a file came back with another content, or the features differ.
+    """
+    changed = checked.missing_from(repository.files_at(commit))
+    if changed:
+        raise UserError(
+            f"{repository.url} holds other content than was sent for {', '.join(changed)} (commit {commit[:12]}); "
+            f"it was not tagged; push again"
+        )
+    with tempfile.TemporaryDirectory(prefix="eo-push-") as cache:
+        try:
+            found = verify(f"{HUB_PREFIX}{repository.repo_id}@{commit}", cache_dir=cache, sha256=checked.sha256)
+        except UserError as error:
+            raise UserError(
+                f"commit {commit[:12]} is on {repository.url}, but was not tagged, because loading it back failed: "
+                f"{error}"
+            ) from error
+    if found["golden"] is None:
+        raise UserError(f"{repository.url} has no {GOLDEN_FILE} at {commit[:12]}; it was not tagged; push again")
+    return float(found["golden"])
