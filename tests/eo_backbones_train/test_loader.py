@@ -110,7 +110,7 @@ def test_decoded_batches_are_what_the_input_contract_promises(
             group = store.groups[store.scene_group[scene]]
             height, width = group.height, group.width
             assert batch.extent[:, place].tolist() == [[height, width]] * 2
-            for view, position in enumerate((share.s2_band[place], share.s1_band[place])):
+            for view, position in enumerate((share.first_band[place], share.second_band[place])):
                 name, coding = group.bands[position], group.codings[position]
                 used.add(coding.name)
                 with rasterio.open(
@@ -146,7 +146,7 @@ def test_codes_are_the_stored_tiles(store: Store) -> None:
     assert batch.scene.tolist() == plan.scene.tolist()
     for place, scene in enumerate(plan.scene.tolist()):
         group = store.groups[store.scene_group[scene]]
-        for view, position in enumerate((plan.s2_band[place], plan.s1_band[place])):
+        for view, position in enumerate((plan.first_band[place], plan.second_band[place])):
             tile = store.tile(scene, group.bands[position])
             assert np.array_equal(batch.codes[view, place, : group.height, : group.width].numpy(), tile)
     loader.close()
@@ -192,7 +192,7 @@ def test_tiles_kept_on_a_device_are_those_of_the_files(kind: str, request: pytes
     for step in range(6):
         batch = copied(loader.batch(step))
         plan = loader._plan.step(step)
-        for view, band in enumerate((plan.s2_band, plan.s1_band)):
+        for view, band in enumerate((plan.first_band, plan.second_band)):
             out = torch.full_like(batch.codes[view], 77)
             resident.gather(plan.scene, band, out)
             assert torch.equal(out, batch.codes[view])

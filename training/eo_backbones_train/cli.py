@@ -63,7 +63,10 @@ def prepare(
     out: Annotated[Path, typer.Option(help="The store; an existing one gets this source added.")],
     unit: Annotated[
         list[str] | None,
-        typer.Option(metavar="[BAND=]UNIT", help="Unit of the raw values: dn, reflectance, db, linear or uint8."),
+        typer.Option(
+            metavar="[BAND=]UNIT[:LOW:HIGH]",
+            help="Unit of the raw values: dn, reflectance, db, linear or uint8; B03=uint8:0:1 also says which native values 0 and 255 stand for.",
+        ),
     ] = None,
     bands: Annotated[
         list[str] | None,

@@ -32,9 +32,9 @@ class Coding:
     """One way of writing values as integers.
 
     Attributes:
-        name: as it stands in ``store.json``.
+        name: as it stands in ``store.json``; ``"display:0:1"`` are display values whose 0 and 255 stand for 0 and 1.
         dtype: ``"uint8"`` or ``"uint16"``.
-        q: ``(q0, q1, q2)`` in the native unit; for ``"display"`` in display values.
+        q: ``(q0, q1, q2)`` in the native unit; for ``"display"`` in display values, whose range the contract knows.
         has_missing: code 0 means "missing".
     """
 
@@ -47,7 +47,7 @@ class Coding:
         """Return ``(q0, q1, q2)`` in the native unit.
 
         Args:
-            display: native values that the display values 0 and 255 stand for; used by ``"display"`` alone.
+            display: native values that the display values 0 and 255 stand for; used by plain ``"display"`` alone.
         """
         if self.name != "display":
             return self.q
@@ -64,7 +64,7 @@ class Coding:
         Returns:
             Array of the same shape and of ``dtype``. Values outside the coding's range take its nearest code.
         """
-        if self.name == "display":
+        if self.name.startswith("display"):
             return np.nan_to_num(values).astype(np.uint8)
         if self.name == "sqrt-reflectance" and unit == "dn" and values.dtype == np.uint16:
             codes: Array = np.take(_sqrt_table(), values, mode="clip")  # "raise" would copy the input first
@@ -131,15 +131,39 @@ def coding(name: str) -> Coding:
     Raises:
         UserError: the name is unknown.
     """
+    if name.startswith("display:"):
+        low, high = map(float, name.split(":")[1:])
+        return display_coding((low, high))
     if name not in CODINGS:
         raise unknown_name("coding", name, CODINGS)
     return CODINGS[name]
 
 
-def coding_of(band: str, unit: str, *, exact: bool) -> Coding:
-    """Return the coding for a band whose raw values are in ``unit``; ``exact`` keeps 16 bits instead of 8."""
-    if unit == "uint8":
+def display_coding(display: tuple[float, float] | None) -> Coding:
+    """Return the coding of 8-bit display values.
+
+    Args:
+        display: native values that 0 and 255 stand for; ``None``: what the input contract says of every band.
+    """
+    if display is None:
         return CODINGS["display"]
+    low, high = display
+    return Coding(
+        name=f"display:{low:g}:{high:g}", dtype="uint8", q=(low, (high - low) / 255.0, 0.0), has_missing=False
+    )
+
+
+def coding_of(band: str, unit: str, *, exact: bool, display: tuple[float, float] | None = None) -> Coding:
+    """Return the coding for a band whose raw values are in ``unit``.
+
+    Args:
+        band: canonical name.
+        unit: of the raw values.
+        exact: keep 16 bits instead of 8.
+        display: of ``uint8``, the native values that 0 and 255 stand for, where they are known.
+    """
+    if unit == "uint8":
+        return display_coding(display)
     if BANDS[band].sensor == "s2":
         return CODINGS["exact-dn" if exact else "sqrt-reflectance"]
     return CODINGS["exact-centidb" if exact else "linear-db"]

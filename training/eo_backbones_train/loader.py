@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
     Attributes:
         codes: uint8 (int32 for 16-bit stores) ``(2, B, S, S)``; view 0 is the Sentinel-2 band, view 1 the Sentinel-1
-            band. ``S`` is the largest tile side in use; smaller tiles lie in the upper left corner, with 0
+            band (or another Sentinel-2 band, as the recipe's ``s2_s2_share`` says). ``S`` is the largest tile side in use; smaller tiles lie in the upper left corner, with 0
             around them.
         extent: float32 ``(2, B, 2)``: height and width of each tile.
         decode: float32 ``(2, B, 6)``, columns :data:`eo_backbones_train.decode_table.COLUMNS`.
@@ -91,7 +91,12 @@ class Loader:
             )
         data = recipe.data
         self._plan = Plan(
-            store, s2_bands=data.s2_bands, s1_bands=data.s1_bands, seed=recipe.seed, global_batch=recipe.global_batch
+            store,
+            s2_bands=data.s2_bands,
+            s1_bands=data.s1_bands,
+            seed=recipe.seed,
+            global_batch=recipe.global_batch,
+            s2_s2_share=data.s2_s2_share,
         )
         self.steps_per_epoch = self._plan.steps_per_epoch
         self._rank, self._world_size = rank, world_size
@@ -155,8 +160,8 @@ class Loader:
         group = self._store.scene_group[share.scene]
         staged = slot.staged
         staged.extent.numpy()[:] = self._extent[group]
-        staged.decode.numpy()[0] = self._table[group, share.s2_band]
-        staged.decode.numpy()[1] = self._table[group, share.s1_band]
+        staged.decode.numpy()[0] = self._table[group, share.first_band]
+        staged.decode.numpy()[1] = self._table[group, share.second_band]
         staged.scene.numpy()[:] = share.scene
         return share
 
@@ -165,7 +170,7 @@ class Loader:
         slot = self._slots[step % len(self._slots)]
         slot.await_staging()
         share = self._share(step, slot)
-        views = tuple(enumerate((share.s2_band, share.s1_band)))
+        views = tuple(enumerate((share.first_band, share.second_band)))
         for _, band in views:
             tiles.announce(share.scene, band)
         codes = slot.staged.codes.numpy()
@@ -177,7 +182,7 @@ class Loader:
     def _gather_on_device(self, step: int, slot: "_Slot", tiles: ResidentTiles) -> None:
         slot.await_staging()
         share = self._share(step, slot)
-        for view, band in enumerate((share.s2_band, share.s1_band)):
+        for view, band in enumerate((share.first_band, share.second_band)):
             tiles.gather(share.scene, band, slot.out.codes[view])
         slot.upload(torch.cuda.current_stream(self._device))
 

@@ -15,7 +15,7 @@ from eo_backbones_train.store import Store, usable_scenes
 
 Array = np.ndarray[Any, Any]
 
-_ORDER, _S2, _S1 = 1, 2, 3  # streams of random numbers
+_ORDER, _S2, _S1, _SECOND_S2, _OTHER_S2 = 1, 2, 3, 4, 5  # streams of random numbers
 
 
 def hashed(stream: int, seed: int, number: int, positions: Array) -> Array:
@@ -87,19 +87,24 @@ def choices_of_step(*, seed: int, step: int, options: Array, sensor: str) -> Arr
     Returns:
         int64 in ``[0, options)``.
     """
-    drawn = hashed(_S2 if sensor == "s2" else _S1, seed, step, np.arange(len(options)))
+    return _choices(_S2 if sensor == "s2" else _S1, seed, step, options)
+
+
+def _choices(stream: int, seed: int, step: int, options: Array) -> Array:
+    drawn = hashed(stream, seed, step, np.arange(len(options)))
     return ((drawn >> np.uint64(32)) * options.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
 
 
 class StepPlan(NamedTuple):
     """One step, or one process's slice of it: int64 arrays, one entry per pair.
 
-    ``scene`` indexes the store; ``s2_band`` and ``s1_band`` are positions in the scene's group's bands.
+    ``scene`` indexes the store; the bands are positions in the scene's group's bands. The second is one of Sentinel-1,
+    but for the recipe's ``s2_s2_share``.
     """
 
     scene: Array
-    s2_band: Array
-    s1_band: Array
+    first_band: Array
+    second_band: Array
 
 
 class Plan:
@@ -111,7 +116,14 @@ class Plan:
     """
 
     def __init__(
-        self, store: Store, *, s2_bands: Sequence[str], s1_bands: Sequence[str], seed: int, global_batch: int
+        self,
+        store: Store,
+        *,
+        s2_bands: Sequence[str],
+        s1_bands: Sequence[str],
+        seed: int,
+        global_batch: int,
+        s2_s2_share: float = 0.0,
     ) -> None:
         """Find the usable scenes.
 
@@ -120,7 +132,7 @@ class Plan:
         """
         self.usable = usable_scenes(store, s2_bands, s1_bands)
         self.steps_per_epoch = steps_per_epoch(len(self.usable), global_batch)
-        self._seed, self._global_batch = seed, global_batch
+        self._seed, self._global_batch, self._s2_s2_share = seed, global_batch, s2_s2_share
         self._group = store.scene_group[self.usable]
         self._s2 = _band_table(store, s2_bands)
         self._s1 = _band_table(store, s1_bands)
@@ -129,11 +141,16 @@ class Plan:
         """Return the plan of a whole step."""
         chosen = scenes_of_step(seed=self._seed, step=step, scenes=len(self.usable), global_batch=self._global_batch)
         group = self._group[chosen]
-        drawn = []
-        for sensor, (positions, counts) in (("s2", self._s2), ("s1", self._s1)):
-            choice = choices_of_step(seed=self._seed, step=step, options=counts[group], sensor=sensor)
-            drawn.append(positions[group, choice])
-        return StepPlan(self.usable[chosen], *drawn)
+        (s2, num_s2), (s1, num_s1) = self._s2, self._s1
+        first = choices_of_step(seed=self._seed, step=step, options=num_s2[group], sensor="s2")
+        second = s1[group, choices_of_step(seed=self._seed, step=step, options=num_s1[group], sensor="s1")]
+        if self._s2_s2_share:
+            drawn = hashed(_SECOND_S2, self._seed, step, np.arange(len(chosen))) >> np.uint64(32)
+            replaced = (drawn < self._s2_s2_share * 2.0**32) & (num_s2[group] > 1)
+            # Any of the others, equally likely: 1 to n - 1 places further, around the end.
+            further = 1 + _choices(_OTHER_S2, self._seed, step, np.maximum(num_s2[group] - 1, 1))
+            second = np.where(replaced, s2[group, (first + further) % num_s2[group]], second)
+        return StepPlan(self.usable[chosen], s2[group, first], second)
 
     def share(self, step: int, *, rank: int, world_size: int) -> StepPlan:
         """Return the contiguous slice of a step that one of ``world_size`` processes trains on."""

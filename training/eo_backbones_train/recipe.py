@@ -26,12 +26,15 @@ class DataPart:
         s2_bands, s1_bands: the bands a view may hold; each sample draws one of each among those its scene has.
         input: how values are normalised: ``"unit-range"`` or ``"standardized"`` (:mod:`eo_backbones.contract`).
         sources: name of the selection of scenes, as prepared (``eo-train prepare``); part of the run's identity.
+        s2_s2_share: share of the pairs whose second view is another Sentinel-2 band of the scene instead of a
+            Sentinel-1 band; 0 in the paper.
     """
 
     s2_bands: tuple[str, ...]
     s1_bands: tuple[str, ...]
     input: Literal["unit-range", "standardized"]
     sources: str
+    s2_s2_share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +174,7 @@ def _check(recipe: Recipe) -> Iterator[str]:
 def _out_of_range(recipe: Recipe) -> Iterator[str]:
     views, model, optim = recipe.views, recipe.model, recipe.optim
     rows: Mapping[str, tuple[float, float, float]] = {
+        "data.s2_s2_share": (recipe.data.s2_s2_share, 0, 1),
         "views.size_px": (views.size_px, MIN_SIZE_PX, 1024),
         "views.crop_scale": (min(views.crop_scale), 1e-3, 1),
         "views.crop_scale ": (max(views.crop_scale), 1e-3, 1),

@@ -41,7 +41,7 @@ def disk_kib_per_pair(store: Store, recipe: Recipe) -> float | None:
     before = _fetched_bytes()
     for step in range(steps):
         share = plan.step(step)
-        bands = (share.s2_band, share.s1_band)
+        bands = (share.first_band, share.second_band)
         for band in bands:
             tiles.announce(share.scene, band)
         for band in bands:
@@ -53,7 +53,12 @@ def disk_kib_per_pair(store: Store, recipe: Recipe) -> float | None:
 def _plan(store: Store, recipe: Recipe) -> Plan:
     data = recipe.data
     return Plan(
-        store, s2_bands=data.s2_bands, s1_bands=data.s1_bands, seed=recipe.seed, global_batch=recipe.global_batch
+        store,
+        s2_bands=data.s2_bands,
+        s1_bands=data.s1_bands,
+        seed=recipe.seed,
+        global_batch=recipe.global_batch,
+        s2_s2_share=data.s2_s2_share,
     )
 
 

@@ -129,7 +129,7 @@ def prepare(
     identity: dict[str, Any] = {
         "layout": layout,
         "root": root.resolve().name,
-        "units": dict(sorted((name, options.units.of(name)) for name in options.bands or DEFAULT_BANDS)),
+        "units": dict(sorted((name, options.units.described(name)) for name in options.bands or DEFAULT_BANDS)),
         "bands": {name: options.bands[name] for name in BANDS if name in options.bands},
         "exact": exact,
         "hold_out": hold_out,

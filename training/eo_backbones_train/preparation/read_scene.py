@@ -79,17 +79,18 @@ def read_scene(root: Path, scene: SceneFiles, options: ReadOptions) -> CodedScen
     names = tuple(name for name in BANDS if name in raw)
     _check_bands(names, options)
     height, width = _common_size(raw, missing, replicate=options.layout.replicate)
-    codings = [coding_of(name, options.units.of(name), exact=options.exact) for name in names]
+    units = options.units
+    codings = [coding_of(name, units.of(name), exact=options.exact, display=units.display.get(name)) for name in names]
     dtype = np.result_type(*(coding.dtype for coding in codings))
     codes = np.empty((len(names), height, width), dtype)
     for index, (name, coding) in enumerate(zip(names, codings, strict=True)):
         values = raw[name]
         if values.dtype.kind == "f" and not np.isfinite(values).any():
             raise SceneProblem(f"no valid value: band {name}")
-        problem = options.units.problem(name, values)
+        problem = units.problem(name, values)
         if problem:
             raise DeclarationProblem(problem)
-        codes[index] = coding.encode(values, options.units.of(name))
+        codes[index] = coding.encode(values, units.of(name))
         if coding.has_missing and name in missing:
             codes[index][missing[name]] = 0
         if coding.has_missing and not codes[index].any():

@@ -6,12 +6,12 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.codings import CODINGS
+from eo_backbones_train.codings import CODINGS, coding
 from eo_backbones_train.preparation.convert_block import BlockResult
 from eo_backbones_train.store_format import (
     FORMAT,
@@ -49,9 +49,7 @@ def manifest_to_extend(out: Path, *, exact: bool) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "exact": exact,
-        "codings": {
-            coding.name: {"q": list(coding.q), "code_0_is_missing": coding.has_missing} for coding in CODINGS.values()
-        },
+        "codings": _described(CODINGS),
         "next_block": 0,
         "groups": [],
         "sources": [],
@@ -102,6 +100,7 @@ def add_source(
     table = list(csv.reader(io.StringIO(listed.decode())))[1:]
     ordered = [groups[name] for name in sorted(groups)]
     manifest = manifest | {
+        "codings": _described([*CODINGS, *(name for group in ordered for name in group["codings"])]),
         "next_block": manifest["next_block"] + len(results),
         "groups": ordered,
         "sources": [*manifest["sources"], source],
@@ -128,6 +127,11 @@ def remove_leftovers(out: Path, manifest: dict[str, Any]) -> None:
 def journal_file(out: Path, source: int) -> Path:
     """Return the path of the journal of the store's source number ``source``."""
     return out / f"journal-{source}.jsonl"
+
+
+def _described(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the formulas of codings, for who reads the store without our code."""
+    return {found.name: {"q": list(found.q), "code_0_is_missing": found.has_missing} for found in map(coding, names)}
 
 
 def _grown(path: Path, kept: int, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
