@@ -72,6 +72,15 @@ def test_display_values_are_kept_and_zero_is_a_value() -> None:
     assert np.allclose(one.decode(values, RADAR)[[0, 3]], [-25, 0])
 
 
+def test_display_values_with_a_range_of_their_own_ignore_the_contracts() -> None:
+    values = np.array([0, 51, 255], np.uint8)
+    one = coding_of("B03", "uint8", exact=False, display=(0.0, 1.0))
+    assert one.name == "display:0:1"
+    assert np.array_equal(one.encode(values, "uint8"), values)
+    assert np.allclose(one.decode(values, OPTICAL), [0, 0.2, 1])
+    assert coding("display:-30:5.5").coefficients(RADAR) == (-30.0, 35.5 / 255, 0.0)
+
+
 @pytest.mark.parametrize(
     ("band", "unit", "exact", "name"),
     [

@@ -101,6 +101,46 @@ def test_bands_are_drawn_among_those_that_a_scene_has(store: Store) -> None:
     assert all(drawn[scene] == {("B04", "VV")} for scene in (8, 9))
 
 
+def test_a_share_of_the_pairs_holds_two_different_optical_bands(store: Store) -> None:
+    """Half of the pairs: the second band is any other one, equally likely; scenes of one band keep their radar."""
+    wanted = ("B03", "B04", "B8A")
+    plan = Plan(store, s2_bands=wanted, s1_bands=("VV",), seed=0, global_batch=10, s2_s2_share=0.5)
+    drawn: dict[int, list[tuple[str, str]]] = {}
+    for step in range(600):
+        for scene, first, second in zip(*plan.step(step), strict=True):
+            bands = store.groups[store.scene_group[scene]].bands
+            drawn.setdefault(int(scene), []).append((bands[first], bands[second]))
+    of_three = [pair for scene in range(8) for pair in drawn[scene]]
+    optical = [pair for pair in of_three if pair[1] != "VV"]
+    assert len(optical) / len(of_three) == pytest.approx(0.5, abs=0.03)
+    counts = {(a, b): sum(pair == (a, b) for pair in optical) / len(optical) for a in wanted for b in wanted}
+    assert all(share == pytest.approx(0 if a == b else 1 / 6, abs=0.02) for (a, b), share in counts.items())
+
+
+def test_scenes_with_one_optical_band_always_have_radar_as_second_view(store: Store) -> None:
+    plan = Plan(store, s2_bands=("B04", "B8A"), s1_bands=("VV",), seed=0, global_batch=10, s2_s2_share=1.0)
+    for step in range(5):
+        for scene, _, second in zip(*plan.step(step), strict=True):
+            bands = store.groups[store.scene_group[scene]].bands
+            assert (bands[second] == "VV") == (scene >= 8)
+
+
+def test_the_share_leaves_the_other_draws_alone(store: Store) -> None:
+    without, half = (
+        Plan(store, s2_bands=("B03", "B04"), s1_bands=("VV", "VH"), seed=0, global_batch=8, s2_s2_share=share)
+        for share in (0.0, 0.5)
+    )
+    for step in range(20):
+        plain, mixed = without.step(step), half.step(step)
+        assert np.array_equal(plain.scene, mixed.scene)
+        assert np.array_equal(plain.first_band, mixed.first_band)
+        names = [store.groups[group].bands for group in store.scene_group[mixed.scene]]
+        radar = np.array(
+            [bands[second].startswith("V") for bands, second in zip(names, mixed.second_band, strict=True)]
+        )
+        assert np.array_equal(plain.second_band[radar], mixed.second_band[radar])
+
+
 def test_a_plan_without_scenes_is_refused(store: Store) -> None:
     with pytest.raises(UserError, match="its bands"):
         Plan(store, s2_bands=("B01",), s1_bands=("VV",), seed=0, global_batch=2)

@@ -95,7 +95,7 @@ def test_sources_merge_by_size_bands_and_coding(sen12ms: Path, tmp_path: Path) -
         tmp_path / "display", count=2, sizes=(32,), s2_bands=("B03", "B08"), s1_bands=("VV",), display=True
     )
     pairs = write_pairs(tmp_path / "pairs", count=4, sizes=(32, 24))
-    prepare("pairs", display, store_folder, units=["uint8"], workers=1)
+    prepare("pairs", display, store_folder, units=["uint8", "B08=uint8:0:1"], workers=1)
     prepare("pairs", pairs, store_folder, workers=1)
     summary = prepare("sen12ms", sen12ms, store_folder, workers=1)
     assert summary.store_scenes == 12
@@ -113,7 +113,15 @@ def test_sources_merge_by_size_bands_and_coding(sen12ms: Path, tmp_path: Path) -
     with (store_folder / "scenes.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert rows[0]["bands"] == "B03 B08 VV"
-    assert json.loads((store_folder / "store.json").read_text())["sources"][0]["units"]["B03"] == "uint8"
+    manifest = json.loads((store_folder / "store.json").read_text())
+    assert {band: manifest["sources"][0]["units"][band] for band in ("B03", "B08")} == {
+        "B03": "uint8",
+        "B08": "uint8:0:1",
+    }
+    assert manifest["codings"]["display:0:1"] == {"q": [0.0, 1 / 255, 0.0], "code_0_is_missing": False}
+    group = next(group for group in store.groups if len(group.bands) == 3)
+    green, infrared = (store.decode(np.array([[255]], np.uint8), band, group) for band in ("B03", "B08"))
+    assert (green.item(), infrared.item()) == (pytest.approx(0.275), pytest.approx(1.0))
 
 
 def test_smaller_files_of_a_scene_are_enlarged_by_repeating_pixels(tmp_path: Path) -> None:
@@ -170,6 +178,14 @@ def test_eight_bit_files_need_a_declared_unit(tmp_path: Path) -> None:
     root = write_pairs(tmp_path / "pairs", count=1, sizes=(32,), display=True)
     with pytest.raises(UserError, match="--unit uint8"):
         prepare("pairs", root, tmp_path / "store", workers=1)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("unit", ["uint8:0:1", "B03=dn:0:1", "B03=uint8:1:0", "B03=uint8:0", "B03=uint8:a:b"])
+def test_a_display_range_that_is_none_is_refused(tmp_path: Path, unit: str) -> None:
+    root = write_pairs(tmp_path / "pairs", count=1, sizes=(32,), display=True)
+    with pytest.raises(UserError, match="BAND=uint8:LOW:HIGH"):
+        prepare("pairs", root, tmp_path / "store", units=[unit], workers=1)
     assert not (tmp_path / "store").exists()
 
 

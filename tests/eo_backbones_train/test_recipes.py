@@ -91,6 +91,15 @@ def test_the_digest_depends_on_every_field() -> None:
     assert all(len(digest(variant)) == 12 for variant in variants)
 
 
+def test_a_field_that_came_later_is_left_out_where_it_has_its_default() -> None:
+    recipe = get_recipe("byol-full")
+    assert "s2_s2_share" not in to_dict(recipe)["data"]
+    mixed = override(recipe, ["data.s2_s2_share=0.5"])
+    assert to_dict(mixed)["data"]["s2_s2_share"] == 0.5
+    assert from_dict(to_dict(mixed)) == mixed
+    assert from_dict(to_dict(recipe)).data.s2_s2_share == 0
+
+
 def test_a_recipe_is_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         get_recipe("byol-mini").epochs = 1  # type: ignore[misc]

@@ -65,7 +65,8 @@ def prepare(
         list[str] | None,
         typer.Option(
             metavar="[BAND=]UNIT[:LOW:HIGH]",
-            help="Unit of the raw values: dn, reflectance, db, linear or uint8; B03=uint8:0:1 also says which native values 0 and 255 stand for.",
+            help="Unit of the raw values: dn, reflectance, db, linear or uint8; B03=uint8:0:1 also says which native "
+            "values 0 and 255 stand for.",
         ),
     ] = None,
     bands: Annotated[

@@ -34,8 +34,8 @@ class Batch(NamedTuple):
 
     Attributes:
         codes: uint8 (int32 for 16-bit stores) ``(2, B, S, S)``; view 0 is the Sentinel-2 band, view 1 the Sentinel-1
-            band (or another Sentinel-2 band, as the recipe's ``s2_s2_share`` says). ``S`` is the largest tile side in use; smaller tiles lie in the upper left corner, with 0
-            around them.
+            band (or another Sentinel-2 band, as the recipe's ``s2_s2_share`` says). ``S`` is the largest tile side in
+            use; smaller tiles lie in the upper left corner, with 0 around them.
         extent: float32 ``(2, B, 2)``: height and width of each tile.
         decode: float32 ``(2, B, 6)``, columns :data:`eo_backbones_train.decode_table.COLUMNS`.
         scene: int64 ``(B,)``: scene numbers in the store.

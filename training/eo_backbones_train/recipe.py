@@ -34,7 +34,7 @@ class DataPart:
     s1_bands: tuple[str, ...]
     input: Literal["unit-range", "standardized"]
     sources: str
-    s2_s2_share: float
+    s2_s2_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

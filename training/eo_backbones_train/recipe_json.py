@@ -1,6 +1,8 @@
 """Recipes as plain data: JSON, digest, and the ``--set key=value`` of the command line.
 
-Types are read from the annotations of :mod:`eo_backbones_train.recipe`, so that a field is declared once.
+Types are read from the annotations of :mod:`eo_backbones_train.recipe`, so that a field is declared once. A field that
+came later than the first published recipes has a default, which means what was done before; JSON and digest leave it
+out where it has that value, so a published recipe keeps its digest.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ _FIXED_FIELDS = ("name", "method")  # another method is another recipe
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe as JSON-compatible values."""
+    """Return the recipe as JSON-compatible values, without fields that have their default."""
     return cast("dict[str, Any]", json.loads(_canonical(recipe)))
 
 
@@ -40,7 +42,7 @@ def digest(recipe: Recipe) -> str:
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """Return dotted field name -> JSON-compatible value: the names that :func:`override` takes."""
     flat: dict[str, Any] = {}
-    for name, value in to_dict(recipe).items():
+    for name, value in _all_values(recipe).items():
         if isinstance(value, dict):
             flat |= {f"{name}.{inner}": part for inner, part in value.items()}
         else:
@@ -58,7 +60,7 @@ def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     Raises:
         UserError: no such field, a value of the wrong type, or one out of range.
     """
-    data = to_dict(recipe)
+    data = _all_values(recipe)
     fields = [name for name, value in flatten(recipe).items() if name not in _FIXED_FIELDS and value is not None]
     changed = False
     for setting in settings:
@@ -82,8 +84,21 @@ def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     return from_dict(data)
 
 
+def _all_values(recipe: Recipe) -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(recipe))))
+
+
 def _canonical(recipe: Recipe) -> str:
-    return json.dumps(dataclasses.asdict(recipe), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(_without_defaults(recipe), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _without_defaults(part: Any) -> dict[str, Any]:
+    found = {field.name: (getattr(part, field.name), field.default) for field in dataclasses.fields(part)}
+    return {
+        name: _without_defaults(value) if dataclasses.is_dataclass(value) else value
+        for name, (value, default) in found.items()
+        if value != default
+    }
 
 
 def _parse(text: str, current: object) -> object:
@@ -127,10 +142,10 @@ def _read_part(kind: type, value: Any, path: str) -> Any:
     for name in value:
         if name not in hints:
             raise unknown_name("recipe field", f"{prefix}{name}", [f"{prefix}{known}" for known in hints])
-    for name in hints:
-        if name not in value:
-            raise UserError(f"the recipe lacks the field {prefix}{name}; it was written by another version")
-    return kind(**{name: _read(hint, value[name], f"{prefix}{name}") for name, hint in hints.items()})
+    for field in dataclasses.fields(kind):
+        if field.name not in value and field.default is dataclasses.MISSING:
+            raise UserError(f"the recipe lacks the field {prefix}{field.name}; it was written by another version")
+    return kind(**{name: _read(hints[name], entry, f"{prefix}{name}") for name, entry in value.items()})
 
 
 def _read_tuple(arguments: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:

@@ -47,7 +47,6 @@ _PAPER_DATA = DataPart(
     s1_bands=S1_BANDS,  # [paper] VV and VH
     input="unit-range",  # [ours] the plainest of those in use for SEN12MS (lukasliebel/dfc2020_baseline)
     sources="dfc2020",  # [paper] "baseline"; 6,114 unique patches, which the paper seems to count twice
-    s2_s2_share=0.0,  # [paper] always one view of each sensor
 )
 
 _PAPER_VIEWS = ViewPart(  # [paper] flip, blur, rotation, crop-resize, no colour; it gives no value
@@ -125,7 +124,6 @@ _BYOL_FULL = Recipe(
         s1_bands=S1_BANDS,
         input="standardized",  # [ours] both sensors alike; unit-range cuts radar at -25 dB, where water lies
         sources="sen12ms",  # [ours] every scene outside the official hold-out
-        s2_s2_share=0.0,  # [paper]
     ),
     views=_FULL_VIEWS,
     model=ModelPart(

@@ -1,0 +1,61 @@
+"""Scores of encoders on the validation part of EuroSAT RGB, for choosing the values of the mini recipes.
+
+    python benchmarks/mini_validation.py DIR OUT MODEL...
+
+DIR holds EuroSAT RGB, OUT gets ``results.csv``; models as ``eo-backbones evaluate`` takes them. Of the seeded split
+with seed 0, 3,000 training images are learnt from (a fifth of them validates the probe's regularisation) and 3,000
+validation images are scored: bands B02, B03, B04, protocol logistic. The test part is not touched.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from eo_backbones.datasets import open_dataset
+from eo_backbones.datasets.splits import Split, seeded_split, subset_of
+from eo_backbones.evaluation import run
+from eo_backbones.evaluation.band_choice import choose_bands
+from eo_backbones.evaluation.results import ResultsFile
+
+LEARNT_FROM = 3000
+SCORED = 3000
+
+
+def validation_split(labels: np.ndarray) -> Split:
+    """Return a split whose test part is drawn from the validation part of seed 0."""
+    whole = seeded_split(labels, seed=0)
+    learnt = subset_of(labels, whole.train, fraction=LEARNT_FROM / len(whole.train), seed=0)
+    validating = subset_of(labels, learnt, fraction=0.2, seed=0)
+    scored = subset_of(labels, whole.val, fraction=SCORED / len(whole.val), seed=0)
+    return Split(name="validation", train=np.setdiff1d(learnt, validating), val=validating, test=scored)
+
+
+def main() -> None:
+    """Measure what is missing in OUT and print a line for each model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("root", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("models", nargs="+")
+    options = parser.parse_args()
+    whole = open_dataset("eurosat-rgb", options.root)
+    split = validation_split(whole.labels)
+    used = np.sort(np.concatenate([split.train, split.val, split.test]))
+    data = whole.take(used)
+    parts = {part: np.searchsorted(used, getattr(split, part)) for part in ("train", "val", "test")}
+    plan = run.Plan(
+        models=options.models,
+        bands=choose_bands(data, ["B02", "B03", "B04"]),
+        protocols=("logistic",),
+        splits={0: Split(name="validation", **parts)},
+    )
+    results = ResultsFile(options.out / "results.csv", data_digest=data.digest)
+    run.evaluate(data, plan, results, cache=options.out / "cache", device=torch.device("cpu"))
+    for model in options.models:
+        scores = [row.f1_weighted for row in results.rows if row.model == model]
+        print(f"{model}: " + " ".join(f"{score:.3f}" for score in scores), f"mean {np.mean(scores):.4f}")
+
+
+if __name__ == "__main__":
+    main()
