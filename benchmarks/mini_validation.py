@@ -3,7 +3,7 @@
     python benchmarks/mini_validation.py DIR OUT MODEL...
 
 DIR holds EuroSAT RGB, OUT gets ``results.csv``; models as ``eo-backbones evaluate`` takes them. Of the seeded split
-with seed 0, 3,000 training images are learnt from (a fifth of them validates the probe's regularisation) and 3,000
+with seed 0, 1,650 training images are learnt from (a fifth of them validates the probe's regularisation) and 2,400
 validation images are scored: bands B02, B03, B04, protocol logistic. The test part is not touched.
 """
 
@@ -19,8 +19,8 @@ from eo_backbones.evaluation import run
 from eo_backbones.evaluation.band_choice import choose_bands
 from eo_backbones.evaluation.results import ResultsFile
 
-LEARNT_FROM = 3000
-SCORED = 3000
+LEARNT_FROM = 1650
+SCORED = 2400
 
 
 def validation_split(labels: np.ndarray) -> Split:
