@@ -8,9 +8,9 @@ from statistics import fmean
 
 import numpy as np
 
-from eo_backbones.evaluation import predictions
+from eo_backbones.evaluation import metrics_by_image, multilabel_metrics, predictions
 from eo_backbones.evaluation.encoders import BASELINES
-from eo_backbones.evaluation.metrics import Estimate, f1_difference
+from eo_backbones.evaluation.metrics import Estimate, f1_difference, weighted_f1
 from eo_backbones.evaluation.results import Result
 
 
@@ -44,7 +44,7 @@ def compare(out: Path, labels: np.ndarray, num_classes: int, lines: dict[str, li
 
     Args:
         out: folder of the results.
-        labels: class numbers of all images.
+        labels: class numbers of all images, or several labels of each.
         num_classes: how many classes there are.
         lines: line of the table -> its rows.
     """
@@ -59,11 +59,20 @@ def compare(out: Path, labels: np.ndarray, num_classes: int, lines: dict[str, li
             one, two = predictions.read(out, row.key), predictions.read(out, other.key)
             if one is None or two is None or not np.array_equal(one.test, two.test):
                 continue
-            difference = f1_difference(labels[one.test], one.predicted, two.predicted, num_classes)
+            difference = _difference(labels[one.test], one.predicted, two.predicted, num_classes)
             bands.setdefault(row.band, []).append(difference)
         if bands:
             found.append(Comparison(first, second, {band: _mean(parts) for band, parts in bands.items()}))
     return found
+
+
+def _difference(true: np.ndarray, first: np.ndarray, second: np.ndarray, num_classes: int) -> Estimate:
+    if first.ndim == 1:
+        return f1_difference(true, first, second, num_classes)
+    if first.ndim == 2:  # several labels an image
+        decisions = [multilabel_metrics.count_decisions(true, predicted) for predicted in (first, second)]
+        return metrics_by_image.difference(decisions[0], decisions[1], multilabel_metrics.weighted_f1)
+    return metrics_by_image.difference(first, second, weighted_f1)  # confusion matrices of pixels
 
 
 def _mean(parts: Sequence[Estimate]) -> Estimate:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from eo_backbones.contract import Unit
 from eo_backbones.datasets import LabelledImages
@@ -41,6 +42,15 @@ _UNITS: dict[Unit, str] = {
     "linear": "linear backscatter",
     "uint8": "8-bit display values (optical: 0...255 read as 0...2750 digital numbers, radar: as -25...0 dB)",
 }
+_FURTHER = {
+    "map_macro": "mean average precision, macro",
+    "map_micro": "mean average precision, micro",
+    "f1_micro": "F1, micro",
+    "miou": "mean intersection over union",
+}
+FURTHER_NOTE = (
+    "Weighted F1 above weighs the labels, or the pixels' classes, by their number; figures of each: results.csv."
+)
 _DIGITS = 12  # of a digest
 _DIGESTS_SHOWN = 3
 
@@ -123,6 +133,21 @@ def table(section: Section) -> Grid:
     if not has_imagenet(section):
         grid.append([encoders.IMAGENET, *[NOT_MEASURED] * len(section.bands)])
     return grid
+
+
+def further_table(section: Section) -> Grid | None:
+    """Return the other figures of several labels an image, or of pixels, by bands; ``None`` where there are none."""
+    grid = [["figure, mean over seeds", *section.bands]]
+    for model, rows in section.rows.items():
+        for column, name in _FURTHER.items():
+            by_band = {
+                band: [value for row in rows if row.band == band and (value := getattr(row, column)) is not None]
+                for band in section.bands
+            }
+            if any(by_band.values()):
+                means = (f"{fmean(values):.3f}" if values else "" for values in by_band.values())
+                grid.append([f"{name}: {model}", *means])
+    return grid if len(grid) > 1 else None
 
 
 def comparison_table(section: Section, comparisons: Sequence[Comparison]) -> Grid:

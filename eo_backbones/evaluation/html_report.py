@@ -47,6 +47,8 @@ def page(contents: Contents, out: Path, bars: bytes) -> str:
         if not said.has_imagenet(section):
             body.append(_note(f"{encoders.IMAGENET} is {said.NOT_MEASURED}; this measures it:"))
             body.append(_code([contents.imagenet_command]))
+        if further := said.further_table(section):
+            body += [_note(said.FURTHER_NOTE), _grid(further)]
         if comparisons:
             body += [_note(said.COMPARISON_NOTE), _grid(said.comparison_table(section, comparisons))]
         if paper := said.paper_table(section):

@@ -4,12 +4,17 @@ Objective, as in scikit-learn's ``LogisticRegression`` (whose solution it reprod
 
     mean cross-entropy + ||W||^2 / (2 C n)        the intercept is not penalised
 
+Where images have several labels, each has a classifier of its own (one against the rest): the mean over images of the
+labels' binary cross-entropies, summed, with the same penalty, as in scikit-learn's ``OneVsRestClassifier``.
+
 The features of a frozen network are strongly correlated, so plain L-BFGS needs hundreds of passes over them. Here it
 starts each step from the inverse of ``X'X / 2n + I / Cn``, an upper bound of the Hessian for one class (Bohning 1992,
-"Multinomial logistic regression algorithm"), which brings it down to some tens.
+"Multinomial logistic regression algorithm"; for one label against the rest ``X'X / 4n``), which brings it down to some
+tens.
 
-The strength C is chosen on the validation part by weighted F1 along a path from strong to weak regularisation, each
-fit starting from the previous one; then the classifier is fitted again on train + validation with that C.
+The strength C is chosen on the validation part by weighted F1 (several labels: micro average precision) along a path
+from strong to weak regularisation, each fit starting from the previous one; then the classifier is fitted again on
+train + validation with that C.
 """
 
 from collections import deque
@@ -21,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eo_backbones.evaluation import metrics
+from eo_backbones.evaluation import metrics, multilabel_metrics
 from eo_backbones.evaluation.task import Task
 
 STRENGTHS = tuple(10.0**power for power in range(-4, 4))
@@ -45,9 +50,13 @@ class Classifier:
     weight: Tensor
     bias: Tensor
 
+    def logits(self, features: Tensor) -> Tensor:
+        """Return ``(n, classes)`` for features ``(n, features)``."""
+        return F.linear(features, self.weight, self.bias)
+
     def predict(self, features: Tensor) -> Tensor:
         """Return class numbers ``(n,)`` for features ``(n, features)``."""
-        return F.linear(features, self.weight, self.bias).argmax(dim=1)
+        return self.logits(features).argmax(dim=1)
 
 
 def gram(features: Tensor) -> Tensor:
@@ -69,7 +78,7 @@ def fit(
 
     Args:
         features: ``(n, d)``, standardised, float32 or float64; the whole fit runs in that precision.
-        labels: class numbers ``(n,)``, int64.
+        labels: class numbers ``(n,)``, int64; or several labels an image, bool ``(n, labels)``.
         num_classes: number of classes, also those without an example here.
         strength: C, the inverse of the regularisation as in scikit-learn.
         second_moment: :func:`gram` of these or similar features. It changes the number of steps, not the solution.
@@ -78,23 +87,20 @@ def fit(
     """
     count, width = features.shape
     penalty = 1 / (strength * count)
-    bound = (gram(features) if second_moment is None else second_moment) / 2
+    steepest = 1 / 2 if labels.ndim == 1 else 1 / 4  # largest curvature of the loss of one class, of one label
+    bound = (gram(features) if second_moment is None else second_moment) * steepest
     # more than the rounding error of the second moment, so that its factorisation exists where features repeat
     ridge = penalty + 4 * torch.finfo(features.dtype).eps * float(bound.diagonal().sum())
-    rows = torch.arange(count, device=features.device)
     factor = torch.linalg.cholesky(bound + ridge * torch.eye(width, dtype=features.dtype, device=features.device))
 
     def precondition(step: Tensor) -> Tensor:
-        # the last column is the intercept; its bound is 1/2
-        return torch.cat([torch.cholesky_solve(step[:, :-1].T, factor).T, 2 * step[:, -1:]], dim=1)
+        # the last column is the intercept
+        return torch.cat([torch.cholesky_solve(step[:, :-1].T, factor).T, step[:, -1:] / steepest], dim=1)
 
     def evaluate(theta: Tensor) -> tuple[float, Tensor]:
         weight = theta[:, :-1]
-        log_odds = F.log_softmax(F.linear(features, weight, theta[:, -1]), dim=1)
-        value = F.nll_loss(log_odds, labels) + penalty / 2 * weight.square().sum()
-        residual = log_odds.exp_()
-        residual[rows, labels] -= 1
-        residual /= count
+        loss, residual = _loss(F.linear(features, weight, theta[:, -1]), labels)
+        value = loss + penalty / 2 * weight.square().sum()
         slope = torch.cat([residual.T @ features + penalty * weight, residual.sum(dim=0)[:, None]], dim=1)
         return float(value), slope
 
@@ -122,6 +128,19 @@ def fit(
         if finished:  # the minimum, as far as this precision can tell
             break
     return Classifier(theta[:, :-1], theta[:, -1])
+
+
+def _loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean loss over images and its derivative by the logits."""
+    if labels.ndim == 2:
+        wanted = labels.to(logits.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / len(logits)
+        return loss, (logits.sigmoid() - wanted) / len(logits)
+    log_odds = F.log_softmax(logits, dim=1)
+    loss = F.nll_loss(log_odds, labels)
+    residual = log_odds.exp_()
+    residual[torch.arange(len(labels), device=labels.device), labels] -= 1
+    return loss, residual.div_(len(logits))
 
 
 class _History:
@@ -169,12 +188,13 @@ class _History:
 def choose_strength(
     train: Tensor, train_labels: Tensor, val: Tensor, val_labels: Tensor, num_classes: int
 ) -> tuple[float, Classifier]:
-    """Return the C of :data:`STRENGTHS` with the best weighted F1 on the validation part (the smaller C on a tie).
+    """Return the C of :data:`STRENGTHS` with the best validation score (the smaller C on a tie).
+
+    The score is the weighted F1, or where images have several labels, the micro average precision.
 
     The second value is the classifier fitted on the training part with that C.
     """
     moment = gram(train)
-    true = val_labels.cpu().numpy()
     classifier: Classifier | None = None
     best: tuple[float, Classifier] | None = None
     best_score, worse = -1.0, 0
@@ -188,8 +208,7 @@ def choose_strength(
             start=classifier,
             tolerance=ROUGH_TOLERANCE,
         )
-        predicted = classifier.predict(val).cpu().numpy()
-        score = float(metrics.weighted_f1(metrics.confusion_matrix(true, predicted, num_classes)))
+        score = _validated(classifier, val, val_labels)
         if score > best_score:
             best, best_score, worse = (strength, classifier), score, 0
         else:
@@ -198,6 +217,14 @@ def choose_strength(
                 break
     assert best is not None, "a score is never below -1"
     return best
+
+
+def _validated(classifier: Classifier, features: Tensor, labels: Tensor) -> float:
+    true = labels.cpu().numpy()
+    if labels.ndim == 2:
+        return multilabel_metrics.micro_average_precision(true, classifier.logits(features).cpu().numpy())
+    predicted = classifier.predict(features).cpu().numpy()
+    return float(metrics.weighted_f1(metrics.confusion_matrix(true, predicted, len(classifier.bias))))
 
 
 def in_row_space(features: Tensor, rows: Tensor) -> Tensor:
@@ -217,11 +244,13 @@ def in_row_space(features: Tensor, rows: Tensor) -> Tensor:
 
 
 def run(task: Task) -> np.ndarray:
-    """Return the predicted classes of the task's test images."""
+    """Return the predicted classes of the task's test images ``(m,)``, or scores ``(m, labels)`` of several labels."""
     features = in_row_space(task.standardised(torch.float32), task.index(task.labelled))
     train, val, labelled = (task.index(rows) for rows in (task.split.train, task.split.val, task.labelled))
     strength, start = choose_strength(
         features[train], task.labels[train], features[val], task.labels[val], task.num_classes
     )
     classifier = fit(features[labelled], task.labels[labelled], task.num_classes, strength=strength, start=start)
-    return classifier.predict(features[task.index(task.split.test)]).cpu().numpy()
+    test = features[task.index(task.split.test)]
+    answers = classifier.logits(test).sigmoid() if task.multilabel else classifier.predict(test)
+    return answers.cpu().numpy()

@@ -33,6 +33,32 @@ def confusion_matrix(true: Counts, predicted: Counts, num_classes: int) -> Count
     return cells.reshape(num_classes, num_classes).astype(np.int64)
 
 
+def class_f1(confusion: Counts) -> Floats:
+    """Return the F1 of each class of one matrix ``(classes, classes)``; NaN for one that no test image has."""
+    hits, support = np.diagonal(confusion), confusion.sum(axis=1)
+    both = support + confusion.sum(axis=0)
+    f1: Floats = np.divide(2 * hits, both, out=np.full(len(hits), np.nan), where=support > 0)
+    return f1
+
+
+def class_iou(confusion: Counts) -> Floats:
+    """Return the intersection over union of each class of ``(..., classes, classes)``; NaN where it is not in truth.
+
+    A class that only the predictions have lowers the others through their misses; it has no figure of its own, because
+    there is nothing of it to find.
+    """
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    support = confusion.sum(axis=-1)
+    union = support + confusion.sum(axis=-2) - hits
+    iou: Floats = np.divide(hits, union, out=np.full(hits.shape, np.nan), where=support > 0)
+    return iou
+
+
+def mean_iou(confusion: Counts) -> Floats:
+    """Return the mean of :func:`class_iou` over the classes that the truth has."""
+    return np.asarray(np.nanmean(class_iou(confusion), axis=-1))
+
+
 def weighted_f1(confusion: Counts) -> Floats:
     """Return the mean of the classes' F1, weighted by how many test images each class has.
 

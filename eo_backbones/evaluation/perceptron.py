@@ -5,6 +5,9 @@ rate, batch size, initialisation or activation; the values below are ours: Adam 
 256 in a new random order every epoch, torch's default initialisation of ``Linear``, ReLU, no dropout, no weight decay,
 the weights after the last epoch.
 
+Where images have several labels, sigmoid and binary cross-entropy, averaged over the labels, take the place of softmax
+and cross-entropy. The paper has no such case: this is our extension.
+
 The probes of several seeds are trained together, as one batched matrix product a layer: on a GPU that saves most of
 the launches, on a CPU it costs nothing. Features are copied batch by batch into one reused buffer, in bfloat16 where
 that is faster; weights and optimiser state stay float32.
@@ -80,7 +83,7 @@ def train(
 
     Args:
         features: standardised ``(n, d)``, one a seed (they differ where the split or the encoder does).
-        labels: int64 ``(n,)``.
+        labels: int64 ``(n,)``, or several labels an image, bool ``(n, labels)``.
         rows: the images to learn from, one array a seed; all of one length.
         num_classes: number of classes.
         seeds: each draws its own initial weights and batches, so that the others' presence changes nothing.
@@ -106,15 +109,22 @@ def train(
                 torch.index_select(own, 0, batch[seed], out=inputs[seed])
             logits = model.logits(inputs)
             # the sum over seeds of each one's mean, so that every seed sees the gradient it would see alone
-            loss = F.cross_entropy(logits.flatten(0, 1), labels[batch].flatten(), reduction="sum") / batch.shape[1]
+            loss = _loss(logits.flatten(0, 1), labels[batch].flatten(0, 1)) / batch.shape[1]
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimiser.step()
     return model
 
 
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the sum over images of the cross-entropy, or of the labels' mean binary cross-entropy."""
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels, reduction="sum")
+    return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum") / labels.shape[1]
+
+
 def run(tasks: Sequence[Task], dtype: torch.dtype, *, epochs: int = EPOCHS) -> list[np.ndarray]:
-    """Return the predicted classes of each task's test images.
+    """Return the predicted classes of each task's test images ``(m,)``, or scores ``(m, labels)`` of several labels.
 
     Args:
         tasks: probes that differ in features, split or seed, with equally many images to learn from.
@@ -134,5 +144,6 @@ def run(tasks: Sequence[Task], dtype: torch.dtype, *, epochs: int = EPOCHS) -> l
     with torch.inference_mode():
         for number, (own, task) in enumerate(zip(features, tasks, strict=True)):
             logits = model.alone(number).logits(own[task.index(task.split.test)][None])
-            predicted.append(logits[0].argmax(dim=1).cpu().numpy())
+            answers = logits[0].sigmoid() if task.multilabel else logits[0].argmax(dim=1)
+            predicted.append(answers.cpu().numpy())
     return predicted

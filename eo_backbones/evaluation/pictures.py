@@ -10,12 +10,13 @@ from matplotlib.figure import Figure
 
 from eo_backbones.bands import BANDS
 from eo_backbones.datasets import LabelledImages
-from eo_backbones.evaluation import metrics
+from eo_backbones.evaluation import metrics, multilabel_metrics
 from eo_backbones.evaluation.predictions import Predictions
 
 _INK, _PALE = "#1f2430", "#596273"
 _RIGHT, _WRONG = "#009e73", "#d55e00"
 _POINT_SIZE = 4
+_NAME_LENGTH = 28
 _DARK = 0.55  # share above which a cell's figure is written in white
 
 
@@ -27,14 +28,22 @@ def png(figure: Figure) -> bytes:
 
 
 def confusion_and_projection(data: LabelledImages, kept: Predictions) -> bytes:
-    """Draw the confusion matrix and, where it was kept, the test images in two principal components."""
+    """Draw the confusion matrix and, where it was kept, the test images in two principal components.
+
+    Where images have several labels there is no such matrix: the F1 of each label takes its place.
+    """
     both = len(kept.projection) > 0
     figure = Figure(figsize=(12.5 if both else 6.5, 5.6), layout="constrained")
     axes = figure.subplots(1, 2 if both else 1, squeeze=False)[0]
     true = data.labels[kept.test]
-    _confusion(axes[0], metrics.confusion_matrix(true, kept.predicted, len(data.classes)), data.classes)
+    if data.multilabel:
+        decisions = multilabel_metrics.count_decisions(true, kept.predicted).sum(axis=0)
+        _bars(axes[0], multilabel_metrics.label_f1(decisions), decisions[:, 0] + decisions[:, 2], data.classes)
+    else:
+        _confusion(axes[0], metrics.confusion_matrix(true, kept.predicted, len(data.classes)), data.classes)
     if both:
-        _projection(axes[1], kept.projection, true, data.classes)
+        groups = data.strata[kept.test]  # of several labels the rarest, as a rule
+        _projection(axes[1], kept.projection, groups, [_short(name) for name in data.classes])
     return png(figure)
 
 
@@ -59,14 +68,19 @@ def samples(data: LabelledImages, bands: Sequence[str], kept: Predictions) -> by
             axes.set_yticks([])
             for spine in axes.spines.values():
                 spine.set(color=_RIGHT if hit else _WRONG, linewidth=2)
-            found = np.flatnonzero((true == label) & ((kept.predicted == label) == hit))
+            has, said = (
+                (true[:, label], kept.predicted[:, label])
+                if data.multilabel
+                else (true == label, kept.predicted == label)
+            )
+            found = np.flatnonzero(has & (said == hit))
             if row == 0:
-                axes.set_title(name, fontsize=7, color=_INK)
+                axes.set_title(_short(name), fontsize=7, color=_INK)
             if len(found) == 0:
                 axes.text(0.5, 0.5, "none", ha="center", va="center", fontsize=8, color=_PALE)
                 continue
             axes.imshow(_stretched(data.read(int(kept.test[found[0]]), shown)), cmap="gray", interpolation="nearest")
-            if not hit:
+            if not hit and not data.multilabel:
                 axes.set_xlabel(f"→ {data.classes[kept.predicted[found[0]]]}", fontsize=7, color=_WRONG)
     grid[0, 0].set_ylabel("right", color=_RIGHT, fontsize=9)
     grid[1, 0].set_ylabel("wrong", color=_WRONG, fontsize=9)
@@ -101,12 +115,33 @@ def _confusion(axes: Axes, confusion: np.ndarray, classes: Sequence[str]) -> Non
         spine.set_visible(False)
 
 
+def _bars(axes: Axes, f1: np.ndarray, support: np.ndarray, names: Sequence[str]) -> None:
+    present = np.flatnonzero(support).tolist()
+    axes.barh(range(len(present)), f1[present], color=_RIGHT, height=0.7)
+    for place, label in enumerate(present):
+        axes.text(f1[label] + 0.01, place, f"{f1[label]:.2f}", va="center", fontsize=7.5, color=_INK)
+    axes.set_yticks(
+        range(len(present)), [f"{_short(names[label])} ({support[label]:,})" for label in present], fontsize=8
+    )
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.08)
+    axes.tick_params(length=0)
+    axes.set_title("F1 of each label (test images that have it)", loc="left", fontsize=10, color=_INK)
+    for side in ("top", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1].rstrip(' ,')}…"
+
+
 def _projection(axes: Axes, points: np.ndarray, true: np.ndarray, classes: Sequence[str]) -> None:
-    palette = colormaps["tab10"]
+    palette = colormaps["tab10" if len(classes) <= colormaps["tab10"].N else "tab20"]
     order = np.random.default_rng(0).permutation(len(points))  # so that no class is drawn on top of the others
     x, y = points[order].T
     axes.scatter(x, y, c=palette(true[order] % palette.N), s=_POINT_SIZE, linewidths=0, alpha=0.7)
-    for label, name in enumerate(classes):
+    for label in np.unique(true).tolist():
+        name = classes[label] if label < len(classes) else "other labels"
         axes.scatter([], [], color=palette(label % palette.N), s=30, label=name)
     low, high = np.quantile(points, (0.005, 0.995), axis=0)
     margin = 0.06 * (high - low) + 1e-6

@@ -19,7 +19,8 @@ class Predictions:
 
     Attributes:
         test: row numbers of the test images ``(n,)``.
-        predicted: class numbers ``(n,)``.
+        predicted: class numbers ``(n,)``; several labels an image: bool ``(n, labels)``; classes of pixels: each
+            image's confusion matrix ``(n, classes, classes)``.
         projection: the features' first two principal components ``(n, 2)``, or ``(0, 2)`` where they were not kept.
     """
 

@@ -18,15 +18,15 @@ DESCRIPTIONS = {
     "paper": (
         f"one hidden layer of {perceptron.HIDDEN}, softmax, cross-entropy, {perceptron.EPOCHS} epochs (the paper); "
         f"Adam {perceptron.LEARNING_RATE:g}, batches of {perceptron.BATCH}, ReLU, no dropout, no weight decay, last "
-        "epoch (not stated there, ours)"
+        "epoch (not stated there, ours); several labels an image: sigmoid and binary cross-entropy (ours)"
     ),
     "logistic": (
         "multinomial logistic regression by L-BFGS; C out of "
         f"{logistic.STRENGTHS[0]:g} to {logistic.STRENGTHS[-1]:g} by powers of ten by weighted F1 on validation, then "
-        "fitted again on train + validation"
+        "fitted again on train + validation; several labels an image: one against the rest, C by micro mAP"
     ),
-    "knn": "majority of the 5 nearest labelled images by cosine",
-    "knn-20": "majority of the 20 nearest labelled images by cosine",
+    "knn": "majority of the 5 nearest labelled images by cosine; several labels an image: each label's share of them",
+    "knn-20": "the same with the 20 nearest",
 }
 
 _BYTES_AT_ONCE = 2**30  # of standardised features that the probes of several seeds may hold together
@@ -47,7 +47,7 @@ def protocol_names(typed: Sequence[str]) -> tuple[str, ...]:
 
 
 def run(protocol: str, tasks: Sequence[Task], dtype: torch.dtype) -> list[np.ndarray]:
-    """Return the predicted classes of each task's test images.
+    """Return the predicted classes of each task's test images ``(m,)``, or scores ``(m, labels)`` of several labels.
 
     Args:
         protocol: one of :data:`PROTOCOLS`.

@@ -21,6 +21,8 @@ def text(contents: Contents) -> str:
                 f"`{encoders.IMAGENET}` is {said.NOT_MEASURED}; this measures it:\n\n"
                 f"```\n{contents.imagenet_command}\n```"
             )
+        if further := said.further_table(section):
+            parts += [said.FURTHER_NOTE, _plain(further)]
         if comparisons:
             parts += [said.COMPARISON_NOTE, _plain(said.comparison_table(section, comparisons))]
         if paper := said.paper_table(section):

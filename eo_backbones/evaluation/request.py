@@ -113,6 +113,10 @@ def fulfil(
     names, positions = named_positions(request.bands)
     whole = open_dataset(request.dataset, root, positions=positions, units=request.units)
     bands = choose_bands(whole, names, request.fuses)
+    if whole.multilabel and request.shots:
+        raise UserError(
+            f"--shots counts images of each class, but {whole.name} has several labels an image; use --fraction"
+        )
     data = limited(whole, request.limit)
     lists = root if root.is_dir() else root.parent
     splits = make_splits(

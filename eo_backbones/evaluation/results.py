@@ -42,6 +42,13 @@ class Result:
         weights_digest: sha256 of the weights, or the version of a definition without weights.
         data_digest: digest of the images and their classes.
         versions: of the packages that decide the figure, and the number format of the features.
+        f1_micro: F1 of all decisions on labels together, where an image has several labels. There ``f1_weighted`` is
+            the labels' F1 weighted by their number of test images, and ``accuracy`` the share of images whose labels
+            are all right.
+        map_macro: mean average precision over the labels that the test images have, where an image has several.
+        map_micro: average precision of all (image, label) pairs in one list, where an image has several.
+        miou: mean intersection over union, protocol ``segmentation``. There F1 and accuracy are of pixels.
+        per_class: F1, average precision or intersection over union of each class of the test images.
     """
 
     model: str
@@ -62,6 +69,11 @@ class Result:
     weights_digest: str
     data_digest: str
     versions: str
+    f1_micro: float | None = None
+    map_macro: float | None = None
+    map_micro: float | None = None
+    miou: float | None = None
+    per_class: str = ""
 
     @property
     def key(self) -> "Key":
@@ -91,6 +103,7 @@ class Key:
 
 
 COLUMNS = tuple(field.name for field in fields(Result))
+_ADDED = ("f1_micro", "map_macro", "map_micro", "miou", "per_class")  # files from before are without these
 _NUMBERS = {field.name: field.type for field in fields(Result) if field.type is not str}
 
 
@@ -144,7 +157,7 @@ def read_results(path: Path) -> list[Result]:
             lines = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); move it away or pass another --out") from error
-    if header != COLUMNS:
+    if header not in (COLUMNS, COLUMNS[: -len(_ADDED)]):
         differing = sorted(set(header) ^ set(COLUMNS)) or ["their order"]
         raise UserError(
             f"{path} was written by another version (columns differ: {', '.join(differing)}); move it away or pass "
@@ -163,10 +176,16 @@ def read_results(path: Path) -> list[Result]:
 
 def _parse(path: Path, number: int, line: dict[str, str]) -> Result:
     try:
-        values = {name: (float(line[name]) if kind is float else int(line[name])) for name, kind in _NUMBERS.items()}
+        values = {name: _number(line.get(name, ""), kind) for name, kind in _NUMBERS.items()}
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}, line {number}: {error}; delete the line, it will be measured again") from error
     return Result(**{**line, **values})  # type: ignore[arg-type]
+
+
+def _number(text: str, kind: object) -> float | int | None:
+    if kind is int:
+        return int(text)
+    return None if kind is not float and text == "" else float(text)
 
 
 def _to_csv(rows: Sequence[Result]) -> str:

@@ -7,7 +7,7 @@ then every probe on them. Rows are written as soon as they exist, so an interrup
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.splits import Split
-from eo_backbones.evaluation import extract, metrics, predictions, protocols
+from eo_backbones.evaluation import extract, figures, multilabel_metrics, predictions, protocols
 from eo_backbones.evaluation.band_choice import BandChoice, Column
 from eo_backbones.evaluation.cache import FeatureFile
 from eo_backbones.evaluation.encoders import (
@@ -276,30 +276,23 @@ class _Run:
         features = task.standardised(torch.float32)[task.index(task.split.test)]
         return predictions.principal_components(features)
 
-    def _result(self, cell: _Cell, task: Task, predicted: np.ndarray) -> Result:
-        test = task.split.test
-        confusion = metrics.confusion_matrix(self.data.labels[test], predicted, task.num_classes)
-        f1 = metrics.f1_estimate(confusion)
-        key = cell.key
+    def _result(self, cell: _Cell, task: Task, answers: np.ndarray) -> Result:
+        test, classes = task.split.test, self.data.classes
+        true = self.data.labels[test]
+        found = (
+            figures.of_labels(true, answers, classes) if task.multilabel else figures.of_classes(true, answers, classes)
+        )
+        predicted = answers > multilabel_metrics.THRESHOLD if task.multilabel else answers
         kept = predictions.Predictions(test, predicted, self._projection(cell, task))
-        predictions.write(self.results.path.parent, key, kept)
+        predictions.write(self.results.path.parent, cell.key, kept)
+        return self._row(cell.key, found, n_train=len(task.labelled), n_test=len(test))
+
+    def _row(self, key: Key, found: figures.Figures, *, n_train: int, n_test: int) -> Result:
         return Result(
-            model=key.model,
-            dataset=key.dataset,
-            band=key.band,
-            protocol=key.protocol,
-            split=key.split,
-            fraction=key.fraction,
-            size=key.size,
-            input_scaling=key.input_scaling,
-            seed=key.seed,
-            n_train=len(task.labelled),
-            n_test=len(test),
-            f1_weighted=f1.value,
-            accuracy=float(metrics.accuracy(confusion)),
-            f1_low=f1.low,
-            f1_high=f1.high,
-            weights_digest=key.weights_digest,
+            **asdict(key),
+            **asdict(found),
+            n_train=n_train,
+            n_test=n_test,
             data_digest=self.data.digest,
             versions=versions(f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}"),
         )

@@ -17,9 +17,9 @@ class Task:
 
     Attributes:
         features: ``(n, d)`` of all images, as extracted (any floating type), on the device to compute on.
-        labels: int64 ``(n,)``, same device.
+        labels: class numbers, int64 ``(n,)``, or several labels an image, bool ``(n, labels)``; same device.
         split: the images to learn from (``train``, ``val``) and to be judged on (``test``).
-        num_classes: number of classes.
+        num_classes: number of classes, or of labels.
         seed: of everything random in the probe.
     """
 
@@ -28,6 +28,11 @@ class Task:
     split: Split
     num_classes: int
     seed: int
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.labels.ndim == 2
 
     @property
     def labelled(self) -> np.ndarray:

@@ -8,7 +8,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.evaluation.results import COLUMNS, ResultsFile, read_results
 from support.result_rows import result
 
-# DESIGN 3.5, literally
+# DESIGN 3.5, literally; further columns follow
 CONTRACT = (
     "model,dataset,band,protocol,split,fraction,size,input_scaling,seed,n_train,n_test,"
     "f1_weighted,accuracy,f1_low,f1_high,weights_digest,data_digest,versions"
@@ -20,10 +20,25 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "out" / "results.csv"
 
 
-def test_columns_are_the_contract(path: Path) -> None:
-    assert ",".join(COLUMNS) == CONTRACT
+def test_columns_are_the_contract_and_some_more(path: Path) -> None:
     ResultsFile(path, data_digest="d").add([result()])
+    header = path.read_text().splitlines()[0]
+    assert header == ",".join(COLUMNS) == f"{CONTRACT},f1_micro,map_macro,map_micro,miou,per_class"
+
+
+def test_a_file_from_before_the_further_columns_is_read_and_completed(path: Path) -> None:
+    ResultsFile(path, data_digest="d").add([result()])
+    path.write_text(
+        "\n".join(
+            line.removesuffix(",,,,,").removesuffix(",f1_micro,map_macro,map_micro,miou,per_class")
+            for line in path.read_text().splitlines()
+        )
+    )
     assert path.read_text().splitlines()[0] == CONTRACT
+    file = ResultsFile(path, data_digest="d")
+    assert file.rows == [result()]
+    file.add([result(seed=1, miou=0.25, per_class="IoU: Water 0.2500")])
+    assert read_results(path) == [result(), result(seed=1, miou=0.25, per_class="IoU: Water 0.2500")]
 
 
 def test_rows_come_back_as_they_were(path: Path) -> None:
