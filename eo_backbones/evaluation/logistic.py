@@ -99,7 +99,8 @@ def fit(
 
     def evaluate(theta: Tensor) -> tuple[float, Tensor]:
         weight = theta[:, :-1]
-        loss, residual = _loss(F.linear(features, weight, theta[:, -1]), labels)
+        logits = torch.addmm(theta[:, -1:], weight, features.T).T  # on a CPU faster than F.linear for few classes
+        loss, residual = _loss(logits, labels)
         value = loss + penalty / 2 * weight.square().sum()
         slope = torch.cat([residual.T @ features + penalty * weight, residual.sum(dim=0)[:, None]], dim=1)
         return float(value), slope
@@ -186,15 +187,14 @@ class _History:
 
 
 def choose_strength(
-    train: Tensor, train_labels: Tensor, val: Tensor, val_labels: Tensor, num_classes: int
+    train: Tensor, train_labels: Tensor, val: Tensor, val_labels: Tensor, num_classes: int, *, second_moment: Tensor
 ) -> tuple[float, Classifier]:
     """Return the C of :data:`STRENGTHS` with the best validation score (the smaller C on a tie).
 
     The score is the weighted F1, or where images have several labels, the micro average precision.
 
-    The second value is the classifier fitted on the training part with that C.
+    The second value is the classifier fitted on the training part with that C. ``second_moment``: see :func:`fit`.
     """
-    moment = gram(train)
     classifier: Classifier | None = None
     best: tuple[float, Classifier] | None = None
     best_score, worse = -1.0, 0
@@ -204,7 +204,7 @@ def choose_strength(
             train_labels,
             num_classes,
             strength=strength,
-            second_moment=moment,
+            second_moment=second_moment,
             start=classifier,
             tolerance=ROUGH_TOLERANCE,
         )
@@ -247,10 +247,18 @@ def run(task: Task) -> np.ndarray:
     """Return the predicted classes of the task's test images ``(m,)``, or scores ``(m, labels)`` of several labels."""
     features = in_row_space(task.standardised(torch.float32), task.index(task.labelled))
     train, val, labelled = (task.index(rows) for rows in (task.split.train, task.split.val, task.labelled))
+    moment = gram(features[labelled])  # good enough a start for the fits on the training part, too
     strength, start = choose_strength(
-        features[train], task.labels[train], features[val], task.labels[val], task.num_classes
+        features[train], task.labels[train], features[val], task.labels[val], task.num_classes, second_moment=moment
     )
-    classifier = fit(features[labelled], task.labels[labelled], task.num_classes, strength=strength, start=start)
+    classifier = fit(
+        features[labelled],
+        task.labels[labelled],
+        task.num_classes,
+        strength=strength,
+        second_moment=moment,
+        start=start,
+    )
     test = features[task.index(task.split.test)]
     answers = classifier.logits(test).sigmoid() if task.multilabel else classifier.predict(test)
     return answers.cpu().numpy()

@@ -1,7 +1,10 @@
-"""The protocol ``knn``: the majority class among the nearest labelled images by cosine, without any training.
+"""The protocols ``knn``: the majority class among the nearest labelled images by cosine, without any training.
 
-Where images have several labels, the answer is each label's share of the neighbours.
+One search serves every number of neighbours, since finding them is what takes time. Where images have several labels,
+the answer is each label's share of the neighbours.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -26,23 +29,39 @@ def predict(known: Tensor, labels: Tensor, queries: Tensor, num_classes: int, *,
         num_classes: number of classes.
         neighbours: how many vote; all labelled images where there are fewer.
     """
+    return _vote(labels[nearest(known, queries, neighbours)], num_classes)
+
+
+def nearest(known: Tensor, queries: Tensor, count: int) -> Tensor:
+    """Return the row numbers of the nearest by cosine, nearest first: ``(m, count)``, or all rows if there are fewer.
+
+    Args:
+        known: features of the labelled images ``(n, d)``.
+        queries: features ``(m, d)``.
+        count: how many for each query.
+    """
     directions = F.normalize(known, dim=1)
-    answers = []
-    for block in torch.split(queries, _QUERIES_AT_ONCE):
-        similar = F.normalize(block, dim=1) @ directions.T
-        nearest = similar.topk(min(neighbours, len(known)), dim=1).indices
-        if labels.ndim == 2:
-            answers.append(labels[nearest].float().mean(dim=1))
-            continue
-        votes = F.one_hot(labels[nearest], num_classes).sum(dim=1)
-        answers.append(votes.argmax(dim=1))
-    return torch.cat(answers)
+    found = [
+        (F.normalize(block, dim=1) @ directions.T).topk(min(count, len(known)), dim=1).indices
+        for block in torch.split(queries, _QUERIES_AT_ONCE)
+    ]
+    return torch.cat(found)
 
 
-def run(task: Task, *, neighbours: int) -> np.ndarray:
-    """Return the predicted classes of the task's test images ``(m,)``, or scores ``(m, labels)`` of several labels."""
+def _vote(labels: Tensor, num_classes: int) -> Tensor:
+    """Return what neighbours with these labels ``(m, k)``, or ``(m, k, labels)``, stand for."""
+    if labels.ndim == 3:
+        return labels.float().mean(dim=1)
+    return F.one_hot(labels, num_classes).sum(dim=1).argmax(dim=1)
+
+
+def run(task: Task, *, neighbours: Sequence[int]) -> list[np.ndarray]:
+    """Return the answers for the task's test images, once for each number of neighbours.
+
+    Predicted classes ``(m,)``, or where images have several labels, scores ``(m, labels)``.
+    """
     features = task.standardised(torch.float32)
     known = task.index(task.labelled)
-    test = task.index(task.split.test)
-    answers = predict(features[known], task.labels[known], features[test], task.num_classes, neighbours=neighbours)
-    return answers.cpu().numpy()
+    found = nearest(features[known], features[task.index(task.split.test)], max(neighbours))
+    labels = task.labels[known]
+    return [_vote(labels[found[:, :count]], task.num_classes).cpu().numpy() for count in neighbours]

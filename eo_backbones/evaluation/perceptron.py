@@ -8,9 +8,9 @@ the weights after the last epoch.
 Where images have several labels, sigmoid and binary cross-entropy, averaged over the labels, take the place of softmax
 and cross-entropy. The paper has no such case: this is our extension.
 
-The probes of several seeds are trained together, as one batched matrix product a layer: on a GPU that saves most of
-the launches, on a CPU it costs nothing. Features are copied batch by batch into one reused buffer, in bfloat16 where
-that is faster; weights and optimiser state stay float32.
+The probes of several seeds, and on a GPU of several bands, are trained together, as one batched matrix product a layer:
+on a GPU that saves most of the launches, on a CPU it costs nothing. Features stay on the device and are copied batch by
+batch into one reused buffer, in bfloat16 where that is faster; weights and optimiser state stay float32.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ BATCH = 256
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Perceptrons:
-    """One classifier a seed: ``hidden (seeds, d, 128)``, ``output (seeds, 128, classes)`` and their biases."""
+    """Several classifiers: ``hidden (tasks, d, 128)``, ``output (tasks, 128, classes)`` and their biases."""
 
     hidden: Tensor
     hidden_bias: Tensor
@@ -61,17 +61,17 @@ class Perceptrons:
         return [self.hidden, self.hidden_bias, self.output, self.output_bias]
 
     def logits(self, features: Tensor) -> Tensor:
-        """Return ``(seeds, batch, classes)`` in float32 for features ``(seeds, batch, d)``."""
+        """Return ``(tasks, batch, classes)`` in float32 for features ``(tasks, batch, d)``."""
         hidden = torch.bmm(features, self.hidden.to(features.dtype)).float() + self.hidden_bias
         return torch.baddbmm(self.output_bias, F.relu(hidden), self.output)
 
     def alone(self, number: int) -> "Perceptrons":
-        """Return the classifier of one seed."""
+        """Return the classifier of one task."""
         return Perceptrons(*(weight[number : number + 1] for weight in self.parameters))
 
 
 def train(
-    features: Sequence[Tensor],
+    features: Tensor,
     labels: Tensor,
     rows: Sequence[np.ndarray],
     num_classes: int,
@@ -79,36 +79,33 @@ def train(
     seeds: Sequence[int],
     epochs: int = EPOCHS,
 ) -> Perceptrons:
-    """Train one classifier a seed, all at once.
+    """Train several classifiers, all at once.
 
     Args:
-        features: standardised ``(n, d)``, one a seed (they differ where the split or the encoder does).
+        features: standardised ``(tasks, n, d)``, contiguous (tasks differ in the split, the encoder or the band).
         labels: int64 ``(n,)``, or several labels an image, bool ``(n, labels)``.
-        rows: the images to learn from, one array a seed; all of one length.
+        rows: the images to learn from, one array a task; all of one length.
         num_classes: number of classes.
-        seeds: each draws its own initial weights and batches, so that the others' presence changes nothing.
+        seeds: one a task; each draws its own initial weights and batches, so that the others' presence changes nothing.
         epochs: passes over the rows.
     """
-    first = features[0]
-    count, width = len(rows[0]), first.shape[1]
-    model = Perceptrons.initialise(width, num_classes, seeds, first.device)
+    number, images, width = features.shape
+    device, count = features.device, len(rows[0])
+    model = Perceptrons.initialise(width, num_classes, seeds, device)
     optimiser = torch.optim.Adam(model.parameters, lr=LEARNING_RATE, fused=True)
-    positions = [torch.from_numpy(own).to(first.device) for own in rows]
-    orders = [np.random.default_rng(seed) for seed in seeds]
-    buffer = torch.empty(len(seeds), BATCH, width, dtype=first.dtype, device=first.device)
+    positions = torch.from_numpy(np.stack(rows)).to(device)
+    orders = {seed: np.random.default_rng(seed) for seed in seeds}
+    everything = features.flatten(0, 1)
+    offsets = torch.arange(0, number * images, images, device=device)[:, None]  # where a task's images begin in it
+    buffer = torch.empty(number * BATCH, width, dtype=features.dtype, device=device)
     for _ in range(epochs):
-        shuffled = torch.stack(
-            [
-                own[torch.from_numpy(order.permutation(count)).to(first.device)]
-                for own, order in zip(positions, orders, strict=True)
-            ]
-        )
-        for batch in torch.split(shuffled, BATCH, dim=1):
-            inputs = buffer[:, : batch.shape[1]]
-            for seed, own in enumerate(features):
-                torch.index_select(own, 0, batch[seed], out=inputs[seed])
-            logits = model.logits(inputs)
-            # the sum over seeds of each one's mean, so that every seed sees the gradient it would see alone
+        drawn = {seed: order.permutation(count) for seed, order in orders.items()}
+        order_of_all = torch.from_numpy(np.stack([drawn[seed] for seed in seeds])).to(device)
+        for batch in torch.split(positions.gather(1, order_of_all), BATCH, dim=1):
+            inputs = buffer[: batch.numel()]
+            torch.index_select(everything, 0, (batch + offsets).flatten(), out=inputs)
+            logits = model.logits(inputs.view(*batch.shape, width))
+            # the sum over tasks of each one's mean, so that every task sees the gradient it would see alone
             loss = _loss(logits.flatten(0, 1), labels[batch].flatten(0, 1)) / batch.shape[1]
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
@@ -131,7 +128,10 @@ def run(tasks: Sequence[Task], dtype: torch.dtype, *, epochs: int = EPOCHS) -> l
         dtype: number format of the standardised features.
         epochs: passes over the labelled images.
     """
-    features = [task.standardised(dtype) for task in tasks]
+    first = tasks[0].features
+    features = torch.empty(len(tasks), *first.shape, dtype=dtype, device=first.device)
+    for own, task in zip(features, tasks, strict=True):
+        task.standardised(dtype, out=own)
     model = train(
         features,
         tasks[0].labels,

@@ -31,3 +31,16 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def bytes_for_columns(device: torch.device) -> int:
+    """Return how much the features of several columns of the table may take to be worked on together.
+
+    Nothing on a CPU, which gains nothing by it: one column at a time. On CUDA a quarter of the free memory.
+    """
+    return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
+
+
+def bytes_for_probes(device: torch.device) -> int:
+    """Return how much the standardised features of probes that are trained together may take, at least 1 GiB."""
+    return max(2**30, bytes_for_columns(device))

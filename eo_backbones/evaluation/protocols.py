@@ -1,12 +1,12 @@
 """The protocols by name: how frozen features are turned into a figure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from eo_backbones.errors import unknown_name
-from eo_backbones.evaluation import logistic, neighbours, perceptron
+from eo_backbones.evaluation import logistic, neighbours, perceptron, precision
 from eo_backbones.evaluation.task import Task
 
 NEIGHBOURS = {"knn": 5, "knn-20": 20}
@@ -29,8 +29,6 @@ DESCRIPTIONS = {
     "knn-20": "the same with the 20 nearest",
 }
 
-_BYTES_AT_ONCE = 2**30  # of standardised features that the probes of several seeds may hold together
-
 
 def protocol_names(typed: Sequence[str]) -> tuple[str, ...]:
     """Return the protocols that typed names stand for, each once, in order.
@@ -46,27 +44,39 @@ def protocol_names(typed: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def run(protocol: str, tasks: Sequence[Task], dtype: torch.dtype) -> list[np.ndarray]:
-    """Return the predicted classes of each task's test images ``(m,)``, or scores ``(m, labels)`` of several labels.
+def family(protocol: str) -> str:
+    """Return the name under which protocols share most of their work."""
+    return "knn" if protocol in NEIGHBOURS else protocol
+
+
+def run(names: Sequence[str], tasks: Sequence[Task], dtype: torch.dtype) -> Mapping[str, list[np.ndarray]]:
+    """Return for each protocol the answers for each task's test images.
+
+    Predicted classes ``(m,)``, or where images have several labels, scores ``(m, labels)``.
 
     Args:
-        protocol: one of :data:`PROTOCOLS`.
-        tasks: the same model, band and label budget with several seeds.
+        names: of :data:`PROTOCOLS`, all of one :func:`family`.
+        tasks: the same model and label budget with several seeds, or several bands.
         dtype: the fast number format of the device; only ``paper`` uses it.
     """
-    if protocol == "paper":
-        return [answers for group in _together(tasks, dtype) for answers in perceptron.run(group, dtype)]
-    if protocol == "logistic":
-        return [logistic.run(task) for task in tasks]
-    return [neighbours.run(task, neighbours=NEIGHBOURS[protocol]) for task in tasks]
+    (kind,) = {family(name) for name in names}
+    if kind == "knn":
+        counts = [NEIGHBOURS[name] for name in names]
+        answers = [neighbours.run(task, neighbours=counts) for task in tasks]
+        return {name: [own[place] for own in answers] for place, name in enumerate(names)}
+    if kind == "logistic":
+        return {kind: [logistic.run(task) for task in tasks]}
+    return {kind: [own for group in _together(tasks, dtype) for own in perceptron.run(group, dtype)]}
 
 
 def _together(tasks: Sequence[Task], dtype: torch.dtype) -> Iterator[list[Task]]:
     """Group neighbouring tasks that can be trained as one: equally many images, and not too much memory."""
     group: list[Task] = []
+    limit = precision.bytes_for_probes(tasks[0].features.device)
     for task in tasks:
         size = (len(group) + 1) * task.features.numel() * dtype.itemsize
-        if group and (len(task.labelled) != len(group[0].labelled) or size > _BYTES_AT_ONCE):
+        alike = group and (len(task.labelled), task.features.shape) == (len(group[0].labelled), group[0].features.shape)
+        if group and (not alike or size > limit):
             yield group
             group = []
         group.append(task)

@@ -28,7 +28,7 @@ from eo_backbones.evaluation.encoders import (
     open_model,
 )
 from eo_backbones.evaluation.labels import Budget
-from eo_backbones.evaluation.precision import fast_dtype
+from eo_backbones.evaluation.precision import bytes_for_columns, fast_dtype
 from eo_backbones.evaluation.results import Key, Result, ResultsFile, versions
 from eo_backbones.evaluation.task import Task
 
@@ -103,6 +103,10 @@ class _Cell:
     protocol: str
     budget: Budget
     key: Key
+
+
+_Place = tuple[Column, int]
+"""A column and a seed."""
 
 
 def evaluate(
@@ -186,11 +190,8 @@ class _Run:
                 self._extract(model, setting, seed, encoder, absent)
         encoders.clear()
         with self.watcher.stage(f"{model.name} {_shown(setting)}: probes", len(missing)) as tick:
-            for band in self.plan.bands:
-                cells = [cell for cell in missing if cell.band is band]
-                features = self._read(
-                    band, {cell.seed: [files[cell.seed, p.label] for p in band.parts] for cell in cells}
-                )
+            for cells in self._at_once(missing, files):
+                features = self._read(cells, files)
                 for group in _alike(cells):
                     self.results.add(self._probe(group, features))
                     tick(len(group))
@@ -245,28 +246,54 @@ class _Run:
         with self.watcher.stage(f"{what}: features of {named}", len(self.data)) as tick:
             extract.extract(self.data, jobs, device=self.device, dtype=self.dtype, tick=tick)
 
-    def _read(self, band: Column, files: Mapping[int, Sequence[FeatureFile]]) -> dict[int, Tensor]:
-        """Return seed -> features of a column; what serves several seeds is there once."""
-        paths = {seed: tuple(file.path for file in own) for seed, own in files.items()}
-        once = {paths[seed]: own for seed, own in files.items()}
-        tensors = {key: band.join([file.read().to(self.device) for file in own]) for key, own in once.items()}
-        return {seed: tensors[key] for seed, key in paths.items()}
+    def _at_once(self, missing: Sequence[_Cell], files: Mapping[tuple[int, str], FeatureFile]) -> list[list[_Cell]]:
+        """Group cells whose features are in memory together: those of a column, or of as many columns as may be."""
+        room = bytes_for_columns(self.device)
+        groups: list[list[_Cell]] = []
+        taken = 0
+        for band in self.plan.bands:
+            cells = [cell for cell in missing if cell.band is band]
+            paths = {files[cell.seed, part.label].path for cell in cells for part in band.parts}
+            needed = sum(path.stat().st_size for path in paths)
+            if groups and taken + needed <= room:
+                groups[-1] += cells
+            elif cells:
+                groups.append(cells)
+                taken = 0
+            taken += needed
+        return groups
 
-    def _probe(self, cells: Sequence[_Cell], features: Mapping[int, Tensor]) -> list[Result]:
-        """Train the probes of cells that differ in seed only."""
+    def _read(self, cells: Sequence[_Cell], files: Mapping[tuple[int, str], FeatureFile]) -> dict[_Place, Tensor]:
+        """Return the features of each column and seed, on the device; what serves several seeds is there once."""
+        once: dict[tuple[Column, tuple[Path, ...]], Tensor] = {}
+        found = {}
+        for band, seed in dict.fromkeys((cell.band, cell.seed) for cell in cells):
+            own = [files[seed, part.label] for part in band.parts]
+            key = (band, tuple(file.path for file in own))
+            if key not in once:
+                once[key] = band.join([file.read().to(self.device) for file in own])
+            found[band, seed] = once[key]
+        return found
+
+    def _probe(self, cells: Sequence[_Cell], features: Mapping[_Place, Tensor]) -> list[Result]:
+        """Train the probes of cells that differ in seed, column or number of neighbours only."""
         labels = torch.from_numpy(self.data.labels).to(self.device)
-        tasks = [
-            Task(
-                features=features[cell.seed],
+        budget = cells[0].budget
+        tasks = {
+            (band, seed): Task(
+                features=features[band, seed],
                 labels=labels,
-                split=cell.budget.apply(self.plan.splits[cell.seed], self.data.strata, cell.seed),
+                split=budget.apply(self.plan.splits[seed], self.data.strata, seed),
                 num_classes=len(self.data.classes),
-                seed=cell.seed,
+                seed=seed,
             )
-            for cell in cells
-        ]
-        answers = protocols.run(cells[0].protocol, tasks, self.dtype)
-        return [self._result(*found) for found in zip(cells, tasks, answers, strict=True)]
+            for band, seed in dict.fromkeys((cell.band, cell.seed) for cell in cells)
+        }
+        names = list(dict.fromkeys(cell.protocol for cell in cells))
+        answers = protocols.run(names, list(tasks.values()), self.dtype)
+        found = {name: dict(zip(tasks, answers[name], strict=True)) for name in names}
+        places = [(cell, (cell.band, cell.seed)) for cell in cells]
+        return [self._result(cell, tasks[place], found[cell.protocol][place]) for cell, place in places]
 
     def _projection(self, cell: _Cell, task: Task) -> np.ndarray:
         """Two principal components for the report: once a model and band, they are the same for every protocol."""
@@ -311,10 +338,10 @@ def _digest_of_all(digests: Sequence[str]) -> str:
 
 
 def _alike(cells: Sequence[_Cell]) -> list[list[_Cell]]:
-    """Group cells that differ in seed only."""
+    """Group cells whose probes are trained or searched for together."""
     groups: dict[tuple[str, Budget], list[_Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.protocol, cell.budget), []).append(cell)
+        groups.setdefault((protocols.family(cell.protocol), cell.budget), []).append(cell)
     return list(groups.values())
 
 

@@ -39,8 +39,13 @@ class Task:
         """Every image whose label may be used: train and validation. All final classifiers are fitted on these."""
         return np.concatenate([self.split.train, self.split.val])
 
-    def standardised(self, dtype: torch.dtype) -> Tensor:
-        """Return the features with mean 0 and deviation 1 over the training part, constant ones as 0."""
+    def standardised(self, dtype: torch.dtype, *, out: Tensor | None = None) -> Tensor:
+        """Return the features with mean 0 and deviation 1 over the training part, constant ones as 0.
+
+        Args:
+            dtype: number format of the result; the figures are computed in float64.
+            out: where to write it, of that number format; new memory otherwise.
+        """
         train = self.index(self.split.train)
         mean = torch.zeros(self.features.shape[1], dtype=torch.float64, device=self.features.device)
         square = torch.zeros_like(mean)
@@ -53,7 +58,7 @@ class Task:
         deviation = (square / len(train) - mean.square()).clamp_min(0).sqrt()
         constant = deviation <= 1e-6 * (mean + first).abs()
         deviation[constant] = 1
-        result = torch.empty(self.features.shape, dtype=dtype, device=self.features.device)
+        result = torch.empty(self.features.shape, dtype=dtype, device=self.features.device) if out is None else out
         for start in range(0, len(result), _ROWS_AT_ONCE):
             block = slice(start, start + _ROWS_AT_ONCE)
             scaled = (self.features[block].double() - (mean + first)) / deviation

@@ -1,6 +1,6 @@
 """Several bands at once in an evaluation: made of the features of each, and a column like any other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -59,9 +59,9 @@ def features_seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     seen: list[torch.Tensor] = []
     original = run.protocols.run
 
-    def watched(protocol: str, tasks: list[Task], dtype: torch.dtype) -> list[np.ndarray]:
+    def watched(names: list[str], tasks: list[Task], dtype: torch.dtype) -> Mapping[str, list[np.ndarray]]:
         seen.extend(task.features for task in tasks)
-        return original(protocol, tasks, dtype)
+        return original(names, tasks, dtype)
 
     monkeypatch.setattr(run.protocols, "run", watched)
     return seen
@@ -179,6 +179,43 @@ def test_three_bands_know_more_than_one(measure: Measure) -> None:
         for band in ("B04", f"{RGB} (concat)")
     }
     assert f1[f"{RGB} (concat)"] > f1["B04"]
+
+
+@pytest.mark.parametrize("room", [0, 10**9])
+def test_columns_worked_on_together_give_the_same_rows(
+    measure: Measure,
+    monkeypatch: pytest.MonkeyPatch,
+    room: int,
+    eurosat_rgb_folder: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """As on a GPU, where all bands and seeds are trained at once; on a CPU every column is on its own."""
+    options = {"bands": ("B04", "B03", RGB), "seeds": 2, "protocols": ("paper", "logistic", "knn")}
+    alone = measure("stats", **options)
+    taken: list[int] = []
+    original = run.protocols.run
+
+    def watched(names: list[str], tasks: list[Task], dtype: torch.dtype) -> Mapping[str, list[np.ndarray]]:
+        taken.append(len(tasks))
+        return original(names, tasks, dtype)
+
+    monkeypatch.setattr(run.protocols, "run", watched)
+    monkeypatch.setattr(run, "bytes_for_columns", lambda _: room)
+    fulfil(
+        Request(dataset="eurosat-rgb", models=("stats",), sizes=(32,), **options),  # type: ignore[arg-type]
+        root=eurosat_rgb_folder,
+        out=tmp_path / "again",
+        cache=tmp_path / "cache",
+        device="cpu",
+        watcher=run.Silent(),
+    )
+    assert taken == ([3 * 2] * 3 if room else [2] * 9)
+    together = {row.key: row for row in read_results(tmp_path / "again" / "results.csv")}
+    assert together.keys() == {row.key for row in alone}
+    for row in alone:
+        other = together[row.key]
+        assert (other.n_train, other.n_test) == (row.n_train, row.n_test)
+        assert other.f1_weighted == pytest.approx(row.f1_weighted, abs=0.11 if row.protocol == "paper" else 1e-6)
 
 
 def test_reports_show_the_column(measure: Measure, tmp_path: Path, eurosat_rgb_folder: Path) -> None:  # noqa: F811

@@ -144,7 +144,7 @@ def test_neighbours_equal_scikit_learn(k: int) -> None:
 def test_perceptron_equals_a_plain_loop() -> None:
     features, labels = images(300)
     features = features.float()
-    model = perceptron.train([features], labels, [np.arange(300)], LABELS, seeds=[5], epochs=3)
+    model = perceptron.train(features[None], labels, [np.arange(300)], LABELS, seeds=[5], epochs=3)
     start = perceptron.Perceptrons.initialise(12, LABELS, [5], torch.device("cpu"))
     plain = nn.Sequential(nn.Linear(12, 128), nn.ReLU(), nn.Linear(128, LABELS))
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_perceptron_equals_a_plain_loop() -> None:
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
 def test_every_protocol_gives_scores_and_ignores_the_test_labels(protocol: str) -> None:
     own = task()
-    (scores,) = protocols.run(protocol, [own], torch.float32)
+    (scores,) = protocols.run([protocol], [own], torch.float32)[protocol]
     true = own.labels.numpy()[own.split.test]
     assert scores.shape == true.shape
     assert 0 <= scores.min() < scores.max() <= 1
@@ -177,7 +177,7 @@ def test_every_protocol_gives_scores_and_ignores_the_test_labels(protocol: str) 
     scrambled = own.labels.clone()
     scrambled[own.split.test] = False
     blind = Task(features=own.features, labels=scrambled, split=own.split, num_classes=LABELS, seed=own.seed)
-    np.testing.assert_array_equal(protocols.run(protocol, [blind], torch.float32)[0], scores)
+    np.testing.assert_array_equal(protocols.run([protocol], [blind], torch.float32)[protocol][0], scores)
 
 
 def test_bigearthnet_end_to_end(tmp_path: Path) -> None:

@@ -117,7 +117,9 @@ def test_strength_is_the_best_on_validation() -> None:
     own = task(240, 40)
     x, y = own.standardised(torch.float64), own.labels
     train, val = own.split.train, own.split.val
-    chosen, _ = logistic.choose_strength(x[train], y[train], x[val], y[val], CLASSES)
+    chosen, _ = logistic.choose_strength(
+        x[train], y[train], x[val], y[val], CLASSES, second_moment=logistic.gram(x[train])
+    )
 
     def validated(strength: float) -> float:
         predicted = LogisticRegression(C=strength, max_iter=5000).fit(x[train], y[train]).predict(x[val])
@@ -130,10 +132,12 @@ def test_final_fit_uses_train_and_validation() -> None:
     own = task()
     x = own.standardised(torch.float64).numpy()
     y, split = own.labels.numpy(), own.split
-    strength, _ = logistic.choose_strength(
-        *(torch.from_numpy(a) for a in (x[split.train], y[split.train], x[split.val], y[split.val])), CLASSES
-    )
     rows = np.concatenate([split.train, split.val])
+    strength, _ = logistic.choose_strength(
+        *(torch.from_numpy(a) for a in (x[split.train], y[split.train], x[split.val], y[split.val])),
+        CLASSES,
+        second_moment=logistic.gram(torch.from_numpy(x[rows])),
+    )
     expected = LogisticRegression(C=strength, max_iter=5000).fit(x[rows], y[rows]).predict(x[split.test])
     assert np.mean(logistic.run(own) == expected) >= 0.98
 
@@ -153,7 +157,18 @@ def test_neighbours_know_train_and_validation() -> None:
     reference = KNeighborsClassifier(5, metric="cosine", algorithm="brute").fit(
         x[own.labelled], own.labels[own.labelled]
     )
-    assert np.mean(neighbours.run(own, neighbours=5) == reference.predict(x[own.split.test])) >= 0.98
+    assert np.mean(neighbours.run(own, neighbours=[5])[0] == reference.predict(x[own.split.test])) >= 0.98
+
+
+def test_one_search_answers_for_every_number_of_neighbours() -> None:
+    """5 and 20 together are 5 alone and 20 alone, also with fewer labelled images than neighbours."""
+    for own in (task(), task(25)):
+        together = protocols.run(["knn", "knn-20"], [own, own], torch.float32)
+        for name, count in protocols.NEIGHBOURS.items():
+            (alone,) = neighbours.run(own, neighbours=[count])
+            np.testing.assert_array_equal(together[name][0], alone)
+            np.testing.assert_array_equal(together[name][1], alone)
+    assert not np.array_equal(*(protocols.run([name], [task()], torch.float32)[name][0] for name in ("knn", "knn-20")))
 
 
 def test_perceptron_equals_a_plain_loop() -> None:
@@ -162,7 +177,7 @@ def test_perceptron_equals_a_plain_loop() -> None:
     features = features.float()
     rows = np.arange(520)  # not a multiple of the batch
     seed, epochs = 5, 3
-    model = perceptron.train([features], labels, [rows], CLASSES, seeds=[seed], epochs=epochs)
+    model = perceptron.train(features[None], labels, [rows], CLASSES, seeds=[seed], epochs=epochs)
 
     start = perceptron.Perceptrons.initialise(16, CLASSES, [seed], torch.device("cpu"))
     plain = nn.Sequential(nn.Linear(16, 128), nn.ReLU(), nn.Linear(128, CLASSES))
@@ -202,16 +217,35 @@ def test_seeds_trained_together_are_those_trained_alone() -> None:
     assert not np.array_equal(tasks[0].split.test, tasks[1].split.test)
 
 
+def test_perceptrons_of_other_widths_and_sizes_are_trained_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what has one shape and fits into memory shares a batch; the answers come back in order."""
+    sizes: list[int] = []
+    original = perceptron.run
+
+    def watched(tasks: list[Task], dtype: torch.dtype) -> list[np.ndarray]:
+        sizes.append(len(tasks))
+        return original(tasks, dtype, epochs=1)
+
+    monkeypatch.setattr(perceptron, "run", watched)
+    tasks = [task(), task(seed=1), task(width=30), task(250), task(250, seed=1)]
+    answers = protocols.run(["paper"], tasks, torch.float32)["paper"]
+    assert sizes == [2, 1, 2]
+    assert [len(own) for own in answers] == [len(own.split.test) for own in tasks]
+    monkeypatch.setattr(protocols.precision, "bytes_for_probes", lambda _: 300 * 20 * 4)
+    protocols.run(["paper"], tasks[:2], torch.float32)
+    assert sizes[3:] == [1, 1]
+
+
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
 def test_every_protocol_learns_and_ignores_the_test_labels(protocol: str) -> None:
     own = task(400, 20)
-    answers = protocols.run(protocol, [own], torch.float32)[0]
+    (answers,) = protocols.run([protocol], [own], torch.float32)[protocol]
     truth = own.labels.numpy()[own.split.test]
     assert np.mean(answers == truth) > 0.6
     scrambled = own.labels.clone()
     scrambled[own.split.test] = 0
     blind = Task(features=own.features, labels=scrambled, split=own.split, num_classes=CLASSES, seed=own.seed)
-    np.testing.assert_array_equal(protocols.run(protocol, [blind], torch.float32)[0], answers)
+    np.testing.assert_array_equal(protocols.run([protocol], [blind], torch.float32)[protocol][0], answers)
 
 
 def test_protocol_names() -> None:

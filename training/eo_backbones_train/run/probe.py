@@ -81,6 +81,6 @@ class Probe:
         scores = {}
         for name, parts in features.items():
             task = Task(features=torch.cat(parts), labels=labels, split=self._split, num_classes=classes, seed=0)
-            answers = neighbours.run(task, neighbours=NEIGHBOURS["knn"])
+            (answers,) = neighbours.run(task, neighbours=[NEIGHBOURS["knn"]])
             scores[name] = float(weighted_f1(confusion_matrix(data.labels[test], answers, classes)))
         return scores
