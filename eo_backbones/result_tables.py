@@ -3,21 +3,82 @@
 Columns: DESIGN 3.5. Rows of several seeds with equal settings become one figure, the mean; so do their intervals.
 """
 
+import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult
 
 from eo_backbones.errors import UserError
+from eo_backbones.weights import Score
+
+RESULTS_FILE = "results.csv"
 
 Row = Mapping[str, Any]
 """One row of ``results.csv``: column -> text or number."""
+
+COLUMNS = (
+    *("model", "dataset", "band", "protocol", "split", "fraction", "size", "seed", "n_train", "n_test"),
+    *("f1_weighted", "accuracy", "f1_low", "f1_high", "weights_digest"),
+)
+"""Columns that are read here; a file may have more."""
 
 SETTING = ("dataset", "protocol", "split", "fraction", "size")
 """Columns that must agree for two figures to stand in one table."""
 
 _TASK = "image-classification"
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a ``results.csv``, or the one inside a folder.
+
+    Raises:
+        UserError: no such file, no rows, or a column that is missing.
+    """
+    path = path / RESULTS_FILE if path.is_dir() else path
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}); name the --out of 'eo-backbones evaluate'") from error
+    missing = [column for column in COLUMNS if not rows or rows[0].get(column) is None]
+    if missing:
+        raise UserError(f"{path} holds no results with the columns {', '.join(missing)}; measure them again")
+    return list(rows)
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """Return rows as the text of a ``results.csv``."""
+    text = StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def scores(rows: Iterable[Row]) -> list[Score]:
+    """Return one figure per band and setting from the rows of one model: the mean over the seeds."""
+    return [
+        Score(
+            dataset=dataset,
+            band=band,
+            protocol=protocol,
+            split=split,
+            fraction=fraction,
+            size=int(size),
+            seeds=len({str(row["seed"]) for row in group}),
+            n_train=int(group[0]["n_train"]),
+            n_test=int(group[0]["n_test"]),
+            f1=round(_mean(group, "f1_weighted"), 4),
+            f1_low=round(_mean(group, "f1_low"), 4),
+            f1_high=round(_mean(group, "f1_high"), 4),
+            accuracy=round(_mean(group, "accuracy"), 4),
+        )
+        for (band, dataset, protocol, split, fraction, size), group in _grouped(rows, ("band", *SETTING)).items()
+    ]
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -79,35 +140,35 @@ def rows_of(rows: Iterable[Row], name: str, sha256: str) -> list[Row]:
 
 
 def renamed(rows: Iterable[Row], name: str, sha256: str) -> list[Row]:
-    """Return the rows with one name for these weights, in place of the path they had on the machine that measured."""
-    return [{**row, "model": name} if measured_with(row, sha256) else row for row in rows]
+    """Return the rows with one name for these weights, and no path of the machine that measured in other names."""
+    return [
+        {**row, "model": name if measured_with(row, sha256) else re.sub(r"local-dir:.*/", "local-dir:", row["model"])}
+        for row in rows
+    ]
 
 
 def eval_results(rows: Iterable[Row]) -> list[EvalResult]:
     """Return the rows of one model as ``model-index`` entries: one per data set and band, one metric per setting."""
-    entries = []
-    for (band, *setting), group in _grouped(rows, ("band", *SETTING)).items():
-        dataset, protocol, split, fraction, size = setting
-        entries.append(
-            EvalResult(
-                task_type=_TASK,
-                dataset_type=re.sub(r"[^a-z0-9]+", "-", dataset.lower()),
-                dataset_name=dataset,
-                dataset_config=band,
-                dataset_split="test",
-                metric_type="f1",
-                metric_name=f"weighted F1, {protocol}, fraction {fraction}",
-                metric_value=round(_mean(group, "f1_weighted"), 4),
-                metric_args={
-                    "protocol": protocol,
-                    "split": split,
-                    "fraction": fraction,
-                    "size": size,
-                    "interval": [round(_mean(group, "f1_low"), 4), round(_mean(group, "f1_high"), 4)],
-                },
-            )
+    return [
+        EvalResult(
+            task_type=_TASK,
+            dataset_type=re.sub(r"[^a-z0-9]+", "-", score.dataset.lower()),
+            dataset_name=score.dataset,
+            dataset_config=score.band,
+            dataset_split="test",
+            metric_type="f1",
+            metric_name=f"weighted F1, {score.protocol}, fraction {score.fraction}",
+            metric_value=score.f1,
+            metric_args={
+                "protocol": score.protocol,
+                "split": score.split,
+                "fraction": score.fraction,
+                "size": str(score.size),
+                "interval": [score.f1_low, score.f1_high],
+            },
         )
-    return entries
+        for score in scores(rows)
+    ]
 
 
 def _bands_by_models(rows: Sequence[Row]) -> str:

@@ -28,7 +28,7 @@ def stac_item(
     license: str,  # noqa: A002  named as the STAC field
     input: InputSpec,  # noqa: A002  named as in config.json
     record: Mapping[str, Any],
-    size_bytes: int,
+    size_bytes: int | None,
     num_params: int,
     num_features: int,
 ) -> dict[str, Any]:
@@ -38,15 +38,17 @@ def stac_item(
         name: of the model, free text.
         license: SPDX identifier, or ``"other"``.
         input: the input contract. Each band becomes one input: the encoder takes any one of them at a time.
-        record: content of ``recipe.json`` as :mod:`eo_backbones.cards` describes it.
-        size_bytes: of ``model.safetensors``.
+        record: content of ``recipe.json`` as :mod:`eo_backbones.cards.facts` describes it.
+        size_bytes: of ``model.safetensors``; ``None`` if nobody has made the weights yet.
         num_params: of the encoder; loaded, each takes four bytes (float32).
         num_features: length of the feature vector.
     """
     recipe = record["recipe"]
+    made = size_bytes is not None
     properties = {
         "title": name,
-        "description": f"ResNet50 encoder for one band at a time, pretrained with {recipe['method']}",
+        "description": f"ResNet50 encoder for one band at a time, pretrained with {recipe['method']}"
+        + ("" if made else "; declared, its weights are not published yet"),
         "datetime": None,
         "start_datetime": "1900-01-01T00:00:00Z",
         "end_datetime": "9999-12-31T23:59:59Z",
@@ -56,18 +58,17 @@ def stac_item(
         "mlm:architecture": "ResNet",
         "mlm:tasks": _TASKS,
         "mlm:framework": "PyTorch",
-        "mlm:framework_version": ".".join(re.findall(r"\d+", record["versions"]["torch"])[:3]),
         "mlm:total_parameters": num_params,
         "mlm:memory_size": 4 * num_params,
-        "mlm:pretrained": True,
-        "mlm:pretrained_source": ", ".join(source["name"] for source in record["data"]["sources"]),
+        "mlm:pretrained": made,
+        "mlm:pretrained_source": ", ".join(source["name"] for source in record["data"]["sources"]) if made else None,
         "mlm:accelerator": None,
         "mlm:hyperparameters": {
             "recipe": recipe["name"],
             "recipe_digest": record["recipe_digest"],
             "method": recipe["method"],
-            "seed": record["seed"],
-            "steps": record["steps"],
+            "seed": recipe["seed"],
+            **({"steps": record["steps"]} if made else {}),
         },
         "mlm:input": [_input(entry, input) for entry in input.bands],
         "mlm:output": [
@@ -79,6 +80,18 @@ def stac_item(
             }
         ],
     }
+    weights: dict[str, Any] = {
+        "href": "./model.safetensors",
+        "title": "Weights of timm's resnet50 with one input channel and no classifier",
+        "type": "application/octet-stream; application=safetensors",
+        "roles": ["mlm:model", "mlm:weights"],
+        "mlm:artifact_type": "safetensors.torch.save_file",
+    }
+    if made:
+        properties["mlm:framework_version"] = ".".join(re.findall(r"\d+", record["versions"]["torch"])[:3])
+        weights |= {"file:size": size_bytes, "file:checksum": _SHA256_MULTIHASH + record["weights_sha256"]}
+    else:
+        weights["description"] = "not published yet; the model card says how to make it"
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -88,15 +101,7 @@ def stac_item(
         "properties": properties,
         "links": [],
         "assets": {
-            "weights": {
-                "href": "./model.safetensors",
-                "title": "Weights of timm's resnet50 with one input channel and no classifier",
-                "type": "application/octet-stream; application=safetensors",
-                "roles": ["mlm:model", "mlm:weights"],
-                "mlm:artifact_type": "safetensors.torch.save_file",
-                "file:size": size_bytes,
-                "file:checksum": _SHA256_MULTIHASH + record["weights_sha256"],
-            },
+            "weights": weights,
             "source_code": {
                 "href": "https://github.com/huggingface/pytorch-image-models/blob/main/timm/models/resnet.py",
                 "title": "Implementation of the network",

@@ -3,11 +3,15 @@
 Everything else (``create_model``, timm's registry, ``hubconf.py``, cards, the README table) reads these rows. A row
 whose ``sha256`` is ``None`` is declared but not published: asking for its weights is an error that names the recipe
 which makes them, never a fallback to random values. Imports no torch.
+
+What is known only once weights are made (digest, size, results) is written by a command, not by hand: it lies in
+``published/<tag>.json``, and becomes fields of the row. A row without that file is not published.
 """
 
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
@@ -28,9 +32,39 @@ NAMESPACE_VARIABLE = "EO_BACKBONES_NAMESPACE"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 """Weights that ship inside the package, as package data."""
 
+PUBLISHED_FOLDER = Path(__file__).parent / "published"
+"""What is known about published weights, one file per row (``python -m eo_backbones_train.publish install``)."""
+
 PAPER = (
     "Jain, Schoen-Phelan, Ross: Multi-Modal Self-Supervised Representation Learning for Earth Observation, IGARSS 2021"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How well a classifier on the frozen features did: one figure of a row's results.
+
+    Attributes:
+        dataset, band, protocol, split, fraction, size: what was measured, as in ``results.csv``.
+        seeds: number of seeds that the figures are means of.
+        n_train, n_test: images.
+        f1, f1_low, f1_high: weighted F1 and the 95 % bootstrap interval of the test set.
+        accuracy: share of test images that were right.
+    """
+
+    dataset: str
+    band: str
+    protocol: str
+    split: str
+    fraction: str
+    size: int
+    seeds: int
+    n_train: int
+    n_test: int
+    f1: float
+    f1_low: float
+    f1_high: float
+    accuracy: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +82,8 @@ class Weights:
         num_params: parameters of the encoder without a classifier.
         revision: commit of the Hub repository (40 hex digits), for published rows on the Hub.
         sha256, size_bytes: of ``model.safetensors``; ``None`` while the row is not published.
+        recipe_digest: of the recipe that made the published weights.
+        results: what was measured with them; figures of baselines and all seeds are in the card's ``results.csv``.
         embedded: file name inside :data:`EMBEDDED_FOLDER` if the weights ship with the package.
     """
 
@@ -63,6 +99,8 @@ class Weights:
     revision: str | None = None
     sha256: str | None = None
     size_bytes: int | None = None
+    recipe_digest: str | None = None
+    results: tuple[Score, ...] = ()
     embedded: str | None = None
 
     @property
@@ -98,7 +136,7 @@ _SEN12MS = "90,331 Sentinel-1/2 pairs of SEN12MS (half of the patches outside th
 _DFC2020 = "6,114 unique Sentinel-1/2 pairs of DFC2020"
 _MINI = "Sentinel-1/2 pairs of OMBRIA (8-bit display values), SEN12MS-CR, BigEarthNet and TerraMesh samples"
 
-_ROWS = (
+_DECLARED = (
     Weights(
         name="eo_resnet50.byol_s1s2_mini",
         method="byol",
@@ -156,6 +194,17 @@ _ROWS = (
     ),
 )
 
+
+def with_published_facts(row: Weights) -> Weights:
+    """Return a row with what its file in :data:`PUBLISHED_FOLDER` says, or as it is if there is none."""
+    path = PUBLISHED_FOLDER / f"{row.tag}.json"
+    if not path.is_file():
+        return row
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    return replace(row, **facts | {"results": tuple(Score(**score) for score in facts["results"])})
+
+
+_ROWS = tuple(map(with_published_facts, _DECLARED))
 WEIGHTS: Mapping[str, Weights] = MappingProxyType({row.name: row for row in _ROWS})
 DEFAULT = _ROWS[0]
 """The row that ``eo_resnet50`` without a tag stands for, and that ``demo`` uses."""

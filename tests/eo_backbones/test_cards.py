@@ -26,6 +26,7 @@ def record(**changes: Any) -> dict[str, Any]:
             "method": "byol",
             "loss": "symmetric",
             "epochs": 7,
+            "seed": 3,
             "views": {"size_px": 64, "crop_scale": [0.25, 1.0]},
         },
         "recipe_digest": "aaaabbbbcccc",

@@ -253,13 +253,17 @@ def export(
         str | None,
         typer.Option("--license", help="Of the weights, say cc-by-4.0; the declared one or other unless given."),
     ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="What [bold]eo-backbones evaluate[/bold] wrote for these weights, for the card."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's encoder as a folder that plain timm, eo_backbones and the Hub read."""
     from eo_backbones_train.export import export as write_folder
 
-    result = write_folder(run, out, dtype=dtype, license=license_id, overwrite=overwrite)
+    result = write_folder(run, out, dtype=dtype, license=license_id, results=results, overwrite=overwrite)
     if as_json:
         _print_json(result)
         return

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from eo_backbones.cards import CARD_FILE, CardFacts, model_card
+from eo_backbones.cards import CardFacts, folder_texts
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.folder import (
     CONFIG_FILE,
@@ -34,7 +34,7 @@ from eo_backbones.folder import (
     sha256_of,
 )
 from eo_backbones.models import create_model
-from eo_backbones.stac import STAC_FILE, stac_item
+from eo_backbones.result_tables import read_rows, rows_of
 from eo_backbones.weights import WEIGHTS, Weights
 from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipe_json import digest, from_dict, to_dict
@@ -77,6 +77,7 @@ def export(
     *,
     dtype: str = "fp32",
     license: str | None = None,  # noqa: A002  named as in the card
+    results: Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write the encoder of a run as a weights folder.
@@ -89,6 +90,7 @@ def export(
         dtype: ``"fp32"``, or ``"fp16"``: convolutions in half precision, BatchNorm stays float32.
         license: of the weights, SPDX identifier in lower case; default: that of the declared row the run belongs to,
             else ``"other"``.
+        results: ``results.csv`` of ``eo-backbones evaluate`` for these weights (or its folder), for the card.
         overwrite: replace an earlier export.
 
     Returns:
@@ -103,6 +105,7 @@ def export(
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
         raise UserError(f"--license {license!r} is no identifier as the Hub takes it; write it like cc-by-4.0 or other")
     _refuse_occupied(out, overwrite=overwrite)
+    measured = read_rows(results) if results else []
     trained = read_run(run)
     contract = input_spec(trained.recipe)
     with _unfinished_folder(out, overwrite=overwrite) as folder:
@@ -120,6 +123,8 @@ def export(
         name = row.name if row else f"{trained.recipe.name} run"
         license = license or (row.license if row else "other")  # noqa: A001
         record = _record(trained, name=name, sha256=sha256, dtype=dtype)
+        if measured and not rows_of(measured, name, sha256):
+            raise UserError(f"{results} holds nothing measured with these weights ({sha256[:12]}…); evaluate them")
         write_json(folder / CONFIG_FILE, config_json(input=contract, license=license))
         write_json(folder / RECIPE_FILE, record)
         _write_log(trained, folder)
@@ -129,8 +134,11 @@ def export(
         save_golden(folder, model, golden_inputs())
         difference = check_golden(folder, timm.create_model(f"local-dir:{folder}", pretrained=True))
 
-        _describe(folder, model, CardFacts(name=name, input=contract, record=record, license=license, row=row))
         size = (folder / WEIGHTS_FILE).stat().st_size
+        facts = CardFacts(name=name, input=contract, record=record, license=license, row=row)
+        for filename, text in folder_texts(facts, measured, size_bytes=size).items():
+            (folder / filename).parent.mkdir(exist_ok=True)
+            (folder / filename).write_text(text, encoding="utf-8")
     return {
         "folder": str(out),
         "name": name,
@@ -232,20 +240,6 @@ def _write_log(trained: TrainedRun, folder: Path) -> None:
         raise UserError(f"{path} has no record up to step {step}; resume the run until it has written one")
     (folder / LOG_FILE).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     draw_loss(records, folder / LOSS_FILE)
-
-
-def _describe(folder: Path, model: nn.Module, facts: CardFacts) -> None:
-    (folder / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
-    item = stac_item(
-        name=facts.name,
-        license=facts.license,
-        input=facts.input,
-        record=facts.record,
-        size_bytes=(folder / WEIGHTS_FILE).stat().st_size,
-        num_params=sum(parameter.numel() for parameter in model.parameters()),
-        num_features=cast("int", model.num_features),
-    )
-    write_json(folder / STAC_FILE, item)
 
 
 def _refuse_occupied(out: Path, *, overwrite: bool) -> None:
