@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eo_backbones.errors import UserError
+from eo_backbones.fact_lines import fact_lines
 from eo_backbones.list_options import ListOptionsCommand, split_commas
 from eo_backbones.push_command import PUSH_EPILOG, push
 
@@ -334,9 +335,8 @@ def _watcher() -> "ProgressWatcher":
 def _print_facts(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         _print_json(facts)
-        return
-    for key, value in facts.items():
-        typer.echo(f"{key}: {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+    else:
+        typer.echo("\n".join(fact_lines(facts)))
 
 
 def _print_json(value: Any) -> None:

@@ -164,6 +164,26 @@ def fetch_golden(
     return folder if (folder / GOLDEN_FILE).is_file() else None
 
 
+def fetch_beside(
+    name: str, filename: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False
+) -> Path | None:
+    """Return a small file beside the weights of a Hub repository or local folder, or ``None`` if there is none.
+
+    Raises:
+        UserError: any other failure of the Hub.
+    """
+    source = parse_source(name)
+    assert source.kind != "row", "a row declares everything itself"
+    if source.kind == "local":
+        return path if (path := source.folder / filename).is_file() else None
+    try:
+        path = _Cache(cache_dir, local_files_only).fetch(source.repo_id, source.revision, filename)
+    except MissingFileError:
+        return None
+    _compare_with_hub(path)
+    return path
+
+
 @dataclass(frozen=True, slots=True)
 class _Cache:
     """huggingface_hub's cache, with its failures turned into one line."""

@@ -19,9 +19,10 @@ from torch import nn
 from eo_backbones import hub
 from eo_backbones.contract import InputSpec, Unit
 from eo_backbones.errors import UserError
-from eo_backbones.folder import check_golden, tensor_shapes
+from eo_backbones.folder import DIGEST_KEY, RECIPE_FILE, check_golden, read_json, tensor_shapes
 from eo_backbones.hub import Resolved
 from eo_backbones.inputs import Check, InputTransform
+from eo_backbones.result_tables import RESULTS_FILE, read_rows, rows_of, scores
 from eo_backbones.weights import Weights
 
 TIMM_MINIMUM = (1, 0, 31)
@@ -148,6 +149,8 @@ def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bo
     """Return all that is declared about a model, as JSON types; loads no weights.
 
     For a row this needs no network. ``how_to_make`` is ``None`` unless the row is declared but not published.
+    ``recipe_digest`` and ``results`` are there as far as they are known: from the row, or from ``recipe.json`` and
+    ``results.csv`` beside the weights.
     """
     resolved = hub.resolve(name, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=False)
     config, row = resolved.config, resolved.row
@@ -169,6 +172,28 @@ def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bo
             "repo_id": None if row.embedded else row.repo_id,
             "how_to_make": None if row.published else str(row.unpublished_error()),
         }
+        return facts
+    where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+    return facts | _recorded(name, where)
+
+
+def _recorded(name: str, where: Mapping[str, Any]) -> dict[str, Any]:
+    """Return recipe, digests and results of a Hub repository or folder, as far as its files say."""
+    recipe = hub.fetch_beside(name, RECIPE_FILE, **where)
+    if recipe is None:
+        return {}
+    record = read_json(recipe)
+    sha256 = record.get(DIGEST_KEY)
+    facts = {
+        "recipe": record.get("recipe", {}).get("name"),
+        "recipe_digest": record.get("recipe_digest"),
+        "sha256": sha256,
+        "results": [],
+    }
+    measured = hub.fetch_beside(name, RESULTS_FILE, **where)
+    if measured is not None and sha256:
+        own = rows_of(read_rows(measured), str(record.get("name")), sha256)
+        facts["results"] = [asdict(score) for score in scores(own)]
     return facts
 
 

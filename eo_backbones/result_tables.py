@@ -107,9 +107,12 @@ def evaluation_commands(rows: Sequence[Row]) -> list[str]:
         models, bands, protocols, seeds = (
             list(dict.fromkeys(str(row[column]) for row in group)) for column in ("model", "band", "protocol", "seed")
         )
+        protocols = list(dict.fromkeys("knn" if name.startswith("knn") else name for name in protocols))
+        shots = re.fullmatch(r"(\d+)-shot", fraction)
+        labels = f"--shots {shots[1]}" if shots else f"--fraction {fraction}"
         commands.append(
             f"eo-backbones evaluate --dataset {dataset} --root DIR --models {' '.join(models)} "
-            f"--bands {' '.join(bands)} --protocol {' '.join(protocols)} --split {split} --fraction {fraction} "
+            f"--bands {' '.join(bands)} --protocol {' '.join(protocols)} --split {split} {labels} "
             f"--seeds {len(seeds)} --size {size} --out RESULTS"
         )
     return commands
@@ -172,12 +175,19 @@ def eval_results(rows: Iterable[Row]) -> list[EvalResult]:
 
 
 def _bands_by_models(rows: Sequence[Row]) -> str:
+    rows = [{**row, "model": _line(row)} for row in rows]
     models = list(dict.fromkeys(str(row["model"]) for row in rows))
     bands = list(dict.fromkeys(str(row["band"]) for row in rows))
     cells = {key: _cell(group) for key, group in _grouped(rows, ("band", "model")).items()}
     return markdown_table(
         ["band", *models], [[band, *(cells.get((band, model), "") for model in models)] for band in bands]
     )
+
+
+def _line(row: Row) -> str:
+    """Return the column of a table that a row belongs to: a baseline may be measured with several scalings."""
+    scaling = row.get("input_scaling", "contract")
+    return str(row["model"]) if scaling == "contract" else f"{row['model']}, {scaling}"
 
 
 def _cell(rows: Sequence[Row]) -> str:

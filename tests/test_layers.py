@@ -20,7 +20,7 @@ LAYERS = {
         ("models", "multi_band"),
         ("timm_bridge", "datasets", "push"),
         ("evaluation", "scenes"),
-        ("demo", "list_options", "progress"),
+        ("demo", "fact_lines", "list_options", "progress"),
         ("push_command",),
         ("cli",),
     ),

@@ -37,7 +37,7 @@ def test_the_wheel_holds_every_module_and_the_package_data(wheel: zipfile.ZipFil
     expected = {
         path.relative_to(root).as_posix()
         for root, package in ((repository, "eo_backbones"), (repository / "training", "eo_backbones_train"))
-        for pattern in ("*.py", "py.typed", "*.safetensors")
+        for pattern in ("*.py", "py.typed", "*.safetensors", "*.json")
         for path in (root / package).rglob(pattern)
     }
     assert {"eo_backbones/py.typed", "eo_backbones_train/py.typed", "eo_backbones/hub.py"} <= expected
