@@ -15,6 +15,8 @@ GREYS = ("#c9ced6", "#9aa3b0", "#6b7583", "#434b57", "#e3dccf", "#b8ab94")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _INK = "#1f2430"
 _LABELLED_BARS = 24  # more bars are too narrow to write a figure above each
+_LEGEND_LETTERS = 60
+_LETTERS_BESIDE_A_NAME, _LETTERS_AN_INCH = 7, 12  # at the legend's font size: the coloured patch; letters in an inch
 _BAND_WIDTH_INCHES, _MIN_WIDTH_INCHES, _PANEL_HEIGHT_INCHES = 0.34, 7.5, 3.6
 
 
@@ -37,6 +39,19 @@ def colours(models: Sequence[str]) -> dict[str, str]:
     return {model: next(greys) if is_baseline(model) else next(colourful) for model in models}
 
 
+def _short(name: str) -> str:
+    """Return a name for the legend; of a long one its end, which tells folders apart."""
+    return name if len(name) <= _LEGEND_LETTERS else f"…{name[1 - _LEGEND_LETTERS :]}"
+
+
+def _columns(models: Sequence[str], axes: Axes) -> int:
+    """Return how many names fit side by side below the axes."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None, "axes are drawn in a figure"
+    letters = max(len(_short(model)) for model in models) + _LETTERS_BESIDE_A_NAME
+    return max(1, min(len(models), 5, int(figure.get_figwidth() * _LETTERS_AN_INCH / letters)))
+
+
 def draw_section(axes: Axes, section: Section) -> None:
     """Draw the bars of one table."""
     palette = colours(section.models)
@@ -48,7 +63,7 @@ def draw_section(axes: Axes, section: Section) -> None:
         measured = [(x, cell) for x, cell in found if cell is not None]
         places = [x for x, _ in measured]
         heights = [cell.f1 for _, cell in measured]
-        axes.bar(places, heights, width * 0.94, color=palette[model], label=model, zorder=2)
+        axes.bar(places, heights, width * 0.94, color=palette[model], label=_short(model), zorder=2)
         for x, cell in measured:
             axes.vlines(x, cell.low, cell.high, color=_INK, linewidth=1.3, zorder=3)
             if labelled:
@@ -75,7 +90,7 @@ def draw_section(axes: Axes, section: Section) -> None:
     axes.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -0.14 if any("\n" in name for name in names) else -0.09),
-        ncols=min(len(section.models), 5),
+        ncols=_columns(section.models, axes),
         frameon=False,
         fontsize=9,
     )

@@ -10,11 +10,11 @@ from eo_backbones.errors import UserError
 from eo_backbones.evaluation import baselines
 
 
-@pytest.fixture
-def three_channel_network() -> nn.Module:
-    """A small stock network with random three-channel weights and non-trivial BatchNorm statistics."""
+@pytest.fixture(params=["test_resnet", "resnet50"])
+def three_channel_network(request: pytest.FixtureRequest) -> nn.Module:
+    """A stock network, small and as in the paper, with random three-channel weights and BatchNorm statistics."""
     torch.manual_seed(0)
-    network = timm.create_model("test_resnet", in_chans=3, num_classes=0)
+    network = timm.create_model(request.param, in_chans=3, num_classes=0)
     for name, buffer in network.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(0, 0.2)

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from eo_backbones import MultiBand, create_model, create_transform
-from eo_backbones.contract import standardized
 from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import extract, pictures, plots, run
@@ -25,7 +23,8 @@ from eo_backbones.evaluation.summary import sections
 from eo_backbones.evaluation.task import Task
 from eo_backbones.multi_band import Fuse
 from support.result_rows import result
-from support.synthetic_data import eurosat_ms_folder, eurosat_rgb_folder  # noqa: F401  fixtures
+from support.synthetic_data import eurosat_rgb_folder  # noqa: F401  fixture
+from support.tiny_encoders import write_tiny_encoder
 
 RGB = "B02+B03+B04"
 Measure = Callable[..., list[Result]]
@@ -112,12 +111,7 @@ def test_features_are_those_of_multi_band(
     measure: Measure, features_seen: list[torch.Tensor], data: LabelledImages, fuse: Fuse, tmp_path: Path
 ) -> None:
     """What is evaluated from cached single bands is the module that users get (bfloat16 where that is fast)."""
-    block = {"format_version": 1, "input": standardized(["B03", "B04"]).to_dict(), "classes": []}
-    network = timm.create_model("test_resnet", in_chans=1, num_classes=0)
-    timm.models.save_for_hf(
-        network, str(tmp_path / "weights"), model_config={"eo_backbones": block}, safe_serialization=True
-    )
-    name = f"local-dir:{tmp_path / 'weights'}"
+    name = write_tiny_encoder(tmp_path / "weights")
     measure(name, bands=("B04+B03",), fuses=(fuse,), sizes=(64,))
 
     model = MultiBand(create_model(name), ["B04", "B03"], fuse).eval()

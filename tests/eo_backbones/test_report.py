@@ -74,6 +74,19 @@ def test_settings_of_a_model_are_lines_of_their_own() -> None:
     )
 
 
+def test_long_names_do_not_squeeze_the_bars(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Folders of any depth: the names go below each other, and each panel keeps most of the picture's width."""
+    rows = [result(model=f"local-dir:/{'deep/' * depth}{end}") for depth in (8, 30) for end in ("byol", "simsiam")]
+    plots.write_bands(tmp_path / "bands.png", rows)
+    assert not [str(warning.message) for warning in recwarn if "constrained_layout" in str(warning.message)]
+    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    plots.draw_section(axes, sections(rows)[0])
+    figure.draw_without_rendering()
+    assert axes.get_position().width > 0.7
+    assert [text.get_text()[-7:] for text in axes.get_legend().get_texts()] == ["ep/byol", "simsiam"] * 2
+
+
 def test_table_and_setup(data: LabelledImages) -> None:
     written = text(data, rows_of_two_models())
     assert "| `stats` | 0.410 [0.390, 0.440] ± 0.014 | 0.410 [0.390, 0.440] ± 0.014 |" in written
