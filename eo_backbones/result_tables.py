@@ -118,6 +118,16 @@ def evaluation_commands(rows: Sequence[Row]) -> list[str]:
     return commands
 
 
+def imagenet_note(rows: Iterable[Row]) -> str:
+    """Return what a table without ImageNet's weights must say about them, or ``""``."""
+    if any(str(row["model"]).startswith("imagenet") for row in rows):
+        return ""
+    return (
+        "ImageNet weights (the channel copied to three): not measured here, they could not be reached; add `imagenet` "
+        "to `--models` to measure them."
+    )
+
+
 def measured_with(row: Row, sha256: str) -> bool:
     """Return whether a row's ``weights_digest`` (a sha256 or the beginning of one) is that of these weights."""
     digest = str(row["weights_digest"])

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from huggingface_hub import ModelCardData
 
 from eo_backbones.bands import BANDS, LAYOUTS
+from eo_backbones.cards.bar import bar_section
 from eo_backbones.cards.facts import CardFacts
 from eo_backbones.cards.input_section import input_section
 from eo_backbones.cards.licences import licence_section, license_fields
-from eo_backbones.cards.limits import limits_section
+from eo_backbones.cards.limits import is_mini, limits_section
 from eo_backbones.cards.sources import SOURCES
 from eo_backbones.cards.training_section import plan_section, training_section
 from eo_backbones.contract import InputSpec
@@ -19,6 +20,7 @@ from eo_backbones.result_tables import (
     Row,
     eval_results,
     evaluation_commands,
+    imagenet_note,
     renamed,
     result_sections,
     rows_of,
@@ -200,10 +202,17 @@ def _results(facts: CardFacts, results: Sequence[Row]) -> str:
             "Weighted F1 of a classifier on the frozen features, one band at a time, with the 95 % bootstrap interval "
             "of the test set; several seeds are averaged.",
             result_sections(renamed(results, facts.name, facts.record["weights_sha256"])),
+            *_comparison(facts, results),
             "Measured by:",
             _shell(evaluation_commands(renamed(results, facts.source, facts.record["weights_sha256"]))),
         ]
     )
+
+
+def _comparison(facts: CardFacts, results: Sequence[Row]) -> list[str]:
+    own = rows_of(results, facts.name, facts.record["weights_sha256"])
+    parts = [bar_section(own, results)] if is_mini(facts) else []
+    return [*filter(None, parts), *filter(None, [imagenet_note(results)])]
 
 
 def _shell(commands: Sequence[str]) -> str:

@@ -23,12 +23,13 @@ def limits_section(facts: CardFacts) -> str:
             "the target network."
         )
     parts = ["\n".join(lines)]
-    if _is_mini(facts):
+    if is_mini(facts):
         parts = [_mini_in_plain_words(facts), *parts]
-    return "\n\n".join(["## What it is good for, and what not" if _is_mini(facts) else "## Limits", *parts])
+    return "\n\n".join(["## What it is good for, and what not" if is_mini(facts) else "## Limits", *parts])
 
 
-def _is_mini(facts: CardFacts) -> bool:
+def is_mini(facts: CardFacts) -> bool:
+    """Return whether the weights come from the recipes for small data."""
     return bool(facts.recipe.get("data", {}).get("sources") == _MINI)
 
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from eo_backbones.cards import CardFacts, model_card
+from eo_backbones.cards.hub_results import hub_results
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError
 from eo_backbones.stac import stac_item
@@ -196,6 +198,62 @@ def test_model_index_has_one_entry_per_band_and_no_baselines() -> None:
     assert red["metrics"][0]["type"] == "f1"
     assert red["metrics"][0]["args"]["interval"] == [0.78, 0.82]
     assert [metric["value"] for metric in radar["metrics"]] == [0.6]
+
+
+def test_baselines_of_several_scalings_are_several_columns() -> None:
+    rows = [
+        result(model="imagenet", weights_digest="i", input_scaling=scaling, f1_weighted=f1, f1_low=f1, f1_high=f1)
+        for scaling, f1 in (("div10000", "0.3"), ("standardised", "0.4"))
+    ]
+    card = model_card(facts(), [result(), *rows])
+    assert "| band | byol-toy run | imagenet, div10000 | imagenet, standardised |" in card
+    assert "| B04 | 0.800 [0.780, 0.820] | 0.300 [0.300, 0.300] | 0.400 [0.400, 0.400] |" in card
+    assert "not measured here" not in card
+    assert "add `imagenet` to `--models`" in model_card(facts(), [result()])
+
+
+def test_shots_and_neighbours_are_written_as_they_are_typed() -> None:
+    rows = [result(protocol="knn"), result(protocol="knn-20"), result(fraction="5-shot")]
+    card = model_card(facts(), rows)
+    assert "--protocol knn --split seeded --fraction 1.0 --seeds 1" in card
+    assert "--protocol logistic --split seeded --shots 5 --seeds 1" in card
+
+
+def mini(**changes: Any) -> CardFacts:
+    recipe = record()["recipe"] | {"data": {"sources": "s1s2-mini"}}
+    return facts(record=record(recipe=recipe), **changes)
+
+
+@pytest.mark.parametrize(
+    ("f1", "low", "verdict"),
+    [
+        ("0.75", "0.73", "Bar reached everywhere."),
+        ("0.69", "0.67", "**Bar missed** in 1 of 1 comparisons."),  # 9 points
+        ("0.75", "0.61", "**Bar missed** in 1 of 1 comparisons."),  # intervals touch
+    ],
+)
+def test_the_bar_is_computed_from_the_results(f1: str, low: str, verdict: str) -> None:
+    """10 points above the best baseline, 0.60 [0.58, 0.62], not above the other one."""
+    rows = [
+        result(f1_weighted=f1, f1_low=low, f1_high="0.80"),
+        result(protocol="knn", f1_weighted="0.1"),
+        result(model="random", weights_digest="r", f1_weighted="0.50", f1_low="0.48", f1_high="0.52"),
+        result(model="stats", weights_digest="s", f1_weighted="0.60", f1_low="0.58", f1_high="0.62"),
+        result(model="raw", weights_digest="p", f1_weighted="0.95"),
+    ]
+    card = model_card(mini(), rows)
+    assert verdict in card
+    assert "| stats 0.600 [0.580, 0.620] |" in card
+    assert "Bar" not in model_card(facts(), rows), "weights from large data have no such bar"
+
+
+def test_hub_results_are_read_back_by_the_client() -> None:
+    rows = [result(seed="0"), result(seed="1", f1_weighted="0.9"), result(dataset="my-fields")]
+    (name, text), = hub_results(rows).items()  # fmt: skip
+    assert name == ".eval_results/eurosat-ms.yaml"
+    (entry,) = parse_eval_result_entries(yaml.safe_load(text))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("torchgeo/eurosat", "B04_logistic_1.0", 0.85)
+    assert "band B04 alone; 64 px, split seeded, 16200 training and 5400 test images, mean of 2 seeds" in entry.notes
 
 
 def test_results_of_other_weights_are_refused() -> None:

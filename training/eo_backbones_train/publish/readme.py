@@ -4,7 +4,14 @@ import re
 from pathlib import Path
 
 from eo_backbones.errors import UserError
-from eo_backbones.result_tables import RESULTS_FILE, evaluation_commands, markdown_table, read_rows, result_sections
+from eo_backbones.result_tables import (
+    RESULTS_FILE,
+    evaluation_commands,
+    imagenet_note,
+    markdown_table,
+    read_rows,
+    result_sections,
+)
 from eo_backbones.weights import WEIGHTS, Weights
 from eo_backbones_train.publish.row_folders import CARDS_FOLDER, row_folder
 
@@ -55,7 +62,8 @@ def results_part(checkout: Path, row: Weights) -> str | None:
         f"Weighted F1 of a classifier on frozen features of one band, mean over the seeds with the 95 % bootstrap "
         f"interval of the test images; every row: [{source}]({source})."
     )
-    return f"{text}\n\n{result_sections(rows)}\n\nMeasured by:\n\n{commands}"
+    parts = [text, result_sections(rows), imagenet_note(rows), "Measured by:", commands]
+    return "\n\n".join(part for part in parts if part)
 
 
 def readme_text(checkout: Path) -> str:
