@@ -23,10 +23,11 @@ RESULTS_PART = "results"
 def weights_part(rows: list[Weights]) -> str:
     """Return the table of weights, with a sentence on how many there are."""
     published = [row.name for row in rows if row.published]
-    count = f"{len(published)} of {len(rows)}" if published else "None"
+    are = "is" if len(published) == 1 else "are"
+    count = f"{len(published)} of the {len(rows)} declared weights {are}" if published else "No declared weights are"
     state = (
-        f"{count} of the declared weights {'is' if len(published) == 1 else 'are'} published. Asking for one that is "
-        "not raises an error that names the recipe which makes it; there is never a silent fallback to random values."
+        f"{count} published. Asking for one that is not raises an error that names the recipe which makes it; there is "
+        "never a silent fallback to random values."
     )
     table = markdown_table(
         ["name", "trained on", "recipe", "licence", "weights"],
