@@ -56,7 +56,8 @@ def main() -> None:
     device = pick_device(options.device)
     number_format = f"{str(fast_dtype(device)).removeprefix('torch.')} on {device.type}"
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{processor()}, {os.cpu_count()} threads"
-    shown = ["DIR", *(word if word != str(options.root) else "DIR" for word in sys.argv[2:])]
+    folders = {str(options.root): "DIR", str(options.out): "FILE"}
+    shown = [folders.get(word, word) for word in sys.argv[1:]]
     lines = [
         f"# Speed of `eo-backbones evaluate`, {datetime.now(tz=UTC):%Y-%m-%d}, {device.type}",
         "",
