@@ -228,7 +228,10 @@ def evaluate(
         typer.Option(metavar="WAY...", help="How several bands at once are used: concat (default), mean, or both."),
     ] = None,
     protocol: Annotated[
-        list[str] | None, typer.Option(metavar="NAME...", help="logistic (default), paper, knn (5 and 20 neighbours).")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME...", help="logistic (default), paper, knn (5 and 20 neighbours); segmentation (dfc2020)."
+        ),
     ] = None,
     split: Annotated[
         str,
@@ -243,7 +246,10 @@ def evaluate(
     shots: Annotated[
         list[int] | None, typer.Option(metavar="N...", help="Labelled images a class, instead of --fraction.")
     ] = None,
-    size: Annotated[list[int] | None, typer.Option(metavar="PX...", help="Side that networks get (64).")] = None,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(metavar="PX...", help="Side that networks get (64; with segmentation 256)."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Use about N images, the same share of every class.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder for features.", show_default=False)] = None,
@@ -253,22 +259,23 @@ def evaluate(
     from dataclasses import asdict
 
     from eo_backbones.evaluation.cache import default_folder
-    from eo_backbones.evaluation.request import Request, fulfil
+    from eo_backbones.evaluation.request import Request, default_sizes, fulfil
 
     if fraction and shots:
         raise UserError("--fraction and --shots both limit the labels; pass one of them")
+    protocols = split_commas(protocol) or ("logistic",)
     request = Request(
         dataset=dataset,
         models=split_commas(models),
         bands=split_commas(bands),
         units=split_commas(unit),
         fuses=split_commas(fuse),
-        protocols=split_commas(protocol) or ("logistic",),
+        protocols=protocols,
         split=split,
         fractions=tuple(fraction or (1.0,)),
         shots=tuple(shots or ()),
         seeds=seeds,
-        sizes=tuple(size or (64,)),
+        sizes=tuple(size or default_sizes(protocols)),
         limit=limit,
     )
     try:

@@ -22,9 +22,9 @@ from eo_backbones.datasets.splits import Split, seeded_split
 from eo_backbones.datasets.synthetic import synthetic_images
 from eo_backbones.evaluation import baselines, logistic, metrics, plots
 from eo_backbones.evaluation.precision import fast_dtype
-from eo_backbones.evaluation.run import Watcher
 from eo_backbones.evaluation.summary import Cell, Section
 from eo_backbones.evaluation.task import Task
+from eo_backbones.evaluation.watcher import Watcher
 from eo_backbones.inputs import InputTransform
 from eo_backbones.models import create_model
 

@@ -145,7 +145,8 @@ def _open(kind: _Kind, root: Path) -> LabelledImages:
         reader=_read,
         load_bytes=partial(_heads, kind),
         official=OfficialSplit(parts=parts, source=kind.source),
-        maps=ClassMaps(classes=LAND_COVER_CLASSES, reader=partial(_read_map, kind)),
+        # SEN12MS's maps were enlarged from 500 m pixels: good for a scene's label, no truth for a pixel.
+        maps=ClassMaps(classes=LAND_COVER_CLASSES, reader=partial(_read_map, kind)) if kind is _DFC2020 else None,
     )
 
 

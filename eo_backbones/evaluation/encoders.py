@@ -24,6 +24,8 @@ SCALINGS: dict[Scaling, str] = {
     "standardised": "each band by its own mean and deviation (DFC2020), copied to three channels",
 }
 
+WITHOUT_MAPS = ("stats", "raw")
+"""Baselines that are no network, so that they have no feature maps."""
 BASELINES = ("random", "random-bn", "stats", "raw", IMAGENET)
 DESCRIPTIONS = {
     "random": "timm's default initialisation of resnet50, one channel, eval mode, a new one for each seed",

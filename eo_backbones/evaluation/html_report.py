@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from eo_backbones.evaluation import contents as said
-from eo_backbones.evaluation import encoders, pictures, predictions
+from eo_backbones.evaluation import encoders, map_pictures, pictures, predictions
 from eo_backbones.evaluation.band_choice import sources_of
 from eo_backbones.evaluation.contents import Contents, Grid
 from eo_backbones.evaluation.results import Result
@@ -83,6 +83,12 @@ def _closer_look(contents: Contents, row: Result, out: Path) -> str:
     kept = predictions.read(out, row.key)
     if kept is None:
         return ""
+    maps = contents.data.maps
+    if kept.predicted.ndim == 3 and maps is not None:
+        (band, *_) = sources_of(contents.data, row.band)
+        return _picture(map_pictures.confusion(maps, kept), "confusion matrix of pixels") + _picture(
+            map_pictures.examples(contents.data, maps, band, kept), "class maps of test images"
+        )
     shown = pictures.samples(contents.data, sources_of(contents.data, row.band), kept)
     return _picture(pictures.confusion_and_projection(contents.data, kept), "confusion matrix") + _picture(
         shown, "test images that were right and wrong"

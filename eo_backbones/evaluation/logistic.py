@@ -237,21 +237,40 @@ def in_row_space(features: Tensor, rows: Tensor) -> Tensor:
         features: ``(n, d)``.
         rows: the images that classifiers will be fitted on.
     """
+    basis = row_space(features, rows)
+    return features if basis is None else features @ basis
+
+
+def row_space(features: Tensor, rows: Tensor) -> Tensor | None:
+    """Return an orthonormal basis ``(d, rows)`` of the space that some rows span; ``None`` if they may span all."""
     if len(rows) >= features.shape[1]:
-        return features
+        return None
     basis: Tensor = torch.linalg.qr(features[rows].T).Q
-    return features @ basis
+    return basis
 
 
 def run(task: Task) -> np.ndarray:
     """Return the predicted classes of the task's test images ``(m,)``, or scores ``(m, labels)`` of several labels."""
     features = in_row_space(task.standardised(torch.float32), task.index(task.labelled))
+    classifier = fitted(task, features)
+    test = features[task.index(task.split.test)]
+    answers = classifier.logits(test).sigmoid() if task.multilabel else classifier.predict(test)
+    return answers.cpu().numpy()
+
+
+def fitted(task: Task, features: Tensor) -> Classifier:
+    """Return the classifier of a task: C chosen on its validation part, fitted on all that is labelled.
+
+    Args:
+        task: what to learn.
+        features: of all images, standardised ``(n, d)``.
+    """
     train, val, labelled = (task.index(rows) for rows in (task.split.train, task.split.val, task.labelled))
     moment = gram(features[labelled])  # good enough a start for the fits on the training part, too
     strength, start = choose_strength(
         features[train], task.labels[train], features[val], task.labels[val], task.num_classes, second_moment=moment
     )
-    classifier = fit(
+    return fit(
         features[labelled],
         task.labels[labelled],
         task.num_classes,
@@ -259,6 +278,3 @@ def run(task: Task) -> np.ndarray:
         second_moment=moment,
         start=start,
     )
-    test = features[task.index(task.split.test)]
-    answers = classifier.logits(test).sigmoid() if task.multilabel else classifier.predict(test)
-    return answers.cpu().numpy()

@@ -40,7 +40,7 @@ def confusion_and_projection(data: LabelledImages, kept: Predictions) -> bytes:
         decisions = multilabel_metrics.count_decisions(true, kept.predicted).sum(axis=0)
         _bars(axes[0], multilabel_metrics.label_f1(decisions), decisions[:, 0] + decisions[:, 2], data.classes)
     else:
-        _confusion(axes[0], metrics.confusion_matrix(true, kept.predicted, len(data.classes)), data.classes)
+        draw_confusion(axes[0], metrics.confusion_matrix(true, kept.predicted, len(data.classes)), data.classes)
     if both:
         groups = data.strata[kept.test]  # of several labels the rarest, as a rule
         _projection(axes[1], kept.projection, groups, [_short(name) for name in data.classes])
@@ -98,7 +98,8 @@ def _stretched(image: np.ndarray) -> np.ndarray:
     return scaled[0] if len(scaled) == 1 else scaled.transpose(1, 2, 0)
 
 
-def _confusion(axes: Axes, confusion: np.ndarray, classes: Sequence[str]) -> None:
+def draw_confusion(axes: Axes, confusion: np.ndarray, classes: Sequence[str]) -> None:
+    """Draw a matrix of counts, row = true class, as percentages of each row."""
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (row, column), value in np.ndenumerate(share):

@@ -1,7 +1,7 @@
 """What every figure rests on: the test images and a model's answers, kept beside ``results.csv``."""
 
 import hashlib
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from eo_backbones.evaluation.results import Key
 
 FOLDER = "predictions"
+NO_PROJECTION = np.empty((0, 2), np.float32)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -21,12 +22,14 @@ class Predictions:
         test: row numbers of the test images ``(n,)``.
         predicted: class numbers ``(n,)``; several labels an image: bool ``(n, labels)``; classes of pixels: each
             image's confusion matrix ``(n, classes, classes)``.
+        maps: predicted classes of the first test images' pixels, uint8 ``(images, height, width)``, if there are such.
         projection: the features' first two principal components ``(n, 2)``, or ``(0, 2)`` where they were not kept.
     """
 
     test: np.ndarray
     predicted: np.ndarray
     projection: np.ndarray
+    maps: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0), np.uint8))
 
 
 def path_of(out: Path, key: Key) -> Path:
@@ -40,7 +43,7 @@ def write(out: Path, key: Key, predictions: Predictions) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part.npz")
     np.savez_compressed(
-        temporary, test=predictions.test, predicted=predictions.predicted, projection=predictions.projection
+        temporary, **{name: getattr(predictions, name) for name in ("test", "predicted", "projection", "maps")}
     )
     temporary.replace(path)
 
@@ -51,7 +54,7 @@ def read(out: Path, key: Key) -> Predictions | None:
     if not path.is_file():
         return None
     with np.load(path) as stored:
-        return Predictions(stored["test"], stored["predicted"], stored["projection"])
+        return Predictions(**stored)
 
 
 def principal_components(features: Tensor) -> np.ndarray:

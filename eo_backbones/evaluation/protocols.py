@@ -6,11 +6,14 @@ import numpy as np
 import torch
 
 from eo_backbones.errors import unknown_name
-from eo_backbones.evaluation import logistic, neighbours, perceptron, precision
+from eo_backbones.evaluation import logistic, neighbours, perceptron, precision, segmentation
 from eo_backbones.evaluation.task import Task
 
 NEIGHBOURS = {"knn": 5, "knn-20": 20}
 PROTOCOLS = ("paper", "logistic", *NEIGHBOURS)
+"""Those that classify images by their features."""
+SEGMENTATION = "segmentation"
+"""The one that classifies pixels, :mod:`eo_backbones.evaluation.segmentation`."""
 TYPED_ALONE = {"knn": ("knn", "knn-20")}
 """What a name on the command line stands for, where it is more than itself."""
 
@@ -27,6 +30,11 @@ DESCRIPTIONS = {
     ),
     "knn": "majority of the 5 nearest labelled images by cosine; several labels an image: each label's share of them",
     "knn-20": "the same with the 20 nearest",
+    SEGMENTATION: (
+        f"a class for every pixel: 1 x 1 convolution on the last {segmentation.STAGES} stages, enlarged bilinearly to "
+        f"the class map; cross-entropy on {segmentation.PIXELS:,} pixels, equally many of each labelled image; L-BFGS, "
+        "C as logistic on validation pixels; F1 and accuracy are of pixels, intervals over images"
+    ),
 }
 
 
@@ -38,8 +46,8 @@ def protocol_names(typed: Sequence[str]) -> tuple[str, ...]:
     """
     names: list[str] = []
     for name in typed:
-        if name not in PROTOCOLS:
-            raise unknown_name("protocol", name, PROTOCOLS)
+        if name not in (*PROTOCOLS, SEGMENTATION):
+            raise unknown_name("protocol", name, (*PROTOCOLS, SEGMENTATION))
         names += TYPED_ALONE.get(name, (name,))
     return tuple(dict.fromkeys(names))
 

@@ -14,13 +14,20 @@ from eo_backbones.evaluation import contents, html_report, plots, report
 from eo_backbones.evaluation.band_choice import choose_bands, named_positions
 from eo_backbones.evaluation.encoders import IMAGENET
 from eo_backbones.evaluation.labels import Budget, make_splits
+from eo_backbones.evaluation.plan import Outcome, Plan
 from eo_backbones.evaluation.precision import pick_device
-from eo_backbones.evaluation.protocols import protocol_names
+from eo_backbones.evaluation.protocols import SEGMENTATION, protocol_names
 from eo_backbones.evaluation.results import RESULTS_FILE, Result, ResultsFile, write_atomically
-from eo_backbones.evaluation.run import Outcome, Plan, Watcher, evaluate
+from eo_backbones.evaluation.run import evaluate
+from eo_backbones.evaluation.watcher import Watcher
 
 COMMANDS_FILE = "commands.txt"
 SMALLEST_SIZE_PX = 32  # a ResNet50 divides by 32
+
+
+def default_sizes(protocols: Sequence[str]) -> tuple[int, ...]:
+    """Return the sides in pixels that networks get unless told otherwise: EuroSAT's, or with class maps DFC2020's."""
+    return (256,) if SEGMENTATION in protocols else (64,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +139,8 @@ def fulfil(
         models=request.models, bands=bands, protocols=protocols, splits=splits, budgets=budgets, sizes=request.sizes
     )
     outcome = evaluate(data, plan, results, cache=cache, device=compute, watcher=watcher)
+    if not results.rows:
+        raise UserError(f"nothing was measured: {'; '.join(outcome.notes)}")
     commands = _remember(out / COMMANDS_FILE, request.command())
     imagenet = replace(request, models=(IMAGENET,), sizes=(64, 224)).command()
     with watcher.stage("report", 1):

@@ -6,21 +6,19 @@ then every probe on them. Rows are written as soon as they exist, so an interrup
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from eo_backbones.datasets import LabelledImages
-from eo_backbones.datasets.splits import Split
-from eo_backbones.evaluation import extract, figures, multilabel_metrics, predictions, protocols
+from eo_backbones.evaluation import extract, figures, multilabel_metrics, predictions, protocols, segmentation
 from eo_backbones.evaluation.band_choice import BandChoice, Column
 from eo_backbones.evaluation.cache import FeatureFile
 from eo_backbones.evaluation.encoders import (
+    WITHOUT_MAPS,
     Encoder,
     EvaluatedModel,
     NotMeasuredHereError,
@@ -28,70 +26,11 @@ from eo_backbones.evaluation.encoders import (
     open_model,
 )
 from eo_backbones.evaluation.labels import Budget
+from eo_backbones.evaluation.plan import Outcome, Plan
 from eo_backbones.evaluation.precision import bytes_for_columns, fast_dtype
 from eo_backbones.evaluation.results import Key, Result, ResultsFile, versions
 from eo_backbones.evaluation.task import Task
-
-
-class Watcher(Protocol):
-    """Told how an evaluation is getting on."""
-
-    def stage(self, text: str, total: int) -> AbstractContextManager[extract.Tick]:
-        """Enter a stage of so many steps; the value is called with every number of steps done."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Take a line that the user should see."""
-        ...
-
-
-class Silent:
-    """A watcher that shows nothing."""
-
-    @contextmanager
-    def stage(self, text: str, total: int) -> Iterator[extract.Tick]:
-        """Ignore the steps."""
-        del text, total
-        yield lambda _: None
-
-    def note(self, text: str) -> None:
-        """Ignore the line."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What is to be measured.
-
-    Attributes:
-        models: names as typed.
-        bands: columns of the table, of one band or several.
-        protocols: of :data:`eo_backbones.evaluation.protocols.PROTOCOLS`.
-        splits: seed -> split; its keys are the seeds.
-        budgets: how many labels.
-        sizes: sides in pixels of what networks get.
-    """
-
-    models: Sequence[str]
-    bands: Sequence[Column]
-    protocols: Sequence[str]
-    splits: Mapping[int, Split]
-    budgets: Sequence[Budget] = (Budget(),)
-    sizes: Sequence[int] = (64,)
-
-
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """What came of a run.
-
-    Attributes:
-        results: all rows, old and new.
-        added: how many are new.
-        unmeasured: model -> why its weights were out of reach.
-    """
-
-    results: ResultsFile
-    added: int = 0
-    unmeasured: dict[str, str] = field(default_factory=dict)
+from eo_backbones.evaluation.watcher import Silent, Watcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +70,8 @@ def evaluate(
         watcher: told of progress.
 
     Raises:
-        UserError: a model cannot be loaded or does not take a band, a file cannot be read, values of another unit.
+        UserError: a model cannot be loaded or does not take a band, a file cannot be read, values of another unit, no
+            class maps for protocol ``segmentation``.
     """
     run = _Run(data, plan, results, cache, device, dtype or fast_dtype(device), watcher or Silent())
     outcome = Outcome(results=results)
@@ -141,7 +81,11 @@ def evaluate(
             models.append(open_model(name, plan.sizes))
         except NotMeasuredHereError as error:
             outcome.unmeasured[name] = str(error)
-            run.watcher.note(str(error))
+            outcome.notes.append(str(error))
+    if protocols.SEGMENTATION in plan.protocols:
+        outcome.notes += segmentation.check(data, [model.name for model in models])
+    for note in outcome.notes:
+        run.watcher.note(note)
     for model in models:  # before anything is computed
         for setting in model.settings:
             for part in _parts(plan.bands):
@@ -173,7 +117,9 @@ class _Run:
             for seed, encoder in encoders.items()
             for part in parts
         }
-        missing = [cell for cell in self._cells(model, setting, digests) if not self.results.has(cell.key)]
+        wanted = [cell for cell in self._cells(model, setting, digests) if not self.results.has(cell.key)]
+        self._segment(model, setting, encoders, [cell for cell in wanted if cell.protocol == protocols.SEGMENTATION])
+        missing = [cell for cell in wanted if cell.protocol != protocols.SEGMENTATION]
         files = {
             (cell.seed, part.label): FeatureFile(
                 self.cache,
@@ -202,6 +148,8 @@ class _Run:
         for band in self.plan.bands:
             for budget in self.plan.budgets:
                 for protocol in self.plan.protocols:
+                    if protocol == protocols.SEGMENTATION and model.name in WITHOUT_MAPS:
+                        continue
                     for seed, split in self.plan.splits.items():
                         key = Key(
                             model=model.name,
@@ -230,21 +178,52 @@ class _Run:
         encoder: Encoder,
         files: Mapping[BandChoice, FeatureFile],
     ) -> None:
-        bands = list(files)
-        what = f"{model.name} {_shown(setting)}{f' seed {seed}' if model.seeded else ''}"
-        named = ", ".join(band.label for band in bands)
-        encoder_of: Mapping[str, Encoder] = {band.label: encoder for band in bands}
-        if model.adapted:
-            train = self.plan.splits[seed].train
-            with self.watcher.stage(f"{what}: BatchNorm on {named}", len(train)) as tick:
-                encoder_of = extract.adapt(
-                    self.data, encoder, setting, bands, train, device=self.device, dtype=self.dtype, tick=tick
-                )
+        encoder_of = self._encoder_of(model, setting, seed, encoder, list(files))
         jobs = [
-            extract.Job(encoder=encoder_of[band.label], setting=setting, band=band, file=files[band]) for band in bands
+            extract.Job(encoder=encoder_of[band.label], setting=setting, band=band, file=file)
+            for band, file in files.items()
         ]
-        with self.watcher.stage(f"{what}: features of {named}", len(self.data)) as tick:
+        named = ", ".join(encoder_of)
+        with self.watcher.stage(f"{_what(model, setting, seed)}: features of {named}", len(self.data)) as tick:
             extract.extract(self.data, jobs, device=self.device, dtype=self.dtype, tick=tick)
+
+    def _encoder_of(
+        self, model: EvaluatedModel, setting: Setting, seed: int, encoder: Encoder, bands: Sequence[BandChoice]
+    ) -> Mapping[str, Encoder]:
+        """Return the encoder of each band, by its label: the same, or adapted to each."""
+        if not model.adapted:
+            return {band.label: encoder for band in bands}
+        train, named = self.plan.splits[seed].train, ", ".join(band.label for band in bands)
+        with self.watcher.stage(f"{_what(model, setting, seed)}: BatchNorm on {named}", len(train)) as tick:
+            return extract.adapt(
+                self.data, encoder, setting, bands, train, device=self.device, dtype=self.dtype, tick=tick
+            )
+
+    def _segment(
+        self, model: EvaluatedModel, setting: Setting, encoders: Mapping[int, Encoder], cells: Sequence[_Cell]
+    ) -> None:
+        """Train and judge a head for each cell, one after the other: what is kept in memory is bounded."""
+        for cell in cells:
+            assert self.data.maps is not None, "checked at the beginning"
+            found = self._encoder_of(model, setting, cell.seed, encoders[cell.seed], cell.band.parts)
+            task = segmentation.PixelTask(
+                data=self.data,
+                maps=self.data.maps,
+                column=cell.band,
+                setting=setting,
+                networks={label: own.network.to(self.device) for label, own in found.items()},
+                split=cell.budget.apply(self.plan.splits[cell.seed], self.data.strata, cell.seed),
+                seed=cell.seed,
+                device=self.device,
+                dtype=self.dtype,
+            )
+            test, seen = task.split.test, len(task.labelled) + len(task.split.test)
+            with self.watcher.stage(f"{_what(model, setting, cell.seed)}: pixels of {cell.band.label}", seen) as tick:
+                answers = segmentation.run(task, tick)
+            kept = predictions.Predictions(test, answers.confusions, predictions.NO_PROJECTION, answers.shown)
+            predictions.write(self.results.path.parent, cell.key, kept)
+            figured = figures.of_pixels(answers.confusions, task.maps.classes)
+            self.results.add([self._row(cell.key, figured, n_train=len(task.labelled), n_test=len(test))])
 
     def _at_once(self, missing: Sequence[_Cell], files: Mapping[tuple[int, str], FeatureFile]) -> list[list[_Cell]]:
         """Group cells whose features are in memory together: those of a column, or of as many columns as may be."""
@@ -299,7 +278,7 @@ class _Run:
         """Two principal components for the report: once a model and band, they are the same for every protocol."""
         shown = (self.plan.protocols[0], self.plan.budgets[0], min(self.plan.splits))
         if (cell.protocol, cell.budget, cell.seed) != shown:
-            return np.empty((0, 2), np.float32)
+            return predictions.NO_PROJECTION
         features = task.standardised(torch.float32)[task.index(task.split.test)]
         return predictions.principal_components(features)
 
@@ -343,6 +322,10 @@ def _alike(cells: Sequence[_Cell]) -> list[list[_Cell]]:
     for cell in cells:
         groups.setdefault((protocols.family(cell.protocol), cell.budget), []).append(cell)
     return list(groups.values())
+
+
+def _what(model: EvaluatedModel, setting: Setting, seed: int) -> str:
+    return f"{model.name} {_shown(setting)}{f' seed {seed}' if model.seeded else ''}"
 
 
 def _shown(setting: Setting) -> str:

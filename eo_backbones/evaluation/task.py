@@ -39,13 +39,8 @@ class Task:
         """Every image whose label may be used: train and validation. All final classifiers are fitted on these."""
         return np.concatenate([self.split.train, self.split.val])
 
-    def standardised(self, dtype: torch.dtype, *, out: Tensor | None = None) -> Tensor:
-        """Return the features with mean 0 and deviation 1 over the training part, constant ones as 0.
-
-        Args:
-            dtype: number format of the result; the figures are computed in float64.
-            out: where to write it, of that number format; new memory otherwise.
-        """
+    def scaling(self) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation of the features over the training part, float64; infinity for constant ones."""
         train = self.index(self.split.train)
         mean = torch.zeros(self.features.shape[1], dtype=torch.float64, device=self.features.device)
         square = torch.zeros_like(mean)
@@ -56,14 +51,22 @@ class Task:
             square += shifted.square().sum(dim=0)
         mean /= len(train)
         deviation = (square / len(train) - mean.square()).clamp_min(0).sqrt()
-        constant = deviation <= 1e-6 * (mean + first).abs()
-        deviation[constant] = 1
+        mean += first
+        deviation[deviation <= 1e-6 * mean.abs()] = torch.inf
+        return mean, deviation
+
+    def standardised(self, dtype: torch.dtype, *, out: Tensor | None = None) -> Tensor:
+        """Return the features with mean 0 and deviation 1 over the training part, constant ones as 0.
+
+        Args:
+            dtype: number format of the result; the figures are computed in float64.
+            out: where to write it, of that number format; new memory otherwise.
+        """
+        mean, deviation = self.scaling()
         result = torch.empty(self.features.shape, dtype=dtype, device=self.features.device) if out is None else out
         for start in range(0, len(result), _ROWS_AT_ONCE):
             block = slice(start, start + _ROWS_AT_ONCE)
-            scaled = (self.features[block].double() - (mean + first)) / deviation
-            scaled[:, constant] = 0
-            result[block] = scaled
+            result[block] = (self.features[block].double() - mean) / deviation
         return result
 
     def index(self, rows: np.ndarray) -> Tensor:
