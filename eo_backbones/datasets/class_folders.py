@@ -6,12 +6,14 @@ display values and others the unit that the space agencies distribute; the input
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from rasterio.errors import NotGeoreferencedWarning
 
 from eo_backbones.bands import BANDS, band
 from eo_backbones.contract import UNITS, Unit
@@ -39,6 +41,8 @@ def class_folders(
             files do not have, or an unknown unit.
     """
     root = Path(root)
+    # once for the process: a picture needs no coordinates, and files are read in several threads
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     files = _files_by_class(root)
     paths = [path for name in files for path in files[name]]
     facts = _alike(paths)

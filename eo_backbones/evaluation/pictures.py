@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
+from textwrap import fill
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,6 +18,7 @@ _INK, _PALE = "#1f2430", "#596273"
 _RIGHT, _WRONG = "#009e73", "#d55e00"
 _POINT_SIZE = 4
 _NAME_LENGTH = 28
+_TITLE_WIDTH = 16  # characters above a sample
 _DARK = 0.55  # share above which a cell's figure is written in white
 
 
@@ -59,11 +61,12 @@ def samples(data: LabelledImages, bands: Sequence[str], kept: Predictions) -> by
     true = data.labels[kept.test]
     by_wavelength = sorted(bands, key=lambda name: BANDS[name].wavelength_nm, reverse=True)
     shown = by_wavelength if len(bands) == 3 else bands[:1]
-    figure = Figure(figsize=(1.25 * len(data.classes), 3.3), layout="constrained")
-    grid = figure.subplots(2, len(data.classes), squeeze=False)
-    for label, name in enumerate(data.classes):
+    present = np.flatnonzero(true.any(axis=0)).tolist() if data.multilabel else range(len(data.classes))
+    figure = Figure(figsize=(1.25 * len(present), 3.3), layout="constrained")
+    grid = figure.subplots(2, len(present), squeeze=False)
+    for column, label in enumerate(present):
         for row, hit in enumerate((True, False)):
-            axes: Axes = grid[row, label]
+            axes: Axes = grid[row, column]
             axes.set_xticks([])
             axes.set_yticks([])
             for spine in axes.spines.values():
@@ -75,7 +78,7 @@ def samples(data: LabelledImages, bands: Sequence[str], kept: Predictions) -> by
             )
             found = np.flatnonzero(has & (said == hit))
             if row == 0:
-                axes.set_title(_short(name), fontsize=7, color=_INK)
+                axes.set_title(fill(_short(data.classes[label]), _TITLE_WIDTH), fontsize=7, color=_INK)
             if len(found) == 0:
                 axes.text(0.5, 0.5, "none", ha="center", va="center", fontsize=8, color=_PALE)
                 continue
