@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eo_backbones.errors import UserError
+from eo_backbones.errors import INTERRUPTED, UserError
 from eo_backbones.fact_lines import fact_lines
 from eo_backbones.list_options import ListOptionsCommand, split_commas
 from eo_backbones.push_command import PUSH_EPILOG, push
+from eo_backbones.scene_commands import EMBED_EPILOG, SIMILAR_EPILOG, embed, similar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from eo_backbones.evaluation.summary import Section
     from eo_backbones.progress import ProgressWatcher
 
-INTERRUPTED = 130  # the shell's status for Ctrl-C
 _WIDTH_IN_FILES = 200
 
 app = typer.Typer(
@@ -37,9 +37,7 @@ app = typer.Typer(
 
 [bold]eo-backbones demo[/bold]  (a minute, offline)
 
-[bold]eo-backbones list[/bold]
-
-[bold]eo-backbones evaluate --help[/bold]""",
+[bold]eo-backbones list[/bold], then [bold]evaluate --help[/bold], [bold]embed --help[/bold]""",
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
@@ -305,6 +303,8 @@ def evaluate(
         typer.echo(f"{name}: {path}")
 
 
+app.command(cls=ListOptionsCommand, epilog=EMBED_EPILOG)(embed)
+app.command(epilog=SIMILAR_EPILOG)(similar)
 app.command(epilog=PUSH_EPILOG)(push)
 
 

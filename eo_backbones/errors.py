@@ -7,6 +7,8 @@ next; the two commands print that message as one line and exit with status 2. Ev
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+INTERRUPTED = 130  # exit status after Ctrl-C, the shell's
+
 
 class UserError(ValueError):
     """Wrong input: a path, name, unit, file or value that the caller can correct."""

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 
 class ListOptionsCommand(TyperCommand):
-    """A command whose repeatable options take every value up to the next option. It must have no arguments."""
+    """A command whose repeatable options take every value up to the next option; arguments come first."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Spread lists over repeated options, then parse as usual."""

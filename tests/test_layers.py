@@ -21,7 +21,7 @@ LAYERS = {
         ("timm_bridge", "datasets", "push"),
         ("evaluation", "scenes"),
         ("demo", "fact_lines", "list_options", "progress"),
-        ("push_command",),
+        ("push_command", "scene_commands"),
         ("cli",),
     ),
     "eo_backbones_train": (

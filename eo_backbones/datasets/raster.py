@@ -139,7 +139,7 @@ def band_order(path: Path) -> tuple[str | None, ...]:
         UserError: the file is missing or damaged, or nothing in it tells its bands.
     """
     with gdal_environment(), _opened(path, None) as dataset:
-        return _order(dataset, path, None)
+        return order_in(dataset, path)
 
 
 class _opened:  # noqa: N801 -- a context manager, used like a function
@@ -182,7 +182,7 @@ def _indexes(dataset: Any, path: Path, requested: Sequence[str], layout: str | N
     if all(index is not None for _, index in requests):
         order: tuple[str | None, ...] = ()
     else:
-        order = _order(dataset, path, layout)
+        order = order_in(dataset, path, layout=layout)
     found = []
     for name, index in requests:
         if index is None:
@@ -197,8 +197,17 @@ def _indexes(dataset: Any, path: Path, requested: Sequence[str], layout: str | N
     return found
 
 
-def _order(dataset: Any, path: Path, layout: str | None) -> tuple[str | None, ...]:
-    """Return the band name of each position of the file, ``None`` where it cannot be told."""
+def order_in(dataset: Any, path: Path | str, *, layout: str | None = None) -> tuple[str | None, ...]:
+    """Return the band at each place of an open rasterio dataset, as :func:`band_order` does for a file.
+
+    Args:
+        dataset: the open dataset.
+        path: its name in messages.
+        layout: as in :func:`resolve_bands`.
+
+    Raises:
+        UserError: nothing in it tells its bands, or it does not fit the layout.
+    """
     described = tuple(_described(text) for text in dataset.descriptions)
     if any(described):
         repeated = {name for name in described if name and described.count(name) > 1}

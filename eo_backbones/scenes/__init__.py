@@ -1,0 +1,13 @@
+"""Embeddings of whole rasters: windows of a scene through an encoder, on a grid that lies on the scene.
+
+* :func:`embed_scene` turns a scene into a file of embeddings, one cell a window.
+* :func:`find_similar` maps how similar every cell is to one of them.
+
+Needs rasterio; ``import eo_backbones`` does not load this package.
+"""
+
+from eo_backbones.scenes.embed import Embedded, embed_scene
+from eo_backbones.scenes.request import EmbedRequest
+from eo_backbones.scenes.similar import Similar, find_similar
+
+__all__ = ["EmbedRequest", "Embedded", "Similar", "embed_scene", "find_similar"]

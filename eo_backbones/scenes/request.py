@@ -1,0 +1,164 @@
+"""What is asked of an embedding, checked before anything is read."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from eo_backbones.bands import BANDS
+from eo_backbones.contract import UNITS, InputSpec, Unit
+from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.models import create_model
+from eo_backbones.multi_band import Fuse, MultiBand
+from eo_backbones.scenes.band_files import BandFile, is_remote
+from eo_backbones.scenes.geotiff import MOST_BANDS, NumberFormat
+from eo_backbones.scenes.parquet import load_pyarrow
+
+Format = Literal["geotiff", "parquet"]
+FROZEN_FUSES: tuple[Fuse, ...] = ("concat", "mean")
+_SUFFIXES: dict[str, Format] = {".tif": "geotiff", ".tiff": "geotiff", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRequest:
+    """What to embed, and how.
+
+    Attributes:
+        scene: files of one scene, anything that GDAL opens, or a folder with one file a band.
+        model: as in ``create_model``.
+        bands: band names, each with an optional place in the file (``"B04=4"``).
+        out: the file to write.
+        units: one for all bands, or one a band; empty: ``uint8`` for 8-bit files, else ``dn`` (Sentinel-2) and ``db``
+            (Sentinel-1).
+        size: side of a window in pixels.
+        stride: pixels from one window to the next, and the side of a cell.
+        fuse: ``"concat"`` or ``"mean"``, see :class:`eo_backbones.MultiBand`.
+        offset: added to digital numbers; -1000 for Sentinel-2 baseline 04.00 and later.
+        nodata: value that means "missing", besides what the files declare.
+        max_nodata: a window has no value if more than this share of its pixels is missing in any band.
+        components: keep so many principal components of the features; ``None``: the features.
+        components_from: take them from this file of another embedding instead.
+        dtype: number format of the output.
+        format: ``None``: by the suffix of ``out``.
+        preview: also draw the first three components beside ``out``.
+        overwrite: replace ``out``.
+    """
+
+    scene: tuple[str, ...]
+    model: str
+    bands: tuple[str, ...]
+    out: Path
+    units: tuple[str, ...] = ()
+    size: int = 64
+    stride: int = 32
+    fuse: str = "concat"
+    offset: float = 0.0
+    nodata: float | None = None
+    max_nodata: float = 0.1
+    components: int | None = None
+    components_from: Path | None = None
+    dtype: str = "float32"
+    format: str | None = None
+    preview: bool = False
+    overwrite: bool = False
+
+    def checked(self) -> tuple[Format, NumberFormat]:
+        """Return format and number format of the output, after everything was checked that needs no file but ``out``.
+
+        Raises:
+            UserError: a value that cannot be, or an output that is there already.
+        """
+        if self.fuse not in FROZEN_FUSES:
+            raise UserError(f"--fuse {self.fuse} is unknown here; pass {' or '.join(FROZEN_FUSES)}")
+        dtype = next((known for known in get_args(NumberFormat) if known == self.dtype), None)
+        if dtype is None:
+            raise unknown_name("--dtype", self.dtype, get_args(NumberFormat))
+        if not 0 <= self.max_nodata < 1:
+            raise UserError(
+                f"--max-nodata {self.max_nodata:g} is a share of the pixels; pass 0 to below 1, such as 0.1"
+            )
+        if self.components is not None and self.components_from is not None:
+            raise UserError("--components and --components-from both say which components; pass one of them")
+        if self.components is not None and self.components < 1:
+            raise UserError(f"--components {self.components}: pass 1 or more, or leave it out to keep all features")
+        typed = self.format or _SUFFIXES.get(self.out.suffix.lower())
+        if typed is None:
+            raise UserError(
+                f"--out {self.out}: its suffix names no format; end it in .tif or .parquet, or pass --format"
+            )
+        chosen: Format | None = next((known for known in get_args(Format) if known == typed), None)
+        if chosen is None:
+            raise unknown_name("--format", typed, get_args(Format))
+        if chosen == "parquet":
+            load_pyarrow()
+            if self.dtype == "int8":
+                raise UserError("--dtype int8 needs the scales that a GeoTIFF has; pass float16, or --format geotiff")
+        if self.out.is_dir():
+            raise UserError(f"--out {self.out} is a folder; name the file to write in it")
+        if self.out.exists() and not self.overwrite:
+            raise UserError(f"{self.out} is there already; pass --overwrite to replace it, or another --out")
+        return chosen, dtype
+
+    def check_width(self, features: int, chosen: Format) -> None:
+        """Refuse an output that cannot hold so many numbers a cell, before hours are spent.
+
+        Raises:
+            UserError: more components than features, or too many features for a TIFF.
+        """
+        if self.components is not None and self.components > features:
+            raise UserError(f"--components {self.components}: there are {features:,} features; pass fewer")
+        if chosen == "geotiff" and not self.components and not self.components_from and features > MOST_BANDS:
+            raise UserError(f"{features:,} numbers a cell, a GeoTIFF has at most {MOST_BANDS:,} bands; --components 32")
+
+
+def load_network(model: str, bands: Sequence[str], fuse: str) -> tuple[MultiBand, InputSpec, str]:
+    """Return the encoder for the bands, in eval mode, its input contract and the digest of its weights.
+
+    Raises:
+        UserError: as ``create_model``; the model declares no input contract, or does not take one of the bands.
+    """
+    encoder = create_model(model, num_classes=0).eval()
+    chosen: Fuse = "mean" if fuse == "mean" else "concat"
+    network = MultiBand(encoder, bands, fuse=chosen).eval()
+    if network.eo_input is None:
+        raise UserError(f"{model} declares no input contract, so nothing says which values it takes; pass a model of "
+                        "eo-backbones list, or a folder of eo-train export")  # fmt: skip
+    digest = encoder.eo_digest
+    assert isinstance(digest, str), "pretrained weights have a digest"
+    return network, network.eo_input, digest
+
+
+def units_of(names: Sequence[str], dtypes: Sequence[str], typed: Sequence[str]) -> tuple[Unit, ...]:
+    """Return the unit of each band: as typed, else what such files usually hold.
+
+    Raises:
+        UserError: an unknown unit, or neither one nor one a band.
+    """
+    for unit in typed:
+        if unit not in UNITS:
+            raise unknown_name("unit", unit, UNITS)
+    known: dict[str, Unit] = {unit: unit for unit in get_args(Unit)}
+    if not typed:
+        return tuple(
+            "uint8" if dtype == "uint8" else BANDS[name].unit for name, dtype in zip(names, dtypes, strict=True)
+        )
+    if len(typed) not in {1, len(names)}:
+        raise UserError(f"{len(typed)} units for {len(names)} bands; pass one unit for all, or one per band")
+    return tuple(known[unit] for unit in (list(typed) * len(names) if len(typed) == 1 else typed))
+
+
+def identity_of(band: BandFile) -> dict[str, Any]:
+    """Return what tells a band from another version of it: of a local file also its size and time."""
+    facts: dict[str, Any] = {"path": band.path, "index": band.index}
+    if not is_remote(band.path):
+        status = Path(band.path).stat()
+        facts |= {"path": str(Path(band.path).resolve()), "bytes": status.st_size, "time": status.st_mtime_ns}
+    return facts
+
+
+def features_digest(network: MultiBand, spec: InputSpec, weights: str) -> str:
+    """Return a digest of what the single features mean: components fit features of the same digest only."""
+    facts = {"weights": weights, "bands": network.bands, "fuse": network.fuse, "input": spec.to_dict()}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

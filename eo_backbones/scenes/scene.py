@@ -1,0 +1,192 @@
+"""A scene, opened: its bands on one grid of pixels, read by rows of pixels with missing values as NaN."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, Self
+
+import numpy as np
+import rasterio
+import torch
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from eo_backbones.contract import InputSpec, Unit
+from eo_backbones.errors import UserError
+from eo_backbones.inputs import UnitError, check_values
+from eo_backbones.scenes.band_files import BandFile, is_remote, opened, unreadable
+from eo_backbones.scenes.grid import Grid
+
+logger = logging.getLogger(__name__)
+
+_SAME_PIXEL = 0.01  # grids whose corners lie closer, in pixels, are the same grid
+_CACHE_MIB = (64, 512)
+_SAMPLED_WINDOWS, _SAMPLED_PX = 5, 256
+
+
+class Scene:
+    """Bands of one scene; use it as a context manager.
+
+    Args:
+        bands: where each is.
+        nodata: value that means "missing" besides what the files themselves declare.
+
+    Attributes:
+        height, width: pixels.
+        transform: pixel ``(col, row)`` -> coordinates.
+        crs: of the coordinates, or ``None``.
+        dtypes: number format of each band.
+
+    Raises:
+        UserError: on entering: a file cannot be read, holds complex numbers, or is not on the grid of the first.
+    """
+
+    height: int
+    width: int
+    transform: Affine
+    crs: CRS | None
+
+    def __init__(self, bands: Sequence[BandFile], *, nodata: float | None = None) -> None:
+        self.bands = tuple(bands)
+        self.dtypes: tuple[str, ...] = ()
+        self._nodata = nodata
+        self._open: dict[str, Any] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            listing = "EMPTY_DIR" if any(is_remote(band.path) for band in self.bands) else "FALSE"
+            stack.enter_context(rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing))
+            self._open = {path: stack.enter_context(opened(path)) for path in {b.path: None for b in self.bands}}
+            first = self._open[self.bands[0].path]
+            self.height, self.width, self.crs, self.transform = first.height, first.width, first.crs, first.transform
+            for path, dataset in self._open.items():
+                self._check_grid(path, dataset)
+            self.dtypes = tuple(self._open[band.path].dtypes[band.index - 1] for band in self.bands)
+            for band, dtype in zip(self.bands, self.dtypes, strict=True):
+                if dtype.startswith("complex"):
+                    raise UserError(f"{band.path} holds complex numbers; convert it to sigma nought in dB first")
+            cache = min(max(2 * sum(map(_row_of_blocks, self._open.values())) >> 20, _CACHE_MIB[0]), _CACHE_MIB[1])
+            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache))
+            self._say_where(first)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def read(self, out: np.ndarray, *, top: int, left: int = 0) -> None:
+        """Fill ``out``, float32 ``(bands, height, width)``, with the pixels from ``(top, left)`` on; missing is NaN.
+
+        Missing is what the file's nodata value, mask or alpha says, the ``nodata`` of this scene, and what is not
+        finite.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        window = Window(left, top, out.shape[2], out.shape[1])
+        for number, band in enumerate(self.bands):
+            dataset = self._open[band.path]
+            target = out[number]
+            try:
+                target[:] = dataset.read(band.index, window=window)
+                if MaskFlags.all_valid not in dataset.mask_flag_enums[band.index - 1]:
+                    target[dataset.read_masks(band.index, window=window) == 0] = np.nan
+            except RasterioError as error:
+                raise unreadable(band.path, error) from error
+            if self._nodata is not None:
+                target[target == np.float32(self._nodata)] = np.nan
+            target[~np.isfinite(target)] = np.nan
+
+    def check_units(self, spec: InputSpec, units: Sequence[Unit]) -> None:
+        """Compare the values with their declared units, on windows spread over the scene.
+
+        Once for the scene and not window by window: a window may well hold bright or dark ground only.
+
+        Args:
+            spec: contract of the model.
+            units: one for each band.
+
+        Raises:
+            UnitError: the values cannot be in the unit.
+        """
+        sample = np.concatenate([values.reshape(len(self.bands), -1) for values in self._sample()], axis=1)
+        for band, dtype, unit, values in zip(self.bands, self.dtypes, units, sample, strict=True):
+            seen = values[np.isfinite(values)]
+            if not seen.size:
+                continue
+            tensor = torch.from_numpy(seen)
+            typed = tensor.to(torch.uint8) if dtype == "uint8" else tensor
+            problem = check_values(typed, spec.for_band(band.name), unit)
+            if problem:
+                raise UnitError(f"{band.path}: {problem}")
+            if not seen.any():
+                logger.warning("%s: band %s looks all zero; if 0 means missing, pass --nodata 0", band.path, band.name)
+
+    def _sample(self) -> Iterator[np.ndarray]:
+        height, width = min(self.height, _SAMPLED_PX), min(self.width, _SAMPLED_PX)
+        for top in _spread(self.height - height):
+            for left in _spread(self.width - width):
+                values = np.empty((len(self.bands), height, width), np.float32)
+                self.read(values, top=top, left=left)
+                yield values
+
+    def _check_grid(self, path: str, dataset: Any) -> None:
+        """Refuse a file that is not on the grid of the first."""
+        first = self.bands[0].path
+        how = f"bring them to one grid first, e.g. gdalbuildvrt -separate -resolution highest -r bilinear S.vrt {first}"
+        if (dataset.height, dataset.width) != (self.height, self.width):
+            raise UserError(
+                f"the bands differ in size: {first} has {self.width} x {self.height} pixels, {path} {dataset.width} x "
+                f"{dataset.height}; {how} {path}"
+            )
+        corners = [(0, 0), (self.width, 0), (0, self.height)]
+        moved = ~self.transform * dataset.transform
+        off = max(math.dist(corner, moved * corner) for corner in corners)
+        if dataset.crs != self.crs or off > _SAME_PIXEL:
+            raise UserError(f"{path} does not lie on the pixels of {first} (another place or projection); {how} {path}")
+
+    def _say_where(self, dataset: Any) -> None:
+        path = self.bands[0].path
+        if dataset.gcps[0] and self.transform.is_identity:
+            logger.warning("%s lies on the ground by control points only; warp it first (gdalwarp) for a map", path)
+        elif self.crs is None:
+            logger.warning("%s has no coordinate system, so neither have the embeddings", path)
+
+
+def _spread(last: int) -> list[int]:
+    """Return a few starts from 0 to ``last``."""
+    return sorted({round(last * step / (_SAMPLED_WINDOWS - 1)) for step in range(_SAMPLED_WINDOWS)})
+
+
+def _row_of_blocks(dataset: Any) -> int:
+    """Return the bytes of one row of a file's blocks, decoded: what must stay in the cache to be decoded once."""
+    high, wide = dataset.block_shapes[0]
+    bands = dataset.count if dataset.interleaving is not None and dataset.interleaving.value == "PIXEL" else 1
+    return int(high * math.ceil(dataset.width / wide) * wide * bands * np.dtype(dataset.dtypes[0]).itemsize)
+
+
+def cell_rows(scene: Scene, grid: Grid, first: int, last: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Read rows of windows, each row of pixels once.
+
+    Args:
+        scene: the open scene.
+        grid: its windows.
+        first: row of windows to begin with.
+        last: row of windows to end before.
+
+    Yields:
+        Number of the row and its pixels, float32 ``(bands, size, columns_px)``. The array is reused.
+    """
+    buffer = np.empty((len(scene.bands), grid.size, grid.columns_px), np.float32)
+    shared = max(grid.size - grid.stride, 0)
+    for row in range(first, last):
+        held = shared if row > first else 0
+        if held:
+            buffer[:, :held] = buffer[:, grid.stride :].copy()
+        scene.read(buffer[:, held:], top=row * grid.stride + held)
+        yield row, buffer

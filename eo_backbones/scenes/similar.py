@@ -1,0 +1,137 @@
+"""Where a scene looks like this place: cosine similarity of every cell with one of them.
+
+Between features as they are in the file. A network's features are all positive, so even unlike places reach high
+values; components are centred on the scene's mean, which spreads the values over -1 to 1.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.windows import Window
+
+from eo_backbones.errors import UserError
+from eo_backbones.scenes.band_files import opened
+from eo_backbones.scenes.geotiff import TAG
+from eo_backbones.scenes.grid import from_degrees, to_degrees
+from eo_backbones.scenes.pictures import write_similarity_picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Similar:
+    """What was written.
+
+    Attributes:
+        out: the map, one band, float32, NaN where a cell has no value.
+        preview: the picture.
+        cell: row and column of the cell that all are compared with.
+        median: of the map.
+    """
+
+    out: str
+    preview: str
+    cell: tuple[int, int]
+    median: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        return asdict(self)
+
+
+def find_similar(
+    embedding: Path,
+    *,
+    at: tuple[float, float] | None = None,
+    cell: tuple[int, int] | None = None,
+    out: Path | None = None,
+) -> Similar:
+    """Write a map of cosine similarity, and a picture of it beside.
+
+    Args:
+        embedding: a GeoTIFF of :func:`eo_backbones.scenes.embed_scene`.
+        at: longitude and latitude of the place to compare with, WGS 84 ...
+        cell: ... or row and column of its cell, counted from 0.
+        out: default: ``<embedding>_similar.tif`` beside it.
+
+    Raises:
+        UserError: not such a file; a place outside, without a value, or that cannot be found for lack of a coordinate
+            system.
+    """
+    target = out or embedding.with_name(f"{embedding.stem}_similar.tif")
+    if target.resolve() == embedding.resolve():
+        raise UserError(f"--out {target} is the embedding itself; pass another name")
+    if (at is None) == (cell is None):
+        raise UserError("say which place to compare with: either --at LON,LAT or --cell ROW,COL")
+    with opened(str(embedding)) as source:
+        if TAG not in source.tags():
+            raise UserError(f"{embedding} is no embedding: make one with eo-backbones embed SCENE --out {embedding}")
+        row, col = _cell_at(source, embedding, at) if cell is None and at is not None else cell or (0, 0)
+        if not (0 <= row < source.height and 0 <= col < source.width):
+            raise UserError(
+                f"cell {row},{col} is outside: {embedding} has {source.height} rows, {source.width} columns"
+            )
+        reference = _row(source, row)[col]
+        if np.isnan(reference[0]):
+            raise UserError(f"the cell at row {row}, column {col} of {embedding} has no value (nodata); pass another")
+        values = np.stack([_cosine(_row(source, number), reference) for number in range(source.height)])
+        facts = json.loads(source.tags()[TAG]) | {"cosine_with_cell": [row, col]}
+        profile = {"crs": source.crs, "transform": source.transform, "nodata": np.nan, "dtype": "float32", "count": 1}
+    _write(target, values, profile, facts)
+    preview = target.with_suffix(".png")
+    where = f"{at[0]:g}, {at[1]:g}" if at else f"row {row}, column {col}"
+    write_similarity_picture(preview, values, cell=(row, col), title=f"{embedding.name}: like the cell at {where}")
+    return Similar(out=str(target), preview=str(preview), cell=(row, col), median=float(np.nanmedian(values)))
+
+
+def _cell_at(source: Any, path: Path, at: tuple[float, float]) -> tuple[int, int]:
+    """Return row and column of the cell at a longitude and latitude."""
+    if source.crs is None:
+        raise UserError(
+            f"{path} has no coordinate system (its scene had none), so --at cannot be found; pass --cell ROW,COL"
+        )
+    col, row = ~source.transform * from_degrees(source.crs, *at)
+    if not (0 <= row < source.height and 0 <= col < source.width):
+        corners = [(0, 0), (source.width, 0), (0, source.height), (source.width, source.height)]
+        x, y = (np.array(part) for part in zip(*(source.transform * corner for corner in corners), strict=True))
+        lon, lat = to_degrees(source.crs, x, y)
+        raise UserError(
+            f"longitude {at[0]:g}, latitude {at[1]:g} is outside {path}: {lon.min():.4f} to {lon.max():.4f} and "
+            f"{lat.min():.4f} to {lat.max():.4f}; longitude comes first"
+        )
+    return int(row), int(col)
+
+
+def _row(source: Any, number: int) -> np.ndarray:
+    """Return the features of a row of cells, float32 ``(cols, features)``, decoded, NaN where there is no value."""
+    values = source.read(window=Window(0, number, source.width, 1))[:, 0].T
+    if source.dtypes[0] != "int8":
+        return np.asarray(values, np.float32)
+    decoded: np.ndarray = (values * np.asarray(source.scales) + np.asarray(source.offsets)).astype(np.float32)
+    decoded[values == source.nodata] = np.nan
+    return decoded
+
+
+def _cosine(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(reference)
+    cosine: np.ndarray = features @ reference / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return cosine
+
+
+def _write(path: Path, values: np.ndarray, profile: dict[str, Any], facts: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    size = {"height": values.shape[0], "width": values.shape[1]}
+    try:
+        with (
+            rasterio.Env(GDAL_PAM_ENABLED="NO"),
+            rasterio.open(temporary, "w", driver="GTiff", compress="deflate", **size, **profile) as target,
+        ):
+            target.update_tags(**{f"{TAG}_SIMILAR": json.dumps(facts)})
+            target.descriptions = ("cosine similarity",)
+            target.write(values.astype(np.float32), 1)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
