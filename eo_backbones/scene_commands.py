@@ -24,9 +24,9 @@ EMBED_EPILOG = """Examples (SCENE comes before the options):
 
 [bold]eo-backbones embed PATCH_FOLDER --model NAME --bands VV VH --unit db --out OUT.parquet[/bold]
 
-[bold]How large is it?[/bold] A cell holds every feature of the encoder, 2,048 floats a band for a ResNet50: a Sentinel-2 \
-tile of 10,980 x 10,980 pixels at stride 32 has 117,000 cells, 0.96 GB a band. [bold]--components 16[/bold] keeps 128 \
-times less; --dtype int8 four times less. While it runs, the features need their full size beside OUT.
+[bold]How large is it?[/bold] A cell holds every feature of the encoder, 2,048 floats a band for a ResNet50: a \
+Sentinel-2 tile of 10,980 x 10,980 pixels at stride 32 has 117,000 cells, 0.96 GB a band. [bold]--components 16[/bold] \
+keeps 128 times less, --dtype int8 four times. While it runs, the features need their full size beside OUT.
 
 [bold]The grid:[/bold] a window takes --size pixels a side, the next one begins --stride pixels on. A cell is stride x \
 stride pixels and has the centre of its window; only whole windows count, from the upper left corner on.

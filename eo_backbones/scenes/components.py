@@ -66,7 +66,7 @@ class Components:
 
 def components_file(out: Path) -> Path:
     """Return where the components of an output are kept."""
-    return out.with_name(f"{out.name}.components.npz")
+    return out.with_name(f"{out.stem}.components.npz")
 
 
 def principal_components(rows: Iterable[np.ndarray], valid: np.ndarray, count: int, *, belongs_to: str) -> Components:

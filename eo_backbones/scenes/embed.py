@@ -98,6 +98,8 @@ def embed_scene(
     """
     chosen, number_format = request.checked()
     bands = find_bands(request.scene, request.bands)
+    if request.out.resolve() in {Path(band.path).resolve() for band in bands}:
+        raise UserError(f"--out {request.out} is a file of the scene itself; pass another name")
     names = [band.name for band in bands]
     network, spec, weights = load_network(request.model, names, request.fuse)
     request.check_width(network.num_features, chosen)

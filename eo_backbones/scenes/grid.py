@@ -3,12 +3,13 @@
 Window ``(row, col)`` takes the pixels from ``(row * stride, col * stride)`` on, ``size`` a side; only whole windows
 count. Its centre is at pixel coordinate ``col * stride + size / 2``. A cell is ``stride`` pixels a side and has the
 same centre, so the grid begins ``(size - stride) / 2`` pixels inside the scene (outside, where windows do not touch),
-which may be half a pixel. As an affine map: ``scene * translation(margin, margin) * scale(stride)``. That holds for any
-affine map, rotated and sheared ones too.
+which may be half a pixel. As affine maps: that of the scene after translation(margin, margin) after scale(stride),
+which holds for rotated and sheared scenes too.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -68,13 +69,13 @@ class Grid:
     def transform(self) -> Affine:
         """Cell ``(col, row)`` -> coordinates (corners at whole numbers, centres at halves)."""
         margin = (self.size - self.stride) / 2
-        return self.scene_transform * Affine.translation(margin, margin) * Affine.scale(self.stride)
+        x, y = at(self.scene_transform, margin, margin)
+        a, b, _, d, e, _ = self.scene_transform[:6]
+        return Affine(a * self.stride, b * self.stride, x, d * self.stride, e * self.stride, y)
 
     def centres(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y of the centres of a row of cells, float64 ``(cols,)`` each."""
-        a, b, c, d, e, f = self.transform[:6]
-        col = np.arange(self.cols) + 0.5
-        return a * col + b * (row + 0.5) + c, d * col + e * (row + 0.5) + f
+        return at(self.transform, np.arange(self.cols) + 0.5, np.full(self.cols, row + 0.5))
 
     @property
     def cell_km2(self) -> float | None:
@@ -83,10 +84,16 @@ class Grid:
             return None
         area = abs(self.transform.determinant)
         if self.crs.is_geographic:
-            _, latitude = self.scene_transform * (self.width / 2, self.height / 2)
+            _, latitude = at(self.scene_transform, self.width / 2, self.height / 2)
             return area * _METRES_A_DEGREE**2 * math.cos(math.radians(latitude)) / 1e6
         _, metres = self.crs.linear_units_factor
         return area * float(metres) ** 2 / 1e6
+
+
+def at(transform: Affine, col: Any, row: Any) -> tuple[Any, Any]:
+    """Return x and y of a column and row, numbers or arrays (affine 3 renames its operator for this)."""
+    a, b, c, d, e, f = transform[:6]
+    return a * col + b * row + c, d * col + e * row + f
 
 
 def to_degrees(crs: CRS, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from eo_backbones.contract import InputSpec, Unit
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import UnitError, check_values
 from eo_backbones.scenes.band_files import BandFile, is_remote, opened, unreadable
-from eo_backbones.scenes.grid import Grid
+from eo_backbones.scenes.grid import Grid, at
 
 logger = logging.getLogger(__name__)
 
@@ -145,8 +145,7 @@ class Scene:
                 f"{dataset.height}; {how} {path}"
             )
         corners = [(0, 0), (self.width, 0), (0, self.height)]
-        moved = ~self.transform * dataset.transform
-        off = max(math.dist(corner, moved * corner) for corner in corners)
+        off = max(math.dist(corner, at(~self.transform, *at(dataset.transform, *corner))) for corner in corners)
         if dataset.crs != self.crs or off > _SAME_PIXEL:
             raise UserError(f"{path} does not lie on the pixels of {first} (another place or projection); {how} {path}")
 

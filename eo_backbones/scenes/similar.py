@@ -16,6 +16,7 @@ from rasterio.windows import Window
 from eo_backbones.errors import UserError
 from eo_backbones.scenes.band_files import opened
 from eo_backbones.scenes.geotiff import TAG
+from eo_backbones.scenes.grid import at as position
 from eo_backbones.scenes.grid import from_degrees, to_degrees
 from eo_backbones.scenes.pictures import write_similarity_picture
 
@@ -92,10 +93,10 @@ def _cell_at(source: Any, path: Path, at: tuple[float, float]) -> tuple[int, int
         raise UserError(
             f"{path} has no coordinate system (its scene had none), so --at cannot be found; pass --cell ROW,COL"
         )
-    col, row = ~source.transform * from_degrees(source.crs, *at)
+    col, row = position(~source.transform, *from_degrees(source.crs, *at))
     if not (0 <= row < source.height and 0 <= col < source.width):
-        corners = [(0, 0), (source.width, 0), (0, source.height), (source.width, source.height)]
-        x, y = (np.array(part) for part in zip(*(source.transform * corner for corner in corners), strict=True))
+        right, bottom = source.width, source.height
+        x, y = position(source.transform, np.array([0, right, 0, right]), np.array([0, 0, bottom, bottom]))
         lon, lat = to_degrees(source.crs, x, y)
         raise UserError(
             f"longitude {at[0]:g}, latitude {at[1]:g} is outside {path}: {lon.min():.4f} to {lon.max():.4f} and "
