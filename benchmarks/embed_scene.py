@@ -53,8 +53,9 @@ def main() -> None:
         read_once(scene)
         reading = time.monotonic() - started
         model = options.model or write_stand_in(place / "random")
-        shared = [str(scene), "--model", model, "--bands", "B04=1", "--unit", "dn", "--device", options.device, "--json"]
+        shared = [str(scene), "--model", model, "--bands", "B04=1", "--unit", "dn", "--json"]
         shared += ["--size", str(options.size), "--stride", str(options.stride), "--preview"]
+        shared += ["--device", options.device]
         runs = {
             "all features": measured([*shared, "--out", str(place / "features.tif")]),
             f"--components {options.components}": measured(
