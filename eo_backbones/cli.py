@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eo_backbones.errors import INTERRUPTED, UserError
+from eo_backbones.export_command import EXPORT_EPILOG, export
 from eo_backbones.fact_lines import fact_lines
 from eo_backbones.list_options import ListOptionsCommand, split_commas
 from eo_backbones.push_command import PUSH_EPILOG, push
@@ -305,6 +306,7 @@ def evaluate(
 
 app.command(cls=ListOptionsCommand, epilog=EMBED_EPILOG)(embed)
 app.command(epilog=SIMILAR_EPILOG)(similar)
+app.command(cls=ListOptionsCommand, epilog=EXPORT_EPILOG)(export)
 app.command(epilog=PUSH_EPILOG)(push)
 
 

@@ -18,10 +18,10 @@ LAYERS = {
         ("folder", "hub_errors", "result_tables", "stac"),
         ("hub", "hub_push", "cards"),
         ("models", "multi_band"),
-        ("timm_bridge", "datasets", "push"),
+        ("timm_bridge", "datasets", "push", "export"),
         ("evaluation", "scenes"),
         ("demo", "fact_lines", "list_options", "progress"),
-        ("push_command", "scene_commands"),
+        ("push_command", "scene_commands", "export_command"),
         ("cli",),
     ),
     "eo_backbones_train": (

@@ -1,0 +1,273 @@
+"""A model as one file that runs without this package: ONNX, or a ``torch.export`` program.
+
+The network is traced once, by ``torch.export`` with free batch size, height and width; ONNX is made from that trace
+with PyTorch's own exporter. A file is loaded again and compared with PyTorch before it appears under its name, and it
+carries what its user needs to know (:data:`METADATA_KEY`). It holds the network only: bring raw pixels to its input as
+the contract inside says, or with :func:`eo_backbones.create_transform`.
+"""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from eo_backbones.contract import InputSpec
+from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.folder import sha256_of
+from eo_backbones.models import create_model, info
+from eo_backbones.multi_band import Fuse, MultiBand
+
+logger = logging.getLogger(__name__)
+
+Format = Literal["onnx", "torch"]
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
+"""``torch.export.load`` warns about files of another name than ``.pt2``."""
+
+METADATA_KEY = "eo_backbones"
+"""Where a file says what it is: this entry of ONNX's ``metadata_props``, or this one of ``extra_files``; JSON."""
+
+TOLERANCE = 1e-4
+"""Largest absolute difference of an output from PyTorch's (issue 6)."""
+
+_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_TRACED = (2, 64, 96)  # batch, height, width: torch.export takes a length of 1 for a constant
+_COMPARED = ((1, 64, 64), (3, 80, 112))
+_AXES = {0: "batch", 2: "height", 3: "width"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        format: ``"onnx"`` or ``"torch"``.
+        size_bytes: its size.
+        sha256: its content.
+        opset: of ONNX; ``None`` for a ``torch.export`` program.
+        difference: largest absolute difference from PyTorch, over all images of ``compared``.
+        compared: shapes (B, C, H, W) of the inputs that were compared.
+        metadata: what the file says about itself.
+    """
+
+    path: Path
+    format: Format
+    size_bytes: int
+    sha256: str
+    opset: int | None
+    difference: float
+    compared: tuple[tuple[int, ...], ...]
+    metadata: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self) | {"path": str(self.path)}
+
+
+def export(
+    name: str,
+    out: Path,
+    *,
+    format: Format,  # noqa: A002  named as the option
+    bands: Sequence[str] = (),
+    fuse: Fuse = "concat",
+    overwrite: bool = False,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Exported:
+    """Write a declared model, a Hub repository or a folder as one file.
+
+    Args:
+        name: as for :func:`eo_backbones.create_model`; a fine-tuned folder keeps its classes.
+        out: file to write, ``.onnx`` or ``.pt2``; its folder must exist.
+        format: ``"onnx"`` (needs the extra ``export``) or ``"torch"``.
+        bands: use a single-band encoder on these bands (:class:`eo_backbones.MultiBand`); none: the model as it is.
+        fuse: how their features are joined, ``"concat"`` or ``"mean"``.
+        overwrite: replace ``out`` if it is there.
+        cache_dir: as for ``create_model``.
+        local_files_only: likewise.
+
+    Raises:
+        UserError: no such model, no weights, a missing package, a file that is there or cannot be written, a network
+            that does not take images of any size, or one that the file does not reproduce.
+    """
+    _check_request(out, format, overwrite=overwrite)
+    if fuse == "attention":
+        raise UserError(
+            "fuse 'attention' is the mean until it is trained; pass mean, or a fine-tuned folder that has one"
+        )
+    where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+    facts = info(name, **where)
+    if bands and facts["num_classes"]:
+        raise UserError(f"{name} is a classifier and has its bands already; leave --bands out")
+    network = create_model(name, **where)
+    metadata = {"model": facts["name"], "weights_sha256": network.eo_digest, "classes": facts["classes"]}
+    in_chans = facts["in_chans"]
+    if bands:
+        network = MultiBand(network, bands, fuse)
+        in_chans = len(network.bands)
+        metadata |= {"bands": list(network.bands), "fuse": fuse}
+    return export_network(network, out, format=format, in_chans=in_chans, metadata=metadata, overwrite=overwrite)
+
+
+def export_network(
+    network: nn.Module,
+    out: Path,
+    *,
+    format: Format,  # noqa: A002
+    in_chans: int,
+    metadata: Mapping[str, Any],
+    overwrite: bool = False,
+) -> Exported:
+    """Write a network that is in memory, such as a ``MultiBand`` with a trained attention.
+
+    Args:
+        network: from (B, in_chans, H, W) to one tensor with a row an image; its ``eo_input``, if it has one, goes into
+            the file. It is put on the CPU and into eval mode.
+        out: as for :func:`export`.
+        format: likewise.
+        in_chans: channels of the input.
+        metadata: JSON values that go into the file beside the input contract.
+        overwrite: as for :func:`export`.
+
+    Raises:
+        UserError: as for :func:`export`.
+    """
+    _check_request(out, format, overwrite=overwrite)
+    network = network.cpu().eval()
+    contract = getattr(network, "eo_input", None)
+    metadata = {
+        **metadata,
+        "in_chans": in_chans,
+        "input": contract.to_dict() if isinstance(contract, InputSpec) else None,
+        "made_with": {"torch": str(torch.__version__)},
+    }
+    expected = _take_any_size(network, network, in_chans)
+    logger.info("tracing the network")
+    program = _trace(network, in_chans)
+    opset = None
+    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.stem}.", suffix=SUFFIXES[format])
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        if format == "onnx":
+            logger.info("converting it to ONNX")
+            opset = _save_onnx(program, temporary, metadata)
+            run = _onnx_runner(temporary)
+        else:
+            torch.export.save(program, temporary, extra_files={METADATA_KEY: json.dumps(metadata)})
+            run = torch.export.load(temporary).module()
+        logger.info("comparing the file with PyTorch")
+        difference = _largest_difference(expected, run)
+        temporary.chmod(0o644)
+        temporary.replace(out)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return Exported(
+        path=out,
+        format=format,
+        size_bytes=out.stat().st_size,
+        sha256=sha256_of(out),
+        opset=opset,
+        difference=difference,
+        compared=tuple((batch, in_chans, *size) for batch, *size in _COMPARED),
+        metadata=metadata,
+    )
+
+
+def _check_request(out: Path, format: str, *, overwrite: bool) -> None:  # noqa: A002
+    """Refuse before any work what would fail after it."""
+    if format not in get_args(Format):
+        raise unknown_name("format", format, get_args(Format))
+    suffix = SUFFIXES[cast("Format", format)]
+    if out.suffix != suffix:
+        raise UserError(
+            f"{out} does not end in {suffix}, as files of format {format} do; pass --out {out.stem}{suffix}"
+        )
+    if not out.parent.is_dir():
+        raise UserError(f"there is no folder {out.parent}; make it first")
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} is there already; pass --overwrite to replace it")
+    missing = [package for package in _ONNX_PACKAGES if find_spec(package) is None]
+    if format == "onnx" and missing:
+        raise UserError(f"writing ONNX needs {', '.join(missing)}; type: pip install 'eo-backbones[export]'")
+
+
+def _trace(network: nn.Module, in_chans: int) -> ExportedProgram:
+    """Return the network as a graph for any batch size, height and width, or refuse one that has none."""
+    batch, height, width = _TRACED
+    example = torch.zeros(batch, in_chans, height, width)
+    with torch.no_grad():
+        program = torch.export.export(network, (example,), dynamic_shapes=(dict.fromkeys(_AXES, Dim.AUTO),))
+    _take_any_size(network, program.module(), in_chans)  # its guards raise if a length became a constant
+    return program
+
+
+def _save_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, Any]) -> int:
+    """Write the graph as ONNX, weights inside; return the operator set (the exporter's recommended one)."""
+    converted = torch.onnx.export(
+        program,
+        dynamic_shapes=(_AXES,),
+        input_names=["images"],
+        output_names=["outputs"],
+        dynamo=True,
+        verbose=False,
+    )
+    assert converted is not None
+    converted.model.metadata_props[METADATA_KEY] = json.dumps(metadata)
+    converted.save(path, external_data=False)
+    return int(converted.model.opset_imports[""])
+
+
+def _onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
+    import onnxruntime  # noqa: PLC0415  an extra
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])  # type: ignore[attr-defined]
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["outputs"], {"images": images.numpy()})[0])
+
+    return run
+
+
+def _take_any_size(network: nn.Module, run: Callable[[Tensor], Tensor], in_chans: int) -> list[tuple[Tensor, Tensor]]:
+    """Return what is compared, random images with their outputs, or refuse a network that does not take these sizes."""
+    random = torch.Generator().manual_seed(0)
+    pairs = []
+    for batch, height, width in _COMPARED:
+        images = torch.randn(batch, in_chans, height, width, generator=random)
+        try:
+            with torch.no_grad():
+                pairs.append((images, run(images)))
+        except (AssertionError, RuntimeError) as error:  # what timm and torch raise
+            raise UserError(
+                f"this {type(network).__name__} does not take images of any size ({height} x {width}: "
+                f"{str(error).splitlines()[0]}); export is for networks that do, such as a ResNet"
+            ) from error
+    return pairs
+
+
+def _largest_difference(expected: Sequence[tuple[Tensor, Tensor]], run: Callable[[Tensor], Tensor]) -> float:
+    """Return how far the file's outputs are from the network's, or refuse the file."""
+    largest = 0.0
+    for images, wanted in expected:
+        with torch.no_grad():
+            found = run(images)
+        difference = float((found - wanted).abs().max()) if found.shape == wanted.shape else float("inf")
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"the file's outputs differ from PyTorch's by {difference:.2g}, allowed is {TOLERANCE:g}; none was "
+                "written; try the other format, or another version of torch"
+            )
+        largest = max(largest, difference)
+    return largest

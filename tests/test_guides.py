@@ -1,0 +1,179 @@
+"""The guides work as written: every block is run, in order, in an empty folder, against the loopback Hub.
+
+Commands are called in this process (their ``main``, with the words of the line), because importing torch for each would
+take longer than the commands. Nothing in a block is replaced. While the embedded weights are not published, random ones
+are declared in their place, so that the guide's name for them loads; from then on, the real ones are used.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from matplotlib import pyplot as plt
+
+import eo_backbones.cli
+import eo_backbones_train.cli
+from eo_backbones import weights
+from eo_backbones.folder import WEIGHTS_FILE, sha256_of
+from support.hub_http import Hub
+
+GUIDES = Path(__file__).parent.parent / "docs" / "guides"
+COMMANDS: dict[str, Callable[[], None]] = {
+    "eo-backbones": eo_backbones.cli.main,
+    "eo-train": eo_backbones_train.cli.main,
+}
+
+
+NOTEBOOK = GUIDES.parent / "notebooks" / "eo_backbones_tour.ipynb"
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """(language, code) of every fenced block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def words(line: str) -> list[str]:
+    """As the shell takes a line apart: quotes, comments, file patterns."""
+    found: list[str] = []
+    for word in shlex.split(line, comments=True):
+        matches = sorted(path.as_posix() for path in Path().glob(word)) if "*" in word else []
+        found += matches or [word]
+    return found
+
+
+def run_command(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = words(line)
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as end:
+        COMMANDS[arguments[0]]()
+    assert not end.value.code, line
+
+
+def run_blocks(text: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run all blocks; Python blocks share their names, as in one session. Returns these names."""
+    session: dict[str, Any] = {"__name__": "guide"}
+    for language, code in blocks(text):
+        if language == "python":
+            exec(compile(code, "<guide>", "exec"), session)
+        else:
+            assert language == "bash", f"a block of {language!r} would not be tested"
+            for line in code.replace("\\\n", " ").splitlines():
+                if line.strip():
+                    run_command(line, monkeypatch)
+    return session
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory and an empty cache of features."""
+    monkeypatch.setenv("EO_BACKBONES_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def mini(weights_folder: Path, declare: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> str:
+    """sha256 of the embedded weights, or of random ones declared in their place."""
+    if not weights.DEFAULT.published:
+        sha256 = sha256_of(weights_folder / WEIGHTS_FILE)
+        monkeypatch.setattr(weights, "EMBEDDED_FOLDER", weights_folder)
+        declare(replace(weights.DEFAULT, sha256=sha256, embedded=WEIGHTS_FILE))
+    assert weights.DEFAULT.sha256 is not None
+    return weights.DEFAULT.sha256
+
+
+@pytest.mark.slow
+def test_load_and_embed(mini: str, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = run_blocks((GUIDES / "load-and-embed.md").read_text(), monkeypatch)
+    assert session["features"].shape == (1, 2048)
+    assert session["about"]["weights_sha256"] == mini
+    assert session["red_input"]["unit"] == "reflectance"
+    written = {path.name for path in empty.iterdir()}
+    assert {"red.tif", "red.png", "red_similar.tif", "encoder.pt2"} <= written
+    with rasterio.open(empty / "red.tif") as embedding:
+        assert (embedding.count, *embedding.shape, *embedding.res) == (3, 7, 7, 320.0, 320.0)
+
+
+@pytest.mark.slow
+def test_retrain_and_publish(hub: Hub, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_write")
+    run_blocks((GUIDES / "retrain-and-publish.md").read_text(), monkeypatch)
+    assert set(hub.store.repositories["acme/eo_resnet50.byol_mydata"].tags) == {"v1"}
+    assert "0." in (empty / "results" / "report.md").read_text()
+
+
+def run_notebook(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run its code cells in one session, where it lies; returns the session's names."""
+    monkeypatch.chdir(NOTEBOOK.parent)
+    session: dict[str, Any] = {"__name__": "notebook"}
+    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), session)
+    return session
+
+
+@pytest.fixture
+def figures() -> Iterator[None]:
+    """Figures stay in memory, also where there is a screen."""
+    plt.switch_backend("Agg")
+    yield
+    plt.close("all")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mini", "figures")
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive:UserWarning")
+def test_the_notebook_runs_on_synthetic_scenes_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EO_SHARED_DATA", str(tmp_path))
+    session = run_notebook(monkeypatch)
+    assert session["both"].shape == (60, 4096)
+    np.testing.assert_allclose(session["both"], np.hstack([session["red"], session["radar"]]), atol=1e-4)
+    assert "no real patches in" in capsys.readouterr().out
+    assert len(plt.get_fignums()) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mini", "figures")
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive:UserWarning")
+def test_the_notebook_shows_real_patches_where_they_are(monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> None:
+    monkeypatch.setenv("EO_SHARED_DATA", str(shared_data))
+    session = run_notebook(monkeypatch)
+    assert session["real"].shape == (8, 64, 64)
+    np.testing.assert_allclose(np.diag(session["real_cosines"]), 1, atol=1e-4)
+    assert len(plt.get_fignums()) == 4
+
+
+def test_the_notebook_is_kept_without_outputs() -> None:
+    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["```python\nassert 1 == 2\n```", "```bash\neo-backbones info nonsense\n```", "```sh\nls\n```"]
+)
+def test_a_block_that_does_not_work_is_noticed(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError):
+        run_blocks(text + "\n", monkeypatch)
+
+
+def test_the_readme_links_every_guide(repository: Path) -> None:
+    readme = (repository / "README.md").read_text()
+    for guide in GUIDES.glob("*.md"):
+        assert f"(docs/guides/{guide.name})" in readme
+
+
+def test_links_between_guides_lead_somewhere() -> None:
+    for guide in (*GUIDES.glob("*.md"), NOTEBOOK):
+        for target in re.findall(r"\]\(([^)#:]+)\)", guide.read_text()):
+            assert (guide.parent / target).exists(), f"{guide.name}: {target}"
