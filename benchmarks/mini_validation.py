@@ -21,15 +21,7 @@ from eo_backbones.evaluation.results import ResultsFile
 
 LEARNT_FROM = 1650
 SCORED = 2400
-
-
-def validation_split(labels: np.ndarray) -> Split:
-    """Return a split whose test part is drawn from the validation part of seed 0."""
-    whole = seeded_split(labels, seed=0)
-    learnt = subset_of(labels, whole.train, fraction=LEARNT_FROM / len(whole.train), seed=0)
-    validating = subset_of(labels, learnt, fraction=0.2, seed=0)
-    scored = subset_of(labels, whole.val, fraction=SCORED / len(whole.val), seed=0)
-    return Split(name="validation", train=np.setdiff1d(learnt, validating), val=validating, test=scored)
+BANDS = ("B02", "B03", "B04")
 
 
 def main() -> None:
@@ -39,22 +31,40 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("models", nargs="+")
     options = parser.parse_args()
-    whole = open_dataset("eurosat-rgb", options.root)
+    for model in options.models:
+        found = scores(options.root, options.out, model)
+        print(
+            f"{model}:",
+            *(f"{band} {score:.3f}" for band, score in found.items()),
+            f"mean {np.mean([*found.values()]):.4f}",
+        )
+
+
+def scores(root: Path, out: Path, model: str) -> dict[str, float]:
+    """Return band -> weighted F1 of a model; measured once, kept in ``results.csv`` below ``out``."""
+    whole = open_dataset("eurosat-rgb", root)
     split = validation_split(whole.labels)
     used = np.sort(np.concatenate([split.train, split.val, split.test]))
     data = whole.take(used)
-    parts = {part: np.searchsorted(used, getattr(split, part)) for part in ("train", "val", "test")}
+    train, val, test = (np.searchsorted(used, part) for part in (split.train, split.val, split.test))
     plan = run.Plan(
-        models=options.models,
-        bands=choose_bands(data, ["B02", "B03", "B04"]),
+        models=(model,),
+        bands=choose_bands(data, BANDS),
         protocols=("logistic",),
-        splits={0: Split(name="validation", **parts)},
+        splits={0: Split(name=split.name, train=train, val=val, test=test)},
     )
-    results = ResultsFile(options.out / "results.csv", data_digest=data.digest)
-    run.evaluate(data, plan, results, cache=options.out / "cache", device=torch.device("cpu"))
-    for model in options.models:
-        scores = [row.f1_weighted for row in results.rows if row.model == model]
-        print(f"{model}: " + " ".join(f"{score:.3f}" for score in scores), f"mean {np.mean(scores):.4f}")
+    results = ResultsFile(out / "results.csv", data_digest=data.digest)
+    run.evaluate(data, plan, results, cache=out / "cache", device=torch.device("cpu"))
+    return {row.band: row.f1_weighted for row in results.rows if row.model == model}
+
+
+def validation_split(labels: np.ndarray) -> Split:
+    """Return a split whose test part is drawn from the validation part of seed 0."""
+    whole = seeded_split(labels, seed=0)
+    learnt = subset_of(labels, whole.train, fraction=LEARNT_FROM / len(whole.train), seed=0)
+    validating = subset_of(labels, learnt, fraction=0.2, seed=0)
+    scored = subset_of(labels, whole.val, fraction=SCORED / len(whole.val), seed=0)
+    return Split(name="validation", train=np.setdiff1d(learnt, validating), val=validating, test=scored)
 
 
 if __name__ == "__main__":
