@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,6 +120,32 @@ def test_windows_with_too_many_missing_pixels_have_no_value(tmp_path: Path, mode
     assert np.isnan(found[:, 4]).all()
     assert made.nodata_cells == made.rows
     np.testing.assert_allclose(found[:, :4], expected[:, :4], atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_small_batches_and_blocks_change_nothing(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = numbers(1, 90, 131).astype(np.float32)
+    values[0, 20:40, 30:50] = np.nan
+    scene = write_scene(tmp_path / "scene.tif", values, names=("B04",))
+    run(scene, model, tmp_path / "one.tif", size=16, stride=8)
+    monkeypatch.setattr(compute, "_CELLS_A_BLOCK", 40)  # three rows of 15 cells
+    monkeypatch.setitem(compute._PIXELS_A_BATCH, "cpu", 7 * 16 * 16)  # neither a row nor a block is whole batches
+    run(scene, model, tmp_path / "many.tif", size=16, stride=8)
+    expected = read(tmp_path / "one.tif")
+    assert 0 < np.isnan(expected[..., 0]).sum() < expected[..., 0].size / 2
+    np.testing.assert_allclose(read(tmp_path / "many.tif"), expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_a_scene_in_an_archive_is_read_by_gdal(tmp_path: Path, model: str) -> None:
+    values = numbers(1, 64, 64)
+    scene = write_scene(tmp_path / "scene_B04.tif", values)
+    with zipfile.ZipFile(tmp_path / "scene.zip", "w") as archive:
+        archive.write(scene, scene.name)
+    scene.unlink()
+    inside = f"/vsizip/{tmp_path / 'scene.zip'}/scene_B04.tif"
+    request = EmbedRequest(scene=(inside,), model=model, bands=("B04",), out=tmp_path / "out.tif", size=32)
+    embed_scene(request, device=torch.device("cpu"), dtype=torch.float32)
+    expected = reference(model, values, ["B04"], ["dn"], size=32, stride=32)
+    np.testing.assert_allclose(read(tmp_path / "out.tif"), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 class Killed(Exception):
