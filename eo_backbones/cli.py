@@ -17,6 +17,7 @@ from eo_backbones.errors import INTERRUPTED, UserError
 from eo_backbones.export_command import EXPORT_EPILOG, export
 from eo_backbones.fact_lines import fact_lines
 from eo_backbones.list_options import ListOptionsCommand, split_commas
+from eo_backbones.predict_command import PREDICT_EPILOG, predict
 from eo_backbones.push_command import PUSH_EPILOG, push
 from eo_backbones.scene_commands import EMBED_EPILOG, SIMILAR_EPILOG, embed, similar
 
@@ -307,6 +308,7 @@ def evaluate(
 app.command(cls=ListOptionsCommand, epilog=EMBED_EPILOG)(embed)
 app.command(epilog=SIMILAR_EPILOG)(similar)
 app.command(cls=ListOptionsCommand, epilog=EXPORT_EPILOG)(export)
+app.command(epilog=PREDICT_EPILOG)(predict)
 app.command(epilog=PUSH_EPILOG)(push)
 
 
@@ -342,10 +344,7 @@ def _watcher() -> "ProgressWatcher":
 
 
 def _print_facts(facts: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        _print_json(facts)
-    else:
-        typer.echo("\n".join(fact_lines(facts)))
+    typer.echo(json.dumps(facts, indent=2) if as_json else "\n".join(fact_lines(facts)))
 
 
 def _print_json(value: Any) -> None:

@@ -43,6 +43,9 @@ STOCK_NUM_FEATURES = 2048
 STOCK_REDUCTION = 32  # input pixels per cell of the last feature map
 DEFAULT_SIZE_PX = 64  # nominal only, the network takes any size; EuroSAT images have it
 
+MULTI_BAND_ARCHITECTURE = "eo_multi_band"
+"""What ``config.json`` names where timm has no such network: plain timm then says that it does not know it."""
+
 _TIMM_DEFAULT_CLASSES = 1000  # timm.models.PretrainedCfg.num_classes
 _TIMM_DEFAULT_SIZE = (3, 224, 224)  # timm.models.PretrainedCfg.input_size
 _ROOT_ONLY = (
@@ -68,6 +71,8 @@ class FolderConfig:
         pretrained_cfg: fields of timm's ``PretrainedCfg``.
         model_args: constructor arguments that the saved weights need.
         classes: names of the classifier's outputs, in order; empty if it has none.
+        fuse: how the bands' features are joined, if this is one encoder of a single band used on each band of ``input``
+            (:class:`eo_backbones.multi_band.MultiBandClassifier`; ``architecture`` is then the encoder's).
     """
 
     architecture: str
@@ -77,6 +82,7 @@ class FolderConfig:
     pretrained_cfg: Mapping[str, Any]
     model_args: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    fuse: str | None = None
 
 
 def timm_fields(
@@ -163,8 +169,9 @@ def read_config(path: Path) -> FolderConfig:
     num_classes = args.get("num_classes", data.get("num_classes", cfg.get("num_classes", _TIMM_DEFAULT_CLASSES)))
     in_chans = args.get("in_chans", size[0])
     block = data.get(CONFIG_KEY)
+    several = block.get("multi_band", {}) if block is not None else {}
     return FolderConfig(
-        architecture=data["architecture"],
+        architecture=several.get("encoder", data["architecture"]),
         num_classes=int(num_classes),
         in_chans=int(in_chans),
         input=_input_of(block, path) if block is not None else None,
@@ -172,6 +179,7 @@ def read_config(path: Path) -> FolderConfig:
         pretrained_cfg=cfg | {"num_classes": int(num_classes), "input_size": [int(in_chans), *size[1:]]},
         model_args=args,
         classes=tuple(block.get("classes", ())) if block is not None else (),
+        fuse=several.get("fuse"),
     )
 
 

@@ -22,6 +22,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.folder import DIGEST_KEY, RECIPE_FILE, check_golden, read_json, tensor_shapes
 from eo_backbones.hub import Resolved
 from eo_backbones.inputs import Check, InputTransform
+from eo_backbones.multi_band_folder import build_multi_band
 from eo_backbones.result_tables import RESULTS_FILE, read_rows, rows_of, scores
 from eo_backbones.weights import Weights
 
@@ -243,6 +244,10 @@ def _build(
     config = resolved.config
     _check_shape_arguments(in_chans, num_classes)
     _check_description(resolved)
+    if config.fuse is not None:
+        return build_multi_band(
+            resolved, in_chans=in_chans, num_classes=num_classes, features_only=features_only, **timm_kwargs
+        )
     arguments = {**config.model_args, **timm_kwargs}
     arguments["in_chans"] = config.in_chans if in_chans is None else in_chans
     arguments["num_classes"] = config.num_classes if num_classes is None else num_classes

@@ -123,6 +123,48 @@ class MultiBand(nn.Module):
         return f"{', '.join(self.bands)}, fuse={self.fuse}, num_features={self.num_features}"
 
 
+class MultiBandClassifier(MultiBand):
+    """:class:`MultiBand` and a linear layer: ``(B, C, H, W)`` -> ``(B, num_classes)``.
+
+    It has the methods that networks of timm have for their two halves (``forward_features``, ``forward_head``,
+    ``get_classifier``). ``eo-train finetune`` makes it, ``create_model`` loads it back.
+
+    Args:
+        encoder: as for :class:`MultiBand`.
+        bands: likewise.
+        fuse: likewise.
+        num_classes: outputs; 0 gives the fused features.
+    """
+
+    def __init__(self, encoder: nn.Module, bands: Sequence[str], fuse: Fuse, num_classes: int) -> None:
+        super().__init__(encoder, bands, fuse)
+        self.reset_classifier(num_classes)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the linear layer by a new, random one; 0 leaves the fused features."""
+        self.num_classes = num_classes
+        self.fc: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def get_classifier(self) -> nn.Module:
+        """Return the linear layer."""
+        return self.fc
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Return the fused features ``(B, num_features)``."""
+        return super().forward(images)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return the linear layer's outputs, or with ``pre_logits`` what it gets."""
+        if pre_logits:
+            return features
+        outputs: Tensor = self.fc(features)
+        return outputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return outputs ``(B, num_classes)`` for model inputs ``(B, C, H, W)``, one channel a band."""
+        return self.forward_head(self.forward_features(images))
+
+
 def _features_of_one_band(encoder: nn.Module) -> int:
     """Return the length of an encoder's features, or refuse it."""
     width = getattr(encoder, "num_features", None)

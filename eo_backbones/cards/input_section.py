@@ -4,8 +4,16 @@ from eo_backbones.contract import BandInput, InputSpec
 from eo_backbones.result_tables import markdown_table
 
 
-def input_section(contract: InputSpec) -> str:
-    """Describe clip, normalisation and display range; figures in the unit of each band."""
+def input_section(contract: InputSpec, *, together: bool = False) -> str:
+    """Describe clip, normalisation and display range; figures in the unit of each band.
+
+    Args:
+        contract: of the model.
+        together: whether the model takes all bands at once, instead of any one of them.
+    """
+    channels = "One channel"
+    if together and len(contract.bands) > 1:
+        channels = f"{len(contract.bands)} channels, the bands in the order of the table"
     how = (
         "Values are clipped, then the model sees `(value - mean) / std`."
         if contract.normalization == "band"
@@ -29,7 +37,7 @@ def input_section(contract: InputSpec) -> str:
         [
             "## Input",
             "",
-            f"One channel, float32, any height and width. {how} Reflectance is the digital number divided by 10,000 "
+            f"{channels}, float32, any height and width. {how} Reflectance is the digital number divided by 10,000 "
             "(add -1,000 first for Sentinel-2 products of processing baseline 04.00 and later); dB is "
             "10 log10 of the backscatter. Missing values become the low end of the clip range.",
             "",

@@ -17,7 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from eo_backbones.bands import BANDS, band
 from eo_backbones.contract import UNITS, Unit
-from eo_backbones.datasets.labelled import LabelledImages
+from eo_backbones.datasets.labelled import LabelledImages, OfficialSplit
 from eo_backbones.datasets.raster import RasterFacts, band_order, facts_of, read_positions
 from eo_backbones.errors import UserError, unknown_name
 
@@ -40,20 +40,49 @@ def class_folders(
         UserError: no class folders or one only, files that are not alike, bands that cannot be told, a place that the
             files do not have, or an unknown unit.
     """
-    root = Path(root)
+    files = _files_by_class(Path(root))
+    return own_images(
+        [path for name in files for path in files[name]],
+        classes=tuple(files),
+        labels=np.repeat(np.arange(len(files), dtype=np.int64), [len(own) for own in files.values()]),
+        positions=positions,
+        units=units,
+    )
+
+
+def own_images(
+    paths: Sequence[Path],
+    *,
+    classes: tuple[str, ...],
+    labels: np.ndarray,
+    positions: Mapping[str, int] | None = None,
+    units: Sequence[str] = (),
+    official: OfficialSplit | None = None,
+) -> LabelledImages:
+    """Return a user's files as a labelled set; all must be alike.
+
+    Args:
+        paths: existing image files.
+        classes: class names.
+        labels: class number of each file, int64 ``(n,)``.
+        positions: as in :func:`class_folders`.
+        units: likewise.
+        official: parts that the user gave the images.
+
+    Raises:
+        UserError: as :func:`class_folders`, but for the folders.
+    """
     # once for the process: a picture needs no coordinates, and files are read in several threads
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-    files = _files_by_class(root)
-    paths = [path for name in files for path in files[name]]
     facts = _alike(paths)
     places = _places(paths[0], facts, positions or {})
     bands = tuple(places)
     own_units = _units(bands, facts, units)
     return LabelledImages(
         name="folder",
-        classes=tuple(files),
+        classes=classes,
         paths=tuple(paths),
-        labels=np.repeat(np.arange(len(files), dtype=np.int64), [len(own) for own in files.values()]),
+        labels=labels,
         bands=bands,
         units=own_units,
         reader=partial(_read, places),
@@ -61,6 +90,7 @@ def class_folders(
         reading="; ".join(
             f"{name}={place} {unit}" for (name, place), unit in zip(places.items(), own_units, strict=True)
         ),
+        official=official,
     )
 
 

@@ -16,13 +16,22 @@ BATCH = 128
 _MAX_READERS = 8  # files are small; more readers only wait for each other
 
 
-def batches(data: LabelledImages, bands: Sequence[str], rows: np.ndarray) -> Iterator[tuple[int, Tensor]]:
+def batches(
+    data: LabelledImages, bands: Sequence[str], rows: np.ndarray, *, size: int | None = None
+) -> Iterator[tuple[int, Tensor]]:
     """Yield (position of the first image in ``rows``, raw values ``(batch, bands, H, W)``) in order.
+
+    Args:
+        data: the images.
+        bands: what to read of each.
+        rows: which images, in which order.
+        size: images in a batch; default: :data:`BATCH`.
 
     Raises:
         UserError: a file is missing, damaged, or of another size than the images before it.
     """
-    parts = [(start, rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
+    size = size or BATCH
+    parts = [(start, rows[start : start + size]) for start in range(0, len(rows), size)]
     readers = min(_MAX_READERS, os.cpu_count() or 1)
     waiting: deque[tuple[int, Future[Tensor]]] = deque()
     with ThreadPoolExecutor(readers, thread_name_prefix="pixels") as pool:

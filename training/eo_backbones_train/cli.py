@@ -15,7 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
-from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.errors import UserError
+from eo_backbones.list_options import ListOptionsCommand
+from eo_backbones_train.bench_command import BENCH_EPILOG, bench
+from eo_backbones_train.finetune_command import FINETUNE_EPILOG, finetune
 from eo_backbones_train.run.stops import RunStopped
 
 app = typer.Typer(
@@ -274,52 +277,10 @@ def export(
     )
 
 
-@app.command(
-    epilog="""Examples:
+app.command(cls=ListOptionsCommand, epilog=FINETUNE_EPILOG)(finetune)
 
-[bold]eo-train bench[/bold]  (some minutes; nothing else should run meanwhile)
 
-[bold]eo-train bench --device cuda --out benchmarks[/bold]"""
-)
-def bench(
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where training steps run.")] = "auto",
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            help="Measure on this store instead of made-up scenes; there is then no rasterio to compare with."
-        ),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder that gets the report, DATE-DEVICE.md.")] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="See in a minute whether it works; the figures mean nothing.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure loading, views and training steps beside references: rasterio, torchvision, lightly."""
-    from eo_backbones_train.bench.report import to_table, write_markdown
-    from eo_backbones_train.bench.run import run_bench
-    from eo_backbones_train.run.run_options import DEVICES
-
-    if device not in DEVICES:
-        raise unknown_name("device", device, DEVICES)
-    if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {out}: {error.strerror}; name a folder that can be made") from error
-    # Lines and no live display: that would take time from what is measured.
-    found = run_bench(device=device, store=store, quick=quick, say=lambda text: typer.echo(text, err=True))
-    if out is not None:
-        options = f" --device {device}{' --store STORE' if store else ''}{' --quick' if quick else ''}"
-        typer.echo(f"report: {write_markdown(found, out, f'eo-train bench{options}')}", err=True)
-    if as_json:
-        _print_json(found)
-        return
-    from rich.console import Console
-
-    Console().print(to_table(found))
-    for note in found["notes"]:
-        typer.echo(f"note: {note}", err=True)
+app.command(epilog=BENCH_EPILOG)(bench)
 
 
 def parse_interval(text: str) -> tuple[float | None, int | None]:

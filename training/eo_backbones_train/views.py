@@ -89,17 +89,18 @@ def make_views(codes: Tensor, extent: Tensor, decode: Tensor, params: Tensor, si
     """Decode tiles and make one view of each.
 
     Args:
-        codes: uint8 or int32 [2, B, S, S]; a smaller tile lies in the upper left corner, the rest is never used.
-        extent: float32 [2, B, 2] height and width of each tile in pixels.
-        decode: float32 [2, B, 6] (q0, q1, q2, low, high, missing): code c stands for the model input
+        codes: uint8, int32 or float32 [V, B, S, S], V = 2 in pretraining; a smaller tile lies in the upper left corner,
+            the rest is never used.
+        extent: float32 [V, B, 2] height and width of each tile in pixels.
+        decode: float32 [V, B, 6] (q0, q1, q2, low, high, missing): code c stands for the model input
             ``clamp(q0 + q1 c + q2 c^2, low, high)``; code 0 for ``missing``, unless that is NaN.
-        params: float32 [2, B, len(VIEW_PARAMS)], from :func:`draw_view_params`, on the device of the codes.
+        params: float32 [V, B, len(VIEW_PARAMS)], from :func:`draw_view_params`, on the device of the codes.
         size_px: side of the views.
 
     Returns:
-        float32 [2, B, 1, size_px, size_px] model input.
+        float32 [V, B, 1, size_px, size_px] model input.
     """
-    pairs, tile_px = codes.shape[1], codes.shape[-1]
+    number, pairs, tile_px = *codes.shape[:2], codes.shape[-1]
     codes, extent, decode, params = (tensor.flatten(0, 1) for tensor in (codes, extent, decode, params))
     chunk = len(codes) if codes.is_cuda else _CPU_CHUNK
     # Memory that all chunks use in turn: fresh pages would cost a CPU as much as the work in them.
@@ -115,7 +116,7 @@ def make_views(codes: Tensor, extent: Tensor, decode: Tensor, params: Tensor, si
             _decode_tiles(codes[part], plan, lookup[:n], out=tiles[:n])
             _blur(tiles[:n], plan, across[:n])
             _sample(tiles[:n], plan, out=views[part])
-    return views.view(2, pairs, 1, size_px, size_px)
+    return views.view(number, pairs, 1, size_px, size_px)
 
 
 class _Plan(NamedTuple):

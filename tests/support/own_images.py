@@ -1,0 +1,55 @@
+"""A user's labelled images and a small encoder for their bands, to fine-tune with."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eo_backbones.datasets.synthetic_files import write_class_folders
+
+BANDS = ("B02", "B03", "B04")
+PER_CLASS = 10
+SIZE_PX = 32
+
+
+def write_encoder(path: Path, *, bands: tuple[str, ...] = BANDS) -> Path:
+    """Write a one-channel encoder of a small architecture, with our block in its config."""
+    import timm
+    import torch
+
+    from eo_backbones.contract import unit_range
+
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        model = timm.create_model("test_resnet", in_chans=1, num_classes=0)
+    block = {"format_version": 1, "input": unit_range(bands).to_dict(), "classes": []}
+    timm.models.save_for_hf(model, str(path), model_config={"eo_backbones": block}, safe_serialization=True)
+    return path
+
+
+def write_fields(path: Path) -> Path:
+    """Write three classes of ten images of three bands, uint16 digital numbers."""
+    return write_class_folders(path, per_class=PER_CLASS, bands=BANDS, size=SIZE_PX)
+
+
+@contextmanager
+def silent(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A stage that shows nothing."""
+    yield lambda steps: None
+
+
+def finetuned(data: Path, encoder: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    """Fine-tune on the CPU in a few epochs."""
+    from eo_backbones_train.finetuning.finetune import finetune
+
+    values: dict[str, Any] = {
+        "bands": ["B03"],
+        "mode": "linear",
+        "fuse": "concat",
+        "pretrained": True,
+        "epochs": 3,
+        "batch": 8,
+        "device": "cpu",
+        "tensorboard": False,
+    }
+    return finetune(data, out, model=f"local-dir:{encoder}", stage=silent, **values | changes)

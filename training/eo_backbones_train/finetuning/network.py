@@ -1,0 +1,111 @@
+"""The network to fine-tune: encoder and linear layer, which parts of it learn, and at which rates."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from timm.models import group_parameters
+from timm.optim._param_groups import param_groups_layer_decay
+from torch import Tensor, nn
+
+from eo_backbones.contract import InputSpec
+from eo_backbones.errors import UserError
+from eo_backbones.models import create_model
+from eo_backbones.multi_band import MultiBandClassifier
+from eo_backbones_train.finetuning.settings import Settings
+
+
+def build_network(settings: Settings, *, bands: tuple[str, ...], num_classes: int) -> nn.Module:
+    """Return encoder and linear layer, as they will be saved; the layer starts at zero: all classes equally likely.
+
+    Its ``eo_input`` is the encoder's contract for these bands, ``eo_digest`` the sha256 of the weights it starts from.
+
+    Raises:
+        UserError: unknown or unpublished model, one without an input contract or for other bands.
+    """
+    torch.manual_seed(settings.seed)
+    network: Any
+    if settings.fuse == "early" or len(bands) == 1:
+        network = create_model(settings.model, settings.pretrained, in_chans=len(bands), num_classes=num_classes)
+    else:
+        encoder: Any = create_model(settings.model, settings.pretrained, in_chans=1, num_classes=0)
+        network = MultiBandClassifier(encoder, bands, settings.fuse, num_classes)
+        network.eo_digest = encoder.eo_digest
+    spec = network.eo_input
+    if not isinstance(spec, InputSpec):
+        raise UserError(f"{settings.model} declares no input contract, so nobody knows which values it takes")
+    network.eo_input = replace(spec, bands=tuple(spec.for_band(name) for name in bands))
+    layer = classifier_of(network)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return network  # type: ignore[no-any-return]
+
+
+def classifier_of(network: nn.Module) -> nn.Linear:
+    """Return the linear layer at the end."""
+    layer = network.get_classifier()  # type: ignore[operator]  # as every network of timm has it
+    if not isinstance(layer, nn.Linear):
+        raise UserError(f"this model ends in a {type(layer).__name__}, not in one linear layer; take another one")
+    return layer
+
+
+def pooled_features(network: nn.Module, images: Tensor) -> Tensor:
+    """Return what the linear layer gets, ``(B, features)``."""
+    features: Tensor = network.forward_head(network.forward_features(images), pre_logits=True)  # type: ignore[operator]
+    return features
+
+
+def freeze(network: nn.Module, settings: Settings) -> None:
+    """Leave gradients to what the mode trains.
+
+    Raises:
+        UserError: more stages than the encoder has.
+    """
+    if settings.mode == "full":
+        return
+    network.requires_grad_(False)
+    classifier_of(network).requires_grad_(True)
+    if settings.mode == "linear":
+        return
+    encoder = _encoder(network)
+    stages = group_parameters(encoder, encoder.group_matcher(coarse=True))
+    layer = {id(parameter) for parameter in classifier_of(network).parameters()}
+    by_name = dict(encoder.named_parameters())
+    own = [names for _, names in sorted(stages.items()) if id(by_name[names[0]]) not in layer]
+    if settings.stages > len(own):
+        raise UserError(f"--stages is {settings.stages}, but the encoder has {len(own)}; use --mode full to train all")
+    for names in own[-settings.stages :]:
+        for name in names:
+            by_name[name].requires_grad_(True)
+
+
+def train_mode(network: nn.Module) -> None:
+    """Put what learns into training mode; frozen BatchNorm stays in eval mode and keeps its statistics."""
+    network.train()
+    for module in network.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
+
+
+def parameter_groups(network: nn.Module, settings: Settings) -> list[dict[str, Any]]:
+    """Return groups for AdamW, each with ``lr_scale``: 1 for the layer, times ``layer_decay`` for each block before it.
+
+    Blocks as timm counts them (``group_matcher``): a ResNet50 has its stem, 16 residual blocks and the layer.
+    """
+    decay = settings.layer_decay if settings.mode == "full" else 1.0
+    if not isinstance(network, MultiBandClassifier):
+        return list(param_groups_layer_decay(network, settings.weight_decay, layer_decay=decay))
+    groups = list(param_groups_layer_decay(network.encoder, settings.weight_decay, layer_decay=decay))
+    for group in groups:  # counted without the layer, so the encoder's last block came out with 1
+        group["lr_scale"] *= decay
+    layer = classifier_of(network)
+    return [
+        *groups,
+        {"params": [layer.weight], "lr_scale": 1.0, "weight_decay": settings.weight_decay},
+        {"params": [layer.bias], "lr_scale": 1.0, "weight_decay": 0.0},
+    ]
+
+
+def _encoder(network: nn.Module) -> Any:
+    return network.encoder if isinstance(network, MultiBandClassifier) else network

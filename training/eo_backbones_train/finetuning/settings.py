@@ -1,0 +1,84 @@
+"""What decides the result of a fine-tuning, besides the images."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from eo_backbones.errors import UserError, unknown_name
+
+Mode = Literal["linear", "partial", "full"]
+Fusion = Literal["concat", "mean", "early"]
+ClassWeights = Literal["none", "balanced"]
+
+MODES: tuple[str, ...] = get_args(Mode)
+FUSIONS: tuple[str, ...] = get_args(Fusion)
+CLASS_WEIGHTS: tuple[str, ...] = get_args(ClassWeights)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All values of one fine-tuning; the defaults are ours.
+
+    Attributes:
+        model: name of the encoder to start from.
+        pretrained: load its weights; else its architecture starts from random values, for comparison.
+        mode: ``"linear"``: encoder frozen, BatchNorm in eval mode, features computed once, one linear layer trained on
+            them; ``"partial"``: the last ``stages`` and the layer; ``"full"``: everything, with smaller rates for
+            earlier layers.
+        fuse: how several bands become one answer: ``"concat"`` and ``"mean"`` of each band's features
+            (:class:`eo_backbones.MultiBand`), ``"early"``: one encoder whose first convolution takes all bands.
+        stages: with ``"partial"``: how many of the encoder's last stages are trained (a ResNet has four).
+        epochs: passes over the training images, at most.
+        patience: epochs without a better weighted F1 on the validation images after which training ends.
+        learning_rate: of AdamW at the end of the warm-up (the first twentieth of all steps); cosine to zero after it.
+        layer_decay: with ``"full"``: each block's rate is that of the next one times this.
+        weight_decay: of AdamW, on what has more than one dimension.
+        batch: images a step, at most.
+        class_weights: ``"balanced"`` weighs an image by n / (classes x images of its class) in the loss.
+        shots: training images of each class; ``None``: all.
+        size_px: side that images are brought to.
+        seed: of split, subset, order, augmentation and initial values.
+    """
+
+    model: str
+    pretrained: bool
+    mode: Mode
+    fuse: Fusion
+    size_px: int
+    stages: int = 1
+    epochs: int = 50
+    patience: int = 10
+    learning_rate: float = 1e-3
+    layer_decay: float = 0.85
+    weight_decay: float = 0.05
+    batch: int = 32
+    class_weights: ClassWeights = "none"
+    shots: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option, value, allowed in (
+            ("mode", self.mode, MODES),
+            ("fuse", self.fuse, FUSIONS),
+            ("class-weights", self.class_weights, CLASS_WEIGHTS),
+        ):
+            if value not in allowed:
+                raise unknown_name(f"--{option}", value, allowed)
+        for option, number in (
+            ("stages", self.stages),
+            ("epochs", self.epochs),
+            ("patience", self.patience),
+            ("lr", self.learning_rate),
+            ("size", self.size_px),
+        ):
+            if number <= 0:
+                raise UserError(f"--{option} is {number}; give a number above 0")
+        if self.batch < 2:
+            raise UserError(f"--batch is {self.batch}; BatchNorm needs at least 2 images a step")
+        if not 0 < self.layer_decay <= 1:
+            raise UserError(f"--layer-decay is {self.layer_decay}; give a number above 0, up to 1 (all layers alike)")
+        if self.weight_decay < 0:
+            raise UserError(f"--weight-decay is {self.weight_decay}; give 0 or more")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
