@@ -106,12 +106,13 @@ def finetune(
         "parts": [len(split.train), len(split.val), len(split.test)],
         "encoder_sha256": network.eo_digest,
     }
-    if _claim(out, plan):
+    if _finished(out, plan):
         logger.info("%s is finished; nothing is left to do", out)
         return {"folder": str(out), "finished_before": True, **read_json(out / RECIPE_FILE)}
+    freeze(network, settings)
     with stage("check images", len(labelled)) as tick:
         check_all(images, tick)
-    run = out / RUN_FOLDER
+    run = _claim(out, plan)
     fitted = _train(network.to(place), images, split, settings, run, tensorboard=tensorboard, stage=stage)
     results, probabilities = _judge(network, images, split, settings, stage)
     _write_predictions(run / PREDICTIONS_FILE, labelled, split, probabilities)
@@ -139,28 +140,38 @@ def _refuse_occupied(out: Path, *, resume: bool) -> None:
         raise UserError(f"{out} already holds a run; add --resume to continue it, or name another folder with --out")
 
 
-def _claim(out: Path, plan: Mapping[str, Any]) -> bool:
-    """Make the run folder, or compare with what is in it; return whether the run is finished.
+def _finished(out: Path, plan: Mapping[str, Any]) -> bool:
+    """Return whether the folder holds this run, finished.
 
     Raises:
-        UserError: the run in it has other settings or images, or the folder cannot be written.
+        UserError: the run in it has other settings or images.
     """
     path = out / RUN_FOLDER / PLAN_FILE
-    if path.is_file():
-        changed = differences(read_json(path), plan)
-        if changed:
-            raise UserError(
-                f"{out} holds a run with other settings ({'; '.join(changed)}); resume with those it began with, or "
-                "name another folder with --out"
-            )
-        remove_unfinished(out / RUN_FOLDER / CHECKPOINTS)
-        return (out / RECIPE_FILE).is_file()
+    if not path.is_file():
+        return False
+    changed = differences(read_json(path), plan)
+    if changed:
+        raise UserError(
+            f"{out} holds a run with other settings ({'; '.join(changed)}); resume with those it began with, or "
+            "name another folder with --out"
+        )
+    return (out / RECIPE_FILE).is_file()
+
+
+def _claim(out: Path, plan: Mapping[str, Any]) -> Path:
+    """Make the run's folder, or tidy it up after a kill, and return it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    run = out / RUN_FOLDER
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, plan)
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / PLAN_FILE, plan)
     except OSError as error:
         raise UserError(f"cannot write the folder {out}: {error.strerror}; name another with --out") from error
-    return False
+    remove_unfinished(run / CHECKPOINTS)
+    return run
 
 
 def _train(
@@ -173,7 +184,6 @@ def _train(
     tensorboard: bool,
     stage: Stage,
 ) -> Fitted:
-    freeze(network, settings)
     spec: Any = network.eo_input
     frozen = None
     if settings.mode == "linear":
