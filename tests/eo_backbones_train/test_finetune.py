@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 from sklearn.utils.class_weight import compute_class_weight
@@ -216,6 +217,8 @@ def test_the_metrics_are_those_of_the_answers(full: Path) -> None:
     truth, answers = [row["label"] for row in rows], [row["class"] for row in rows]
     assert found["f1_weighted"] == pytest.approx(f1_score(truth, answers, average="weighted"))
     assert f"weighted F1 {found['f1_weighted']:.3f}" in (full / "README.md").read_text()
+    (result,) = ModelCard.load(full / "README.md").data.eval_results or ()
+    assert (result.dataset_split, result.metric_value) == ("test", round(found["f1_weighted"], 4))
 
 
 def test_the_folder_loads_with_its_classes_and_can_be_pushed(linear: Path, full: Path) -> None:

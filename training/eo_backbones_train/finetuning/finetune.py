@@ -256,7 +256,10 @@ def _record(
     results: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return ``recipe.json`` without the digest of the weights: no paths, host or time."""
-    base = "local-dir" if settings.model.startswith(hub.LOCAL_PREFIX) else settings.model
+    base = settings.model
+    if base.startswith(hub.LOCAL_PREFIX):  # a path of this machine; the folder may know a better name
+        beside = hub.fetch_beside(base, RECIPE_FILE)
+        base = str(read_json(beside).get("name", "local folder")) if beside else "local folder"
     return {
         "name": f"{data.stem} classifier",
         "recipe": {"name": "finetune", **settings.to_dict(), "model": base},
