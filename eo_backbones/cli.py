@@ -1,8 +1,7 @@
 """The command ``eo-backbones``.
 
 Each command imports what it needs when it runs, so that ``--help`` is quick. Results go to standard output (with
-``--json`` as one JSON object), everything else to standard error. A mistake of the user is one line ``error: ...`` and
-exit status 2.
+``--json`` as one JSON object), all else to standard error. A user's mistake is one line ``error: ...`` and status 2.
 """
 
 import json
