@@ -5,6 +5,7 @@ take longer than the commands. Nothing in a block is replaced. While the embedde
 are declared in their place, so that the guide's name for them loads; from then on, the real ones are used.
 """
 
+import csv
 import json
 import re
 import shlex
@@ -100,6 +101,17 @@ def test_load_and_embed(mini: str, empty: Path, monkeypatch: pytest.MonkeyPatch)
     assert {"red.tif", "red.png", "red_similar.tif", "encoder.pt2"} <= written
     with rasterio.open(empty / "red.tif") as embedding:
         assert (embedding.count, *embedding.shape, *embedding.res) == (3, 7, 7, 320.0, 320.0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mini")
+def test_fine_tune_on_a_class_folder(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = run_blocks((GUIDES / "fine-tune-on-a-class-folder.md").read_text(), monkeypatch)
+    assert session["model"].num_classes == 3
+    with (empty / "predictions.csv").open(newline="") as file:
+        answers = list(csv.DictReader(file))
+    assert len(answers) == 9  # image_1, image_10 and image_11 of three classes
+    assert {answer["class"] for answer in answers} <= {"AnnualCrop", "Forest", "HerbaceousVegetation"}
 
 
 @pytest.mark.slow
