@@ -213,7 +213,7 @@ def test_pixels_come_in_order_whatever_thread_reads_them(rgb: LabelledImages, mo
 
 
 def test_values_of_another_unit_are_refused(multispectral: LabelledImages, tmp_path: Path) -> None:
-    wrong = replace(multispectral, unit="reflectance")
+    wrong = replace(multispectral, units=("reflectance",) * len(multispectral.bands))
     with pytest.raises(UnitError, match="unit='dn'"):
         features_of(wrong, STATS, tmp_path)
     assert not list(tmp_path.rglob("*.npy"))
