@@ -65,7 +65,9 @@ def test_peak_rate_scales_with_the_batch_only_where_the_recipe_says_so(name: str
     [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)],
 )
 def test_the_optimiser_steps_as_torch_builds_it_from_the_same_numbers(name: str, kind: type, fused: bool) -> None:
-    chosen = recipe("byol-mini", f"optim.name={name}", "optim.momentum=0.8", "optim.decay_norm_and_bias=true")
+    chosen = recipe(
+        "byol-mini", f"optim.name={name}", "optim.base_lr=5e-4", "optim.momentum=0.8", "optim.decay_norm_and_bias=true"
+    )
     numbers = {"lr": 5e-4, "weight_decay": 0.01} | ({"momentum": 0.8} if name == "sgd" else {"betas": (0.8, 0.999)})
     results = []
     for build in (
