@@ -50,6 +50,8 @@ class ViewPart:
         brightness: largest offset, as a fraction of the band's clip range; 0 is off. With ``unit-range``, 0.02 is
             0.02 in reflectance and 0.5 dB in backscatter.
         contrast: largest relative change of the deviations from the view's mean; 0 is off.
+        spread: how far apart the two crops of a pair lie: 1 draws both places independently, 0 puts the smaller crop at
+            the same relative place as the larger one, so that it lies within it (before rotation).
     """
 
     size_px: int
@@ -61,6 +63,7 @@ class ViewPart:
     blur_sigma: tuple[float, float]
     brightness: float
     contrast: float
+    spread: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +189,7 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
         "views.blur_sigma ": (max(views.blur_sigma), 0, MAX_BLUR_SIGMA_PX),
         "views.brightness": (views.brightness, 0, 1),
         "views.contrast": (views.contrast, 0, 1),
+        "views.spread": (views.spread, 0, 1),
         "model.projector_hidden": (model.projector_hidden, 1, 65536),
         "model.projector_out": (model.projector_out, 1, 65536),
         "model.predictor_hidden": (model.predictor_hidden, 1, 65536),

@@ -65,6 +65,9 @@ def draw_view_params(views: ViewPart, *, seed: int, step: int, global_batch: int
     def between(uniform: Tensor, low: float, high: float) -> Tensor:
         return low + (high - low) * uniform
 
+    if views.spread < 1:
+        for place in (y, x):
+            place[1].lerp_(place[0], 1 - views.spread)
     radians = between(angle, -1, 1) * math.radians(views.rotation_degrees) * (rotate < views.rotation_p)
     columns = (
         between(area, *views.crop_scale).sqrt(),
