@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from eo_backbones.contract import InputSpec, unit_range
+from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError, unknown_name
 
 Method = Literal["byol", "simsiam"]
@@ -142,7 +142,7 @@ _DECLARED = (
         method="byol",
         data=_MINI,
         recipe="byol-mini",
-        input=unit_range(),
+        input=standardized(),
         license="other",
         data_license="other",
         embedded="byol_s1s2_mini.safetensors",
@@ -152,7 +152,7 @@ _DECLARED = (
         method="simsiam",
         data=_MINI,
         recipe="simsiam-mini",
-        input=unit_range(),
+        input=standardized(),
         license="other",
         data_license="other",
     ),
