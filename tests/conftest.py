@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["support.hub_fixtures"]
+pytest_plugins = ["support.hub_fixtures", "support.typed_command"]
 
 REPOSITORY = Path(__file__).parent.parent
 

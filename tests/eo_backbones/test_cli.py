@@ -4,7 +4,6 @@ import ast
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,29 +16,7 @@ from eo_backbones.evaluation.results import COLUMNS
 from eo_backbones.list_options import split_commas, spread
 from support.hub_http import Hub
 from support.synthetic_data import eurosat_ms_folder, eurosat_rgb_folder  # noqa: F401  fixtures
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """Run the command in this process."""
-
-    def run(*args: object) -> Ended:
-        monkeypatch.setattr("sys.argv", ["eo-backbones", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return Ended(int(end.value.code or 0), captured.out, captured.err)
-
-    return run
+from support.typed_command import Ended
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,11 @@ from torch import nn
 
 from eo_backbones.bands import BANDS
 from eo_backbones.datasets import LabelledImages, open_dataset
-from eo_backbones.evaluation import encoders, extract, predictions, run
+from eo_backbones.evaluation import encoders, extract, predictions
 from eo_backbones.evaluation.band_choice import choose_bands
-from eo_backbones.evaluation.request import Request, fulfil
-from eo_backbones.evaluation.results import Result, read_results
+from eo_backbones.evaluation.request import Request
+from eo_backbones.evaluation.results import Result
+from support.measured import measured
 from support.synthetic_data import eurosat_rgb_folder  # noqa: F401  fixture
 from support.tiny_encoders import write_tiny_encoder
 
@@ -24,19 +24,11 @@ Measure = Callable[..., list[Result]]
 
 @pytest.fixture
 def measure(eurosat_rgb_folder: Path, tmp_path: Path) -> Measure:  # noqa: F811
-    def measured(*models: str, **changes: object) -> list[Result]:
+    def run_request(*models: str, **changes: object) -> list[Result]:
         request = Request(dataset="eurosat-rgb", models=models, bands=("B04",), protocols=("knn",), sizes=(32,))
-        fulfil(
-            replace(request, **changes),  # type: ignore[arg-type]
-            root=eurosat_rgb_folder,
-            out=tmp_path / "out",
-            cache=tmp_path / "cache",
-            device="cpu",
-            watcher=run.Silent(),
-        )
-        return read_results(tmp_path / "out" / "results.csv")
+        return measured(request, root=eurosat_rgb_folder, place=tmp_path, **changes)
 
-    return measured
+    return run_request
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from eo_backbones.evaluation.results import Result, read_results
 from eo_backbones.models import create_model, create_transform
 from support.hub_fixtures import files_of
 from support.hub_http import Hub
+from support.measured import measured
 from support.synthetic_data import eurosat_ms_folder, eurosat_rgb_folder  # noqa: F401  fixtures
 
 
@@ -33,19 +33,11 @@ def data(eurosat_rgb_folder: Path) -> LabelledImages:  # noqa: F811
 def measure(eurosat_rgb_folder: Path, tmp_path: Path) -> Callable[..., list[Result]]:  # noqa: F811
     """Run a request on the synthetic RGB images; returns all rows."""
 
-    def measured(*models: str, **changes: object) -> list[Result]:
+    def run_request(*models: str, **changes: object) -> list[Result]:
         request = Request(dataset="eurosat-rgb", models=models, bands=("B04",), sizes=(32,))
-        fulfil(
-            replace(request, **changes),  # type: ignore[arg-type]
-            root=eurosat_rgb_folder,
-            out=tmp_path / "out",
-            cache=tmp_path / "cache",
-            device="cpu",
-            watcher=run.Silent(),
-        )
-        return read_results(tmp_path / "out" / "results.csv")
+        return measured(request, root=eurosat_rgb_folder, place=tmp_path, **changes)
 
-    return measured
+    return run_request
 
 
 def test_every_combination_is_one_row(measure: Callable[..., list[Result]], tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """``evaluate`` on data sets other than EuroSAT: end to end on small synthetic images, and what is refused."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,28 +10,20 @@ import rasterio
 from eo_backbones.cli import main
 from eo_backbones.datasets.synthetic_files import write_class_folders, write_dfc2020
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation.request import Request, fulfil
-from eo_backbones.evaluation.results import Result, read_results
-from eo_backbones.evaluation.run import Silent
+from eo_backbones.evaluation.request import Request
+from eo_backbones.evaluation.results import Result
+from support.measured import measured
 
 Measure = Callable[..., list[Result]]
 
 
 @pytest.fixture
 def measure(tmp_path: Path) -> Measure:
-    def measured(dataset: str, root: Path, *models: str, **changes: object) -> list[Result]:
+    def run_request(dataset: str, root: Path, *models: str, **changes: object) -> list[Result]:
         request = Request(dataset=dataset, models=models or ("stats",), sizes=(32,))
-        fulfil(
-            replace(request, **changes),  # type: ignore[arg-type]
-            root=root,
-            out=tmp_path / "out",
-            cache=tmp_path / "cache",
-            device="cpu",
-            watcher=Silent(),
-        )
-        return read_results(tmp_path / "out" / "results.csv")
+        return measured(request, root=root, place=tmp_path, **changes)
 
-    return measured
+    return run_request
 
 
 def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 import eo_backbones
-from eo_backbones import cli
 from eo_backbones import export as exporting
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError
@@ -20,6 +18,7 @@ from eo_backbones.export import METADATA_KEY, export, export_network
 from eo_backbones.folder import sha256_of
 from support.tiny_encoders import write_tiny_encoder
 from support.tiny_networks import TinyResidual
+from support.typed_command import Ended
 
 OTHER_SHAPES = ((5, 65, 130), (1, 40, 33))  # not the ones that the package compares
 
@@ -148,35 +147,15 @@ def test_what_a_file_cannot_reproduce_is_not_written(network: nn.Module, message
     assert (tmp_path / "a.pt2").read_text() == "an older file"
 
 
-@dataclass(frozen=True)
-class Ended:
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """``eo-backbones export ...`` in this process."""
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr("sys.argv", ["eo-backbones", "export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return Ended(int(end.value.code or 0), *capsys.readouterr())
-
-    return run
-
-
 @pytest.mark.slow
 def test_the_command_says_what_it_wrote(command: Callable[..., Ended], encoder: str, tmp_path: Path) -> None:
     arguments = (encoder, "--format", "torch", "--bands", "B02", "B04", "--fuse", "mean")
-    done = command(*arguments, "--out", tmp_path / "a.pt2", "--json")
+    done = command("export", *arguments, "--out", tmp_path / "a.pt2", "--json")
     assert done.status == 0
     said = json.loads(done.out)
     assert said["path"] == str(tmp_path / "a.pt2")
     assert said["metadata"]["bands"] == ["B02", "B04"]
-    again = command(*arguments, "--out", tmp_path / "a.pt2")
+    again = command("export", *arguments, "--out", tmp_path / "a.pt2")
     assert (again.status, again.out) == (2, "")
     assert "is there already; pass --overwrite" in again.err
 
@@ -203,7 +182,7 @@ def test_a_mistake_is_one_line_and_status_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = command(classifier, *arguments)
+    done = command("export", classifier, *arguments)
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("error: ") and done.err.count("\n") == 1
     assert message in done.err
@@ -213,13 +192,13 @@ def test_onnx_without_its_extra_says_what_to_type(
     command: Callable[..., Ended], encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxscript" else object())
-    done = command(encoder, "--format", "onnx", "--out", tmp_path / "a.onnx")
+    done = command("export", encoder, "--format", "onnx", "--out", tmp_path / "a.onnx")
     assert done.status == 2
     assert done.err == "error: writing ONNX needs onnxscript; type: pip install 'eo-backbones[export]'\n"
 
 
 def test_random_weights_are_not_exported_for_missing_ones(command: Callable[..., Ended], tmp_path: Path) -> None:
-    done = command("eo_resnet50.byol_sen12ms_90k", "--format", "torch", "--out", tmp_path / "a.pt2")
+    done = command("export", "eo_resnet50.byol_sen12ms_90k", "--format", "torch", "--out", tmp_path / "a.pt2")
     assert done.status == 2
     assert "byol-sen12ms-90k" in done.err
     assert not (tmp_path / "a.pt2").exists()

@@ -1,7 +1,6 @@
 """Several bands at once in an evaluation: made of the features of each, and a column like any other."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from eo_backbones.evaluation.results import Result, read_results
 from eo_backbones.evaluation.summary import sections
 from eo_backbones.evaluation.task import Task
 from eo_backbones.multi_band import Fuse
+from support.measured import measured
 from support.result_rows import result
 from support.synthetic_data import eurosat_rgb_folder  # noqa: F401  fixture
 from support.tiny_encoders import write_tiny_encoder
@@ -37,19 +37,11 @@ def data(eurosat_rgb_folder: Path) -> LabelledImages:  # noqa: F811
 
 @pytest.fixture
 def measure(eurosat_rgb_folder: Path, tmp_path: Path) -> Measure:  # noqa: F811
-    def measured(*models: str, **changes: object) -> list[Result]:
+    def run_request(*models: str, **changes: object) -> list[Result]:
         request = Request(dataset="eurosat-rgb", models=models, bands=(RGB,), protocols=("knn",), sizes=(32,))
-        fulfil(
-            replace(request, **changes),  # type: ignore[arg-type]
-            root=eurosat_rgb_folder,
-            out=tmp_path / "out",
-            cache=tmp_path / "cache",
-            device="cpu",
-            watcher=run.Silent(),
-        )
-        return read_results(tmp_path / "out" / "results.csv")
+        return measured(request, root=eurosat_rgb_folder, place=tmp_path, **changes)
 
-    return measured
+    return run_request
 
 
 @pytest.fixture

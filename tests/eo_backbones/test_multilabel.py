@@ -22,6 +22,7 @@ from eo_backbones.evaluation.request import Request, fulfil
 from eo_backbones.evaluation.results import read_results
 from eo_backbones.evaluation.run import Silent
 from eo_backbones.evaluation.task import Task
+from support.plain_perceptron import trained_plainly
 from support.result_rows import result
 
 LABELS = 4
@@ -146,22 +147,8 @@ def test_perceptron_equals_a_plain_loop() -> None:
     features = features.float()
     model = perceptron.train(features[None], labels, [np.arange(300)], LABELS, seeds=[5], epochs=3)
     start = perceptron.Perceptrons.initialise(12, LABELS, [5], torch.device("cpu"))
-    plain = nn.Sequential(nn.Linear(12, 128), nn.ReLU(), nn.Linear(128, LABELS))
-    with torch.no_grad():
-        plain[0].weight.copy_(start.hidden[0].T)
-        plain[0].bias.copy_(start.hidden_bias[0, 0])
-        plain[2].weight.copy_(start.output[0].T)
-        plain[2].bias.copy_(start.output_bias[0, 0])
-    optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
-    order = np.random.default_rng(5)
-    for _ in range(3):
-        shuffled = order.permutation(300)
-        for begin in range(0, 300, 256):
-            rows = shuffled[begin : begin + 256]
-            loss = nn.BCEWithLogitsLoss()(plain(features[rows]), labels[rows].float())
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+    truth = labels.float()
+    plain = trained_plainly(start, features, truth, np.arange(300), loss=nn.BCEWithLogitsLoss(), seed=5, epochs=3)
     with torch.no_grad():
         torch.testing.assert_close(model.logits(features[None])[0], plain(features), atol=1e-4, rtol=1e-4)
 

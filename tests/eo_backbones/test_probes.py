@@ -13,6 +13,7 @@ from eo_backbones.datasets.splits import seeded_split
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import logistic, metrics, neighbours, perceptron, protocols
 from eo_backbones.evaluation.task import Task
+from support.plain_perceptron import trained_plainly
 
 CLASSES = 4
 
@@ -178,24 +179,8 @@ def test_perceptron_equals_a_plain_loop() -> None:
     rows = np.arange(520)  # not a multiple of the batch
     seed, epochs = 5, 3
     model = perceptron.train(features[None], labels, [rows], CLASSES, seeds=[seed], epochs=epochs)
-
     start = perceptron.Perceptrons.initialise(16, CLASSES, [seed], torch.device("cpu"))
-    plain = nn.Sequential(nn.Linear(16, 128), nn.ReLU(), nn.Linear(128, CLASSES))
-    with torch.no_grad():
-        plain[0].weight.copy_(start.hidden[0].T)
-        plain[0].bias.copy_(start.hidden_bias[0, 0])
-        plain[2].weight.copy_(start.output[0].T)
-        plain[2].bias.copy_(start.output_bias[0, 0])
-    optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
-    order = np.random.default_rng(seed)
-    for _ in range(epochs):
-        shuffled = order.permutation(len(rows))
-        for begin in range(0, len(rows), 256):
-            batch = rows[shuffled[begin : begin + 256]]
-            loss = nn.CrossEntropyLoss()(plain(features[batch]), labels[batch])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+    plain = trained_plainly(start, features, labels, rows, loss=nn.CrossEntropyLoss(), seed=seed, epochs=epochs)
     with torch.no_grad():
         torch.testing.assert_close(model.logits(features[None])[0], plain(features), atol=1e-4, rtol=1e-4)
         moved = (model.hidden - start.hidden).abs().max()

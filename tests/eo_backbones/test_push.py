@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import eo_backbones
-from eo_backbones import cli, folder
+from eo_backbones import folder
 from eo_backbones.errors import UserError
 from eo_backbones.push import check_folder, push
 from support.hub_fixtures import RunPython
 from support.hub_http import Fault, Hub, Outage
 from support.hub_store import git_blob_id
+from support.typed_command import Ended
 
 REPO = "acme/eo_resnet50.toy"
 
@@ -346,46 +347,32 @@ def test_a_dry_run_without_a_hub_checks_the_folder_all_the_same(hub: Hub, small:
     assert set(would.uploaded) == set(contents(small))
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """``eo-backbones push ...`` in this process: status, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["eo-backbones", "push", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return run
-
-
 def test_the_command_says_what_it_would_do_and_what_it_did(
-    hub: Hub, small: Path, command: Callable[..., tuple[int, str, str]]
+    hub: Hub, small: Path, command: Callable[..., Ended]
 ) -> None:
-    status, out, _ = command(small, "--repo-id", REPO, "--dry-run", "--private")
+    status, out, _ = command("push", small, "--repo-id", REPO, "--dry-run", "--private")
     assert status == 0
     assert out.startswith(f"nothing was changed; this is what a push to {hub.url}/{REPO} would do:")
     for text in ("make the repository (private)", "upload", "model.safetensors", "tag the commit v1"):
         assert text in out
     assert hub.store.repositories == {}
-    status, out, _ = command(small, "--repo-id", REPO, "--private")
+    status, out, _ = command("push", small, "--repo-id", REPO, "--private")
     assert status == 0
     assert f"pushed: {hub.url}/{REPO} (private), 6 files" in out
     assert f'eo_backbones.create_model("hf-hub:{REPO}@v1")' in out
-    status, out, _ = command(small, "--repo-id", REPO, "--json")
+    status, out, _ = command("push", small, "--repo-id", REPO, "--json")
     assert json.loads(out)["commit"] == hub.store.repositories[REPO].tags["v1"]
-    assert "it held these files already" in command(small, "--repo-id", REPO)[1]
+    assert "it held these files already" in command("push", small, "--repo-id", REPO)[1]
 
 
 def test_a_mistake_is_one_line_and_status_2(
-    hub: Hub, small: Path, command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    hub: Hub, small: Path, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
-    status, out, err = command(small, "--repo-id", REPO)
+    status, out, err = command("push", small, "--repo-id", REPO)
     assert (status, out) == (2, "")
     assert re.fullmatch(r"error: pushing needs a token: .*\n", err)
-    assert command(small / "nothing", "--repo-id", REPO, "--dry-run")[0] == 2
+    assert command("push", small / "nothing", "--repo-id", REPO, "--dry-run")[0] == 2
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from eo_backbones.evaluation.baselines import random_resnet50
 from eo_backbones.evaluation.comparison import compare
 from eo_backbones.evaluation.encoders import Setting
 from eo_backbones.evaluation.request import Request, default_sizes, fulfil
-from eo_backbones.evaluation.results import Result, read_results
+from eo_backbones.evaluation.results import Result
+from support.measured import measured
 from support.result_rows import result
 
 SIZE = 32
@@ -211,21 +212,13 @@ def test_few_pixels_are_fitted_in_the_space_they_span(make: Callable[..., segmen
 def measure(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Result]]:
     monkeypatch.setattr(segmentation, "PIXELS", 500)
 
-    def measured(*models: str, **changes: object) -> list[Result]:
+    def run_request(*models: str, **changes: object) -> list[Result]:
         request = Request(
             dataset="dfc2020", models=models, bands=("B04",), sizes=(32,), split="standard", protocols=("segmentation",)
         )
-        fulfil(
-            replace(request, **changes),  # type: ignore[arg-type]
-            root=root,
-            out=tmp_path / "out",
-            cache=tmp_path / "cache",
-            device="cpu",
-            watcher=run.Silent(),
-        )
-        return read_results(tmp_path / "out" / "results.csv")
+        return measured(request, root=root, place=tmp_path, **changes)
 
-    return measured
+    return run_request
 
 
 def test_dfc2020_end_to_end(
