@@ -90,8 +90,8 @@ def demo(
     _console().print(_table(made.section))
     typer.echo(f"picture: {path}")
     typer.echo(
-        "next, on real images: eo-backbones evaluate --dataset eurosat-rgb --root DIR --models random stats "
-        "--bands B02 B03 B04 --out OUT"
+        "next, on real images: eo-backbones evaluate --dataset eurosat-rgb --root DIR --models "
+        f"{' '.join([*encoder.models, 'random', 'stats'])} --bands B02 B03 B04 --out OUT"
     )
 
 

@@ -41,19 +41,29 @@ _BATCH = 100
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DemoEncoder:
-    """The encoder to show: its line in the table, the network, its contract, and what to say about it first."""
+    """The encoder to show.
+
+    Attributes:
+        line: its line in the table.
+        network: in eval mode.
+        spec: its input contract.
+        note: what to say about it first.
+        models: what to pass to ``evaluate --models`` for it; nothing for a stand-in.
+    """
 
     line: str
     network: nn.Module
     spec: InputSpec
     note: str
+    models: tuple[str, ...]
 
 
 def load_encoder() -> DemoEncoder:
     """Return the default row's encoder; while that row is unpublished, a random one that says so."""
     row = rows.DEFAULT
     if row.published:
-        return DemoEncoder(row.name, create_model(row.name).eval(), row.input, f"Encoder: {row.name}.")
+        network = create_model(row.name).eval()
+        return DemoEncoder(row.name, network, row.input, f"Encoder: {row.name}.", (row.name,))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_STAND_IN_SEED)
         network = create_model(row.name, pretrained=False).eval()
@@ -61,7 +71,7 @@ def load_encoder() -> DemoEncoder:
         f"The weights of {row.name} are not published yet: a randomly initialised network stands in for them, so "
         "its figures say nothing about the method."
     )
-    return DemoEncoder("stand-in (random weights)", network, row.input, note)
+    return DemoEncoder("stand-in (random weights)", network, row.input, note, ())
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -100,6 +100,44 @@ def result_sections(rows: Sequence[Row]) -> str:
     return "\n\n".join(sections)
 
 
+def summary_tables(rows: Sequence[Row], protocols: Sequence[str]) -> str:
+    """Return one table per data set, split and size: a line per label budget, protocol and band, a column per model.
+
+    Figures as in :func:`result_sections`; the largest of a line is bold. Models stand in the order of the rows.
+
+    Args:
+        rows: of any number of models.
+        protocols: those to show, in this order.
+    """
+    tables = []
+    for (dataset, split, size), group in _grouped(rows, ("dataset", "split", "size")).items():
+        lined = [{**row, "model": _line(row)} for row in group]
+        models = list(dict.fromkeys(row["model"] for row in lined))
+        lines = []
+        for (_, protocol, band), alike in sorted(
+            _grouped(lined, ("fraction", "protocol", "band")).items(),
+            key=lambda item: (-int(item[1][0]["n_train"]), _place(item[0][1], protocols)),
+        ):
+            if protocol in protocols:
+                found = {model: own for (model,), own in _grouped(alike, ("model",)).items()}
+                best = max(found, key=lambda model: _mean(found[model], "f1_weighted"))
+                shown = {model: _cell(own) for model, own in found.items()}
+                shown[best] = f"**{shown[best]}**"
+                cells = [shown.get(model, "") for model in models]
+                lines.append([f"{int(alike[0]['n_train']):,}", f"`{protocol}`", band, *cells])
+        seeds = len({str(row["seed"]) for row in group})
+        tables.append(
+            f"`{dataset}`, split `{split}`, {int(group[0]['n_test']):,} test images, {size} px, {seeds} "
+            f"seed{'s' if seeds > 1 else ''}:\n\n"
+            + markdown_table(["labelled images", "protocol", "band", *models], lines)
+        )
+    return "\n\n".join(tables)
+
+
+def _place(protocol: str, protocols: Sequence[str]) -> int:
+    return protocols.index(protocol) if protocol in protocols else len(protocols)
+
+
 def evaluation_commands(rows: Sequence[Row]) -> list[str]:
     """Return the commands that measure these rows again, one per data set, split, fraction and size."""
     commands = []

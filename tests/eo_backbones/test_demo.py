@@ -24,6 +24,7 @@ def test_random_weights_are_never_passed_off_as_trained() -> None:
     assert f"weights of {weights.DEFAULT.name} are not published yet" in encoder.note
     assert "say nothing about the method" in encoder.note
     assert encoder.line == "stand-in (random weights)"
+    assert encoder.models == (), "there is nothing to type for it"
     assert not encoder.network.training
     assert baselines.state_digest(encoder.network) != baselines.state_digest(baselines.random_resnet50(0))
 

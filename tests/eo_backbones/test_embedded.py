@@ -83,6 +83,7 @@ def test_the_demo_names_the_weights_in_its_first_line(row: Weights) -> None:
     encoder = demo.load_encoder()
     assert encoder.note == f"Encoder: {row.name}."
     assert encoder.line == row.name
+    assert encoder.models == (row.name,)
     assert encoder.spec == row.input
     assert encoder.network.eo_digest == row.sha256
 

@@ -134,8 +134,10 @@ print(json.dumps({{
     assert "| B04 | 0.700 [0.690, 0.710] | 0.500 [0.490, 0.510] | 0.600 [0.590, 0.610] |" in card
     assert "No weights are published yet" not in card
     assert str(exported.parent) not in card + (cards / "results.csv").read_text()
-    assert "| B04 | 0.700 [0.690, 0.710] |" in (unpublished / "README.md").read_text()
-    assert "in the package, 45 MiB" in (unpublished / "README.md").read_text()
+    readme = (unpublished / "README.md").read_text()
+    line = "| 80 | `logistic` | B04 | **0.700 [0.690, 0.710]** | 0.500 [0.490, 0.510] | 0.600 [0.590, 0.610] |"
+    assert line in readme
+    assert "in the package, 45 MiB" in readme
     lock = json.loads((unpublished / "tests" / "golden" / "recipes" / "byol-mini.json").read_text())
     assert lock["digest"] == record["recipe_digest"]
     embedded = unpublished / "eo_backbones" / "embedded" / "byol_s1s2_mini.safetensors"

@@ -10,7 +10,7 @@ from eo_backbones.result_tables import (
     imagenet_note,
     markdown_table,
     read_rows,
-    result_sections,
+    summary_tables,
 )
 from eo_backbones.weights import WEIGHTS, Weights
 from eo_backbones_train.publish.row_folders import CARDS_FOLDER, row_folder
@@ -18,6 +18,8 @@ from eo_backbones_train.publish.row_folders import CARDS_FOLDER, row_folder
 README_FILE = "README.md"
 WEIGHTS_PART = "weights"
 RESULTS_PART = "results"
+SHOWN_PROTOCOLS = ("logistic", "paper", "knn")
+"""Those in the README; the card has all."""
 
 
 def weights_part(rows: list[Weights]) -> str:
@@ -61,9 +63,10 @@ def results_part(checkout: Path, row: Weights) -> str | None:
     commands = "\n".join(["```bash", *evaluation_commands(rows), "```"])
     text = (
         f"Weighted F1 of a classifier on frozen features of one band, mean over the seeds with the 95 % bootstrap "
-        f"interval of the test images; every row: [{source}]({source})."
+        f"interval of the test images. More in [the card]({CARDS_FOLDER}/{row.name}/README.md#results); every row: "
+        f"[{source}]({source})."
     )
-    parts = [text, result_sections(rows), imagenet_note(rows), "Measured by:", commands]
+    parts = [text, summary_tables(rows, SHOWN_PROTOCOLS), imagenet_note(rows), "Measured by:", commands]
     return "\n\n".join(part for part in parts if part)
 
 
