@@ -1,7 +1,7 @@
 """What pretraining is worth with few labels: fine-tuning from given weights against the same from random values.
 
-    python benchmarks/finetune_few_labels.py DIR --model NAME [--shots 10 50 250] [--modes linear full] [--seeds 5]
-        [--band B03] [--device cuda] --work FOLDER [--out FILE]
+    python benchmarks/finetune_few_labels.py DIR --model NAME [--shots 10 50 250] [--epochs 50 30 12]
+        [--modes linear full] [--seeds 5] [--bands B03] [--fuse concat] [--device cuda] --work FOLDER [--out FILE]
 
 DIR holds EuroSAT RGB, one folder a class. For each seed, N labelled images of each class are drawn (those of a smaller
 N are among them); a fifth of them validates, i.e. decides which epoch is kept, the rest trains. The test images
@@ -10,8 +10,8 @@ options of ``eo-train finetune``; ``random`` is the same architecture with timm'
 seed.
 
 A figure is the mean over the seeds with a 95 % interval (Student's t). FOLDER keeps every finished training, so the
-same command goes on after an interruption. Aim: ``linear`` from the weights beats ``linear`` from random values;
-``full`` is reported as it is.
+same command goes on after an interruption; one folder may hold those of several bands and fusions. Aim: ``linear`` from
+the weights beats ``linear`` from random values; ``full`` is reported as it is.
 """
 
 import argparse
@@ -44,13 +44,16 @@ def main() -> None:
     parser.add_argument("--shots", nargs="+", type=int, default=[10, 50, 250], help="labelled images of each class")
     parser.add_argument("--modes", nargs="+", default=["linear", "full"])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--band", default="B03")
+    parser.add_argument("--bands", nargs="+", default=["B03"])
+    parser.add_argument("--fuse", default="concat", help="several bands: concat, mean or early")
     parser.add_argument("--test", type=int, default=200, help="test images of each class")
-    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--epochs", nargs="+", type=int, default=[50], help="at most; one for all, or one per --shots")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--work", type=Path, required=True, help="keeps finished trainings")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
+    if len(options.epochs) not in (1, len(options.shots)):
+        parser.error(f"--epochs takes one number, or one for each of the {len(options.shots)} of --shots")
     scores: Scores = {}
     digests: set[str] = set()
     with ProgressWatcher() as watcher:
@@ -77,11 +80,13 @@ def train(
     options: argparse.Namespace, watcher: ProgressWatcher, *, seed: int, shots: int, mode: str, start: str
 ) -> dict[str, Any]:
     """Return the record of one training, from the work folder if it is there."""
-    out = options.work / f"{mode}-{start}-{shots}-{seed}"
+    inputs = "+".join(options.bands) + (f"-{options.fuse}" if len(options.bands) > 1 else "")
+    out = options.work / f"{inputs}-{mode}-{start}-{shots}-{seed}"
+    epochs = dict(zip(options.shots, options.epochs * len(options.shots), strict=False))
     record = finetune(
         write_table(options, seed=seed, shots=shots),
         out,
-        bands=[options.band],
+        bands=options.bands,
         resume=True,
         device=options.device,
         tensorboard=False,
@@ -89,8 +94,8 @@ def train(
         model=options.model,
         pretrained=start == "pretrained",
         mode=mode,
-        fuse="concat",
-        epochs=options.epochs,
+        fuse=options.fuse,
+        epochs=epochs[shots],
         seed=seed,
     )
     for name in ("model.safetensors", "golden.safetensors"):  # a hundred MiB each time, and nobody uses them
@@ -133,17 +138,21 @@ def report(options: argparse.Namespace, scores: Scores, digests: Sequence[str]) 
         pairs = [zip(*(scores[mode, start, shots] for start in STARTS), strict=True) for shots in options.shots]
         rows.append([mode, "difference", *(interval([first - second for first, second in pair]) for pair in pairs)])
     classes = sum(entry.is_dir() for entry in options.root.iterdir())
+    several = len(options.bands) > 1
+    fusion = f" --fuse {options.fuse}" if several else ""
+    bands = f"bands {', '.join(options.bands)} ({options.fuse})" if several else f"band {options.bands[0]} alone"
     command = (
         f"python benchmarks/finetune_few_labels.py DIR --model {shown(options.model)} --shots "
-        f"{' '.join(map(str, options.shots))} --modes {' '.join(options.modes)} --seeds {options.seeds} --band "
-        f"{options.band} --test {options.test} --epochs {options.epochs} --work FOLDER"
+        f"{' '.join(map(str, options.shots))} --epochs {' '.join(map(str, options.epochs))} --modes "
+        f"{' '.join(options.modes)} --seeds {options.seeds} --bands {' '.join(options.bands)}{fusion} --test "
+        f"{options.test} --work FOLDER"
     )
     return "\n".join(
         [
             f"# Fine-tuning with few labels ({datetime.now(UTC):%Y-%m-%d})",
             "",
-            f"Weighted F1 on {options.test * classes:,} test images of {classes} classes of EuroSAT RGB, band "
-            f"{options.band} alone: mean of {options.seeds} seeds with a 95 % interval over the seeds (Student's t). "
+            f"Weighted F1 on {options.test * classes:,} test images of {classes} classes of EuroSAT RGB, "
+            f"{bands}: mean of {options.seeds} seeds with a 95 % interval over the seeds (Student's t). "
             "Columns: labelled images of each class, of which a fifth validates. `difference`: pretrained minus random "
             "on the same images, with the interval of the paired differences.",
             "",
