@@ -45,6 +45,8 @@ DEFAULT_SIZE_PX = 64  # nominal only, the network takes any size; EuroSAT images
 
 MULTI_BAND_ARCHITECTURE = "eo_multi_band"
 """What ``config.json`` names where timm has no such network: plain timm then says that it does not know it."""
+SEGMENTATION_ARCHITECTURE = "eo_segmentation"
+"""Likewise, for a network that gives every pixel a class."""
 
 _TIMM_DEFAULT_CLASSES = 1000  # timm.models.PretrainedCfg.num_classes
 _TIMM_DEFAULT_SIZE = (3, 224, 224)  # timm.models.PretrainedCfg.input_size
@@ -73,6 +75,9 @@ class FolderConfig:
         classes: names of the classifier's outputs, in order; empty if it has none.
         fuse: how the bands' features are joined, if this is one encoder of a single band used on each band of ``input``
             (:class:`eo_backbones.multi_band.MultiBandClassifier`; ``architecture`` is then the encoder's).
+        mask_values: value of each class in a mask, if every pixel gets a class
+            (:class:`eo_backbones.segmentation_network.SegmentationNetwork`; ``architecture`` is then the encoder's,
+            ``fuse`` how the bands' feature maps are joined); else empty.
     """
 
     architecture: str
@@ -83,6 +88,7 @@ class FolderConfig:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     fuse: str | None = None
+    mask_values: tuple[int, ...] = ()
 
 
 def timm_fields(
@@ -169,9 +175,9 @@ def read_config(path: Path) -> FolderConfig:
     num_classes = args.get("num_classes", data.get("num_classes", cfg.get("num_classes", _TIMM_DEFAULT_CLASSES)))
     in_chans = args.get("in_chans", size[0])
     block = data.get(CONFIG_KEY)
-    several = block.get("multi_band", {}) if block is not None else {}
+    own = (block.get("segmentation") or block.get("multi_band") or {}) if block is not None else {}
     return FolderConfig(
-        architecture=several.get("encoder", data["architecture"]),
+        architecture=own.get("encoder", data["architecture"]),
         num_classes=int(num_classes),
         in_chans=int(in_chans),
         input=_input_of(block, path) if block is not None else None,
@@ -179,7 +185,8 @@ def read_config(path: Path) -> FolderConfig:
         pretrained_cfg=cfg | {"num_classes": int(num_classes), "input_size": [int(in_chans), *size[1:]]},
         model_args=args,
         classes=tuple(block.get("classes", ())) if block is not None else (),
-        fuse=several.get("fuse"),
+        fuse=own.get("fuse"),
+        mask_values=tuple(own.get("mask_values", ())),
     )
 
 

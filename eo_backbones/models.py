@@ -24,6 +24,7 @@ from eo_backbones.hub import Resolved
 from eo_backbones.inputs import Check, InputTransform
 from eo_backbones.multi_band_folder import build_multi_band
 from eo_backbones.result_tables import RESULTS_FILE, read_rows, rows_of, scores
+from eo_backbones.segmentation_folder import build_segmentation
 from eo_backbones.weights import Weights
 
 TIMM_MINIMUM = (1, 0, 31)
@@ -162,6 +163,7 @@ def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bo
         "in_chans": config.in_chans,
         "num_classes": config.num_classes,
         "classes": list(config.classes),
+        **({"mask_values": list(config.mask_values)} if config.mask_values else {}),
         "input": config.input.to_dict() if config.input else None,
         "license": config.pretrained_cfg.get("license"),
     }
@@ -245,9 +247,8 @@ def _build(
     _check_shape_arguments(in_chans, num_classes)
     _check_description(resolved)
     if config.fuse is not None:
-        return build_multi_band(
-            resolved, in_chans=in_chans, num_classes=num_classes, features_only=features_only, **timm_kwargs
-        )
+        build = build_segmentation if config.mask_values else build_multi_band
+        return build(resolved, in_chans=in_chans, num_classes=num_classes, features_only=features_only, **timm_kwargs)
     arguments = {**config.model_args, **timm_kwargs}
     arguments["in_chans"] = config.in_chans if in_chans is None else in_chans
     arguments["num_classes"] = config.num_classes if num_classes is None else num_classes

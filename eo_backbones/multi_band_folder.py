@@ -4,6 +4,7 @@ timm has no such network, so it is built here, from timm's encoder and our two j
 encoder, the fusion and, in the input contract, the bands in order; the tensors are ``encoder.*`` and ``fc.*``.
 """
 
+from pathlib import Path
 from typing import Any, cast, get_args
 
 import timm
@@ -36,16 +37,22 @@ def build_multi_band(
     encoder.eo_input = config.input
     model: Any = MultiBandClassifier(encoder, bands, cast("Fuse", config.fuse), config.num_classes)
     if resolved.weights_path is not None:
-        state = {
-            name: tensor.float() if tensor.is_floating_point() else tensor
-            for name, tensor in load_file(resolved.weights_path).items()
-        }
-        try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{resolved.weights_path} does not hold the network that is declared: {reason}") from error
+        load_strictly(model, resolved.weights_path)
     if num_classes is not None and num_classes != config.num_classes:
         model.reset_classifier(num_classes)
     model.eo_digest = resolved.sha256
     return cast("nn.Module", model)
+
+
+def load_strictly(model: nn.Module, path: Path) -> None:
+    """Load all tensors of a weights file into a network, as float32.
+
+    Raises:
+        UserError: the file has other tensors than the network.
+    """
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load_file(path).items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} does not hold the network that is declared: {reason}") from error

@@ -11,16 +11,18 @@ SOURCES = {"eo_backbones": REPOSITORY, "eo_backbones_train": REPOSITORY / "train
 # Lowest first. Modules of one row do not import each other (a sub-package may import within itself).
 LAYERS = {
     "eo_backbones": (
-        ("errors",),
+        ("errors", "class_colours"),
         ("bands",),
         ("contract",),
         ("weights", "inputs"),
         ("folder", "hub_errors", "result_tables", "stac"),
-        ("hub", "hub_push", "cards", "multi_band"),
+        ("hub", "hub_push", "cards", "multi_band", "segmentation_network"),
         ("multi_band_folder",),
+        ("segmentation_folder",),
         ("models",),
         ("timm_bridge", "datasets", "push", "export"),
         ("evaluation", "predict", "scenes"),
+        ("segment",),
         ("demo", "fact_lines", "list_options", "progress"),
         ("push_command", "predict_command", "scene_commands", "export_command"),
         ("cli",),

@@ -15,8 +15,7 @@ from eo_backbones.datasets.labelled import LabelledImages, OfficialSplit
 from eo_backbones.datasets.splits import PARTS
 from eo_backbones.errors import UserError
 
-_COLUMNS = ("path", "label")
-_SPLIT = "split"
+SPLIT_COLUMN = "split"
 
 
 def label_table(
@@ -33,31 +32,32 @@ def label_table(
         UserError: no such table, columns or labels missing, files that are not there (all are named) or named twice,
             one class only, an unknown part, or files that cannot be used together.
     """
-    rows = _rows(table)
-    missing = [row["path"] for row in rows if not (table.parent / row["path"]).is_file()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(rows)} files in {table} are missing (paths count from {table.parent}): "
-            f"{', '.join(missing)}; correct the paths, or remove the lines"
-        )
+    rows = read_table(table, ("path", "label"))
+    refuse_missing(table, [row["path"] for row in rows])
     classes = tuple(sorted({row["label"] for row in rows}))
     if len(classes) == 1:
         raise UserError(f"{table} has one class only, {classes[0]}; list images of at least two classes")
-    official = None
-    if _SPLIT in rows[0]:
-        official = OfficialSplit(parts=np.array([row[_SPLIT] for row in rows]), source=f"column {_SPLIT} of {table}")
     return own_images(
         [table.parent / row["path"] for row in rows],
         classes=classes,
         labels=np.array([classes.index(row["label"]) for row in rows], dtype=np.int64),
         positions=positions,
         units=units,
-        official=official,
+        official=parts_of(table, rows),
     )
 
 
-def _rows(table: Path) -> list[dict[str, str]]:
-    """Return the table's lines with all columns filled in, checked for what the table alone can tell."""
+def read_table(table: Path, required: Sequence[str], what: str = "image") -> list[dict[str, str]]:
+    """Return a table's lines, checked for what the table alone can tell.
+
+    Args:
+        table: CSV file, UTF-8.
+        required: columns that must be there and filled in; the first tells the lines apart.
+        what: what a line stands for, for messages.
+
+    Raises:
+        UserError: no such table, columns or values missing, something listed twice, or an unknown part in ``split``.
+    """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -65,18 +65,42 @@ def _rows(table: Path) -> list[dict[str, str]]:
             rows = [{name: (row.get(name) or "").strip() for name in columns} for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{table} cannot be read as a table ({error}); pass a CSV file, or a folder") from error
-    lacking = [name for name in _COLUMNS if name not in columns]
+    lacking = [name for name in required if name not in columns]
     if lacking:
-        raise UserError(f"{table} has no column {' and no column '.join(lacking)}; its first line must be path,label")
+        first = ",".join(required)
+        raise UserError(f"{table} has no column {' and no column '.join(lacking)}; its first line must be {first}")
     if not rows:
-        raise UserError(f"{table} lists no image; write one line path,label for each")
-    seen: set[str] = set()
+        raise UserError(f"{table} lists no {what}; write one line {','.join(required)} for each")
+    key, seen = required[0], set[str]()
     for number, row in enumerate(rows, start=2):
-        if not row["path"] or not row["label"]:
-            raise UserError(f"{table}, line {number}: path or label is empty; fill both in")
-        if row["path"] in seen:
-            raise UserError(f"{table}, line {number}: {row['path']} is listed twice; keep one of the lines")
-        seen.add(row["path"])
-        if row.get(_SPLIT, "") not in ("", *PARTS):
-            raise UserError(f"{table}, line {number}: split {row[_SPLIT]!r} is unknown; write {', '.join(PARTS)}")
+        if not all(row[name] for name in required):
+            raise UserError(f"{table}, line {number}: {' or '.join(required)} is empty; fill both in")
+        if row[key] in seen:
+            raise UserError(f"{table}, line {number}: {row[key]} is listed twice; keep one of the lines")
+        seen.add(row[key])
+        if row.get(SPLIT_COLUMN, "") not in ("", *PARTS):
+            raise UserError(f"{table}, line {number}: split {row[SPLIT_COLUMN]!r} is unknown; write {', '.join(PARTS)}")
     return rows
+
+
+def refuse_missing(table: Path, names: Sequence[str]) -> None:
+    """Check that the files a table names are there.
+
+    Raises:
+        UserError: some are not; all are named.
+    """
+    missing = [name for name in names if not (table.parent / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(names)} files in {table} are missing (paths count from {table.parent}): "
+            f"{', '.join(missing)}; correct the paths, or remove the lines"
+        )
+
+
+def parts_of(table: Path, rows: Sequence[Mapping[str, str]]) -> OfficialSplit | None:
+    """Return the parts that a table gives its images, if it has a column for them."""
+    if SPLIT_COLUMN not in rows[0]:
+        return None
+    return OfficialSplit(
+        parts=np.array([row[SPLIT_COLUMN] for row in rows]), source=f"column {SPLIT_COLUMN} of {table}"
+    )

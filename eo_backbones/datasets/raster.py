@@ -120,6 +120,7 @@ class RasterFacts:
     height: int
     dtype: str
     descriptions: tuple[str | None, ...]
+    nodata: float | None
 
 
 def facts_of(path: Path) -> RasterFacts:
@@ -129,7 +130,14 @@ def facts_of(path: Path) -> RasterFacts:
         UserError: the file is missing or damaged.
     """
     with gdal_environment(), _opened(path, None) as dataset:
-        return RasterFacts(dataset.count, dataset.width, dataset.height, dataset.dtypes[0], tuple(dataset.descriptions))
+        return RasterFacts(
+            dataset.count,
+            dataset.width,
+            dataset.height,
+            dataset.dtypes[0],
+            tuple(dataset.descriptions),
+            dataset.nodata,
+        )
 
 
 def band_order(path: Path) -> tuple[str | None, ...]:

@@ -5,6 +5,7 @@ magnitude; mean and deviation are then folded into its weights, which is exact u
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from eo_backbones.datasets.splits import Split
 from eo_backbones_train.finetuning.network import classifier_of, pooled_features
+from eo_backbones_train.finetuning.own_images import Inputs
 from eo_backbones_train.finetuning.settings import Settings
-from eo_backbones_train.finetuning.training import Inputs, Learner
+from eo_backbones_train.finetuning.training import Learner
 
 _BATCH = 64
 _CONSTANT = 1e-6  # deviation below which a feature says nothing
@@ -39,14 +41,15 @@ class FrozenFeatures:
         self._features = (features - self.mean) / self.std
         self._place = {int(row): place for place, row in enumerate(rows)}
 
-    def inputs(self, rows: np.ndarray, size: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield (position in ``rows``, standardised features)."""
+    def examples(self, labels: Tensor, rows: np.ndarray, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield standardised features with the classes of their images; ``labels`` are those of all images."""
         places = torch.tensor([self._place[int(row)] for row in rows], device=self._features.device)
         for start in range(0, len(rows), size):
-            yield start, self._features[places[start : start + size]]
+            part = slice(start, start + size)
+            yield self._features[places[part]], labels[rows[part]]
 
-    def learner(self, network: nn.Module, settings: Settings) -> Learner:
-        """Return the training of a linear layer of its own, which starts at zero."""
+    def learner(self, network: nn.Module, labels: Tensor, settings: Settings) -> Learner:
+        """Return the training of a linear layer of its own, which starts at zero; ``labels`` are on its device."""
         own = classifier_of(network)
         layer = nn.Linear(own.in_features, own.out_features, device=own.weight.device)
         nn.init.zeros_(layer.weight)
@@ -58,8 +61,8 @@ class FrozenFeatures:
         return Learner(
             module=layer,
             groups=groups,
-            inputs=self.inputs,
-            augment=lambda features, _: features,
+            examples=partial(self.examples, labels),
+            augment=lambda features, truth, _: (features, truth),
             to_train_mode=layer.train,
         )
 

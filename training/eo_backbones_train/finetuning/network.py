@@ -1,4 +1,4 @@
-"""The network to fine-tune: encoder and linear layer, which parts of it learn, and at which rates."""
+"""The network to fine-tune: encoder and linear layer, or encoder and decoder; which parts learn, and at which rates."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,32 +12,42 @@ from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
 from eo_backbones.models import create_model
 from eo_backbones.multi_band import MultiBandClassifier
+from eo_backbones.segmentation_network import SegmentationNetwork
 from eo_backbones_train.finetuning.settings import Settings
 
 
 def build_network(settings: Settings, *, bands: tuple[str, ...], num_classes: int) -> nn.Module:
-    """Return encoder and linear layer, as they will be saved; the layer starts at zero: all classes equally likely.
+    """Return the network as it will be saved.
 
-    Its ``eo_input`` is the encoder's contract for these bands, ``eo_digest`` the sha256 of the weights it starts from.
+    A linear layer starts at zero, all classes equally likely; a decoder as its library has it. ``eo_input`` is the
+    encoder's contract for these bands, ``eo_digest`` the sha256 of the weights it starts from.
 
     Raises:
-        UserError: unknown or unpublished model, one without an input contract or for other bands.
+        UserError: unknown or unpublished model, one without an input contract or for other bands; for segmentation
+            also a missing extra, or an encoder without the feature maps.
     """
     torch.manual_seed(settings.seed)
     network: Any
-    if settings.fuse == "early" or len(bands) == 1:
+    together = settings.fuse == "early" or len(bands) == 1
+    if together and settings.task == "classification":
         network = create_model(settings.model, settings.pretrained, in_chans=len(bands), num_classes=num_classes)
     else:
-        encoder: Any = create_model(settings.model, settings.pretrained, in_chans=1, num_classes=0)
-        network = MultiBandClassifier(encoder, bands, settings.fuse, num_classes)
+        channels = len(bands) if settings.fuse == "early" else 1
+        encoder: Any = create_model(settings.model, settings.pretrained, in_chans=channels, num_classes=0)
+        if settings.task == "segmentation":
+            network = SegmentationNetwork(encoder, bands, settings.fuse, num_classes)
+        else:
+            assert settings.fuse != "early", "it has no joint"
+            network = MultiBandClassifier(encoder, bands, settings.fuse, num_classes)
         network.eo_digest = encoder.eo_digest
     spec = network.eo_input
     if not isinstance(spec, InputSpec):
         raise UserError(f"{settings.model} declares no input contract, so nobody knows which values it takes")
     network.eo_input = replace(spec, bands=tuple(spec.for_band(name) for name in bands))
-    layer = classifier_of(network)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if settings.task == "classification":
+        layer = classifier_of(network)
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
     return network  # type: ignore[no-any-return]
 
 
@@ -64,12 +74,14 @@ def freeze(network: nn.Module, settings: Settings) -> None:
     if settings.mode == "full":
         return
     network.requires_grad_(False)
-    classifier_of(network).requires_grad_(True)
+    new = _new_parameters(network)
+    for parameter in new:
+        parameter.requires_grad_(True)
     if settings.mode == "linear":
         return
     encoder = _encoder(network)
     stages = group_parameters(encoder, encoder.group_matcher(coarse=True))
-    layer = {id(parameter) for parameter in classifier_of(network).parameters()}
+    layer = {id(parameter) for parameter in new}
     by_name = dict(encoder.named_parameters())
     own = [names for _, names in sorted(stages.items()) if id(by_name[names[0]]) not in layer]
     if settings.stages > len(own):
@@ -89,23 +101,32 @@ def train_mode(network: nn.Module) -> None:
 
 
 def parameter_groups(network: nn.Module, settings: Settings) -> list[dict[str, Any]]:
-    """Return groups for AdamW, each with ``lr_scale``: 1 for the layer, times ``layer_decay`` for each block before it.
+    """Return groups for AdamW, each with ``lr_scale``: 1 for what is new, times ``layer_decay`` for each block before.
 
     Blocks as timm counts them (``group_matcher``): a ResNet50 has its stem, 16 residual blocks and the layer.
     """
     decay = settings.layer_decay if settings.mode == "full" else 1.0
-    if not isinstance(network, MultiBandClassifier):
-        return list(param_groups_layer_decay(network, settings.weight_decay, layer_decay=decay))
-    groups = list(param_groups_layer_decay(network.encoder, settings.weight_decay, layer_decay=decay))
-    for group in groups:  # counted without the layer, so the encoder's last block came out with 1
+    encoder = _encoder(network)
+    groups = list(param_groups_layer_decay(encoder, settings.weight_decay, layer_decay=decay))
+    if encoder is network:
+        return groups
+    for group in groups:  # counted without what is new, so the encoder's last block came out with 1
         group["lr_scale"] *= decay
-    layer = classifier_of(network)
+    new = _new_parameters(network)
+    weights, rest = ([own for own in new if (own.ndim > 1) == wide] for wide in (True, False))
     return [
         *groups,
-        {"params": [layer.weight], "lr_scale": 1.0, "weight_decay": settings.weight_decay},
-        {"params": [layer.bias], "lr_scale": 1.0, "weight_decay": 0.0},
+        {"params": weights, "lr_scale": 1.0, "weight_decay": settings.weight_decay},
+        {"params": rest, "lr_scale": 1.0, "weight_decay": 0.0},
     ]
 
 
 def _encoder(network: nn.Module) -> Any:
-    return network.encoder if isinstance(network, MultiBandClassifier) else network
+    return network.encoder if isinstance(network, MultiBandClassifier | SegmentationNetwork) else network
+
+
+def _new_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Return what is trained from scratch in every mode: the linear layer, or decoder and head."""
+    if isinstance(network, SegmentationNetwork):
+        return [*network.decoder.parameters(), *network.head.parameters()]
+    return list(classifier_of(network).parameters())

@@ -2,15 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from eo_backbones.contract import InputSpec
-from eo_backbones.datasets.class_folders import class_folders
-from eo_backbones.datasets.label_table import label_table
 from eo_backbones.datasets.labelled import LabelledImages
 from eo_backbones.datasets.raster import facts_of, split_request
 from eo_backbones.datasets.splits import PARTS, Split, seeded_split, subset_of
@@ -19,8 +16,10 @@ from eo_backbones.evaluation import pixels
 from eo_backbones.inputs import InputTransform
 from eo_backbones.predict import model_input, refuse_wrong_unit
 
-LARGEST_DEFAULT_PX = 224  # side beyond which images are shrunk unless --size says otherwise (ours)
 _CHECKED_TOGETHER = 64
+
+Inputs = Callable[[np.ndarray, int], Iterator[tuple[int, Tensor]]]
+"""Images and batch size -> (position of the first, model input), in order."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -31,56 +30,58 @@ class OwnImages:
         data: the files.
         bands: canonical names of the bands to use, one a channel.
         transform: raw values to model input; the values were checked, so it does not check again.
-        size_px: side that a network gets.
+        size_px: side that a network gets; ``None``: each image as it is.
         device: where it gets them.
     """
 
     data: LabelledImages
     bands: tuple[str, ...]
     transform: InputTransform
-    size_px: int
+    size_px: int | None
     device: torch.device
 
     def inputs(self, rows: np.ndarray, size: int) -> Iterator[tuple[int, Tensor]]:
         """Yield (position in ``rows``, model input ``(batch, bands, size_px, size_px)``) in order, read ahead."""
         for start, raw in pixels.batches(self.data, self.bands, rows, size=size):
-            yield start, model_input(raw.to(self.device), self.transform, self.size_px)
+            values = raw.to(self.device)
+            if self.size_px is None:
+                yield start, self.transform(values)
+            else:
+                yield start, model_input(values, self.transform, self.size_px)
 
 
-def open_data(path: Path, *, bands: Sequence[str], units: Sequence[str]) -> tuple[LabelledImages, tuple[str, ...]]:
-    """Open a folder of class folders or a table; return it with the bands to use.
-
-    Args:
-        path: ``--data``.
-        bands: names, or ``B04=4``; may be empty if the images have one band only.
-        units: as in :func:`eo_backbones.datasets.class_folders.class_folders`.
+def places_of(bands: Sequence[str]) -> dict[str, int]:
+    """Return the places that the user gives the bands, counted from 1; empty if none is given.
 
     Raises:
-        UserError: whatever is wrong with the data or the bands.
+        UserError: some bands have a place and some have none.
     """
     asked = [split_request(item) for item in bands]
     positions = {name: place for name, place in asked if place is not None}
     if positions and len(positions) < len(asked):
         raise UserError(f"--bands {' '.join(bands)}: some bands have a place and some have none; give each one's place")
-    if path.is_dir():
-        data = class_folders(path, positions=positions, units=units)
-    elif path.is_file():
-        data = label_table(path, positions=positions, units=units)
-    else:
-        raise UserError(f"no folder or table {path}; pass a folder of class folders, or a CSV file with path,label")
-    if not asked and len(data.bands) > 1:
+    return positions
+
+
+def chosen_bands(data: LabelledImages, bands: Sequence[str]) -> tuple[str, ...]:
+    """Return canonical names of the bands to use.
+
+    Raises:
+        UserError: none is named and the images have several, or one is not in them.
+    """
+    if not bands and len(data.bands) > 1:
         raise UserError(f"the images have the bands {', '.join(data.bands)}; say with --bands which to use")
-    return data, data.check_bands([name for name, _ in asked] or data.bands)
+    return data.check_bands([split_request(item)[0] for item in bands] or data.bands)
 
 
-def own_size(data: LabelledImages) -> int:
-    """Return the side that images are brought to unless the user says one: their own shorter one, up to 224."""
+def shorter_side(data: LabelledImages) -> int:
+    """Return the shorter side of the images in pixels; all have the same size."""
     facts = facts_of(data.paths[0])
-    return min(LARGEST_DEFAULT_PX, facts.width, facts.height)
+    return min(facts.width, facts.height)
 
 
 def as_input(
-    data: LabelledImages, bands: tuple[str, ...], spec: InputSpec, *, size_px: int, device: torch.device
+    data: LabelledImages, bands: tuple[str, ...], spec: InputSpec, *, size_px: int | None, device: torch.device
 ) -> OwnImages:
     """Return the images as input of a model.
 
@@ -117,16 +118,23 @@ def divide(data: LabelledImages, *, seed: int, shots: int | None) -> Split:
         UserError: too few images of a class, or parts that cannot be used.
     """
     if data.official is None:
-        split = seeded_split(data.labels, seed=seed, classes=data.classes)
+        if data.multilabel and len(data) < len(PARTS):
+            raise UserError(f"{len(data)} images are too few: training, validation and test need one each; add some")
+        split = seeded_split(data.strata, seed=seed, classes=data.classes)
+        remedy = "label more images with it, or pass another --seed"
     else:
         rows = {part: np.flatnonzero(data.official.parts == part) for part in PARTS}
         split = Split(name="given", **rows)
         for part in ("train", "val"):
             if len(rows[part]) == 0:
                 raise UserError(f"{data.official.source} says {part} for no image; give each class some")
-        absent = [data.classes[label] for label in sorted({*data.labels.tolist()} - {*data.labels[split.train]})]
-        if absent:
-            raise UserError(f"no image of {', '.join(absent)} is in the training part ({data.official.source})")
+        remedy = f"change it in {data.official.source}"
+    present = data.labels if data.multilabel else data.labels[:, None] == np.arange(len(data.classes))
+    absent = np.flatnonzero(present.any(axis=0) & ~present[split.train].any(axis=0))
+    if len(absent):
+        raise UserError(
+            f"no image of {', '.join(data.classes[label] for label in absent)} is in the training part; {remedy}"
+        )
     if shots is None:
         return split
     train = subset_of(data.labels, split.train, shots=shots, seed=seed)

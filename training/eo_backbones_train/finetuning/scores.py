@@ -5,7 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from eo_backbones.evaluation.metrics import accuracy, class_f1, confusion_matrix, f1_estimate
+from eo_backbones.evaluation.metrics import (
+    Counts,
+    accuracy,
+    class_f1,
+    class_iou,
+    confusion_matrix,
+    f1_estimate,
+    mean_iou,
+)
+from eo_backbones.evaluation.metrics_by_image import estimate
 
 
 def score(truth: np.ndarray, answers: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
@@ -22,25 +31,60 @@ def score(truth: np.ndarray, answers: np.ndarray, classes: Sequence[str]) -> dic
         of the class, or for precision no such answer) and ``confusion`` (row: true class, column: answer).
     """
     confusion = confusion_matrix(truth, answers, len(classes))
-    estimate = f1_estimate(confusion)
+    found = f1_estimate(confusion)
+    return {
+        "images": len(truth),
+        "f1_weighted": found.value,
+        "f1_low": found.low,
+        "f1_high": found.high,
+        "accuracy": float(accuracy(confusion)),
+        "per_class": _by_class(confusion, classes),
+        "confusion": confusion.tolist(),
+    }
+
+
+def score_pixels(confusions: Counts, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the figures of one part of images to segment, as JSON types.
+
+    Args:
+        confusions: of the pixels of each image that have a class, int64 ``(images, classes, classes)``.
+        classes: their names.
+
+    Returns:
+        ``images``, ``pixels`` (with a class), ``miou`` (intersection over union of all pixels of a class, mean over the
+        classes that occur) with its 95 % bootstrap interval over the images (``miou_low``, ``miou_high``), ``accuracy``
+        of the pixels, ``per_class`` and ``confusion`` as :func:`score`, in pixels, with ``iou``.
+    """
+    whole = confusions.sum(axis=0)
+    found = estimate(confusions, mean_iou)
+    iou = class_iou(whole)
+    per_class = _by_class(whole, classes)
+    return {
+        "images": len(confusions),
+        "pixels": int(whole.sum()),
+        "miou": found.value,
+        "miou_low": found.low,
+        "miou_high": found.high,
+        "accuracy": float(accuracy(whole)),
+        "per_class": {
+            name: {"iou": float(iou[i]) if row["support"] else None, **row}
+            for i, (name, row) in enumerate(per_class.items())
+        },
+        "confusion": whole.tolist(),
+    }
+
+
+def _by_class(confusion: Counts, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
     hits, support, answered = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     f1 = class_f1(confusion)
     return {
-        "images": len(truth),
-        "f1_weighted": estimate.value,
-        "f1_low": estimate.low,
-        "f1_high": estimate.high,
-        "accuracy": float(accuracy(confusion)),
-        "per_class": {
-            name: {
-                "precision": _ratio(hits[i], answered[i]),
-                "recall": _ratio(hits[i], support[i]),
-                "f1": float(f1[i]) if support[i] else None,
-                "support": int(support[i]),
-            }
-            for i, name in enumerate(classes)
-        },
-        "confusion": confusion.tolist(),
+        name: {
+            "precision": _ratio(hits[i], answered[i]),
+            "recall": _ratio(hits[i], support[i]),
+            "f1": float(f1[i]) if support[i] else None,
+            "support": int(support[i]),
+        }
+        for i, name in enumerate(classes)
     }
 
 

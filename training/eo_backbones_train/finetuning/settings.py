@@ -1,17 +1,22 @@
 """What decides the result of a fine-tuning, besides the images."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from eo_backbones.errors import UserError, unknown_name
 
+Task = Literal["classification", "segmentation"]
 Mode = Literal["linear", "partial", "full"]
 Fusion = Literal["concat", "mean", "early"]
 ClassWeights = Literal["none", "balanced"]
 
+TASKS: tuple[str, ...] = get_args(Task)
 MODES: tuple[str, ...] = get_args(Mode)
 FUSIONS: tuple[str, ...] = get_args(Fusion)
 CLASS_WEIGHTS: tuple[str, ...] = get_args(ClassWeights)
+DEFAULT_BATCH: Mapping[Task, int] = MappingProxyType({"classification": 32, "segmentation": 8})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,26 +24,31 @@ class Settings:
     """All values of one fine-tuning; the defaults are ours.
 
     Attributes:
+        task: ``"classification"``: one class an image, by a linear layer; ``"segmentation"``: one for every pixel, by
+            a decoder (:class:`eo_backbones.segmentation_network.SegmentationNetwork`).
         model: name of the encoder to start from.
         pretrained: load its weights; else its architecture starts from random values, for comparison.
-        mode: ``"linear"``: encoder frozen, BatchNorm in eval mode, features computed once, one linear layer trained on
-            them; ``"partial"``: the last ``stages`` and the layer; ``"full"``: everything, with smaller rates for
-            earlier layers.
+        mode: ``"linear"``: encoder frozen, BatchNorm in eval mode; of a classifier, features are computed once and one
+            linear layer is trained on them; ``"partial"``: the last ``stages`` too; ``"full"``: everything, with
+            smaller rates for earlier layers.
         fuse: how several bands become one answer: ``"concat"`` and ``"mean"`` of each band's features
-            (:class:`eo_backbones.MultiBand`), ``"early"``: one encoder whose first convolution takes all bands.
+            (:class:`eo_backbones.MultiBand`) or feature maps, ``"early"``: one encoder whose first convolution takes
+            all bands.
         stages: with ``"partial"``: how many of the encoder's last stages are trained (a ResNet has four).
         epochs: passes over the training images, at most.
-        patience: epochs without a better weighted F1 on the validation images after which training ends.
+        patience: epochs without a better weighted F1 (segmentation: mIoU) on the validation images after which
+            training ends.
         learning_rate: of AdamW at the end of the warm-up (the first twentieth of all steps); cosine to zero after it.
         layer_decay: with ``"full"``: each block's rate is that of the next one times this.
         weight_decay: of AdamW, on what has more than one dimension.
         batch: images a step, at most.
-        class_weights: ``"balanced"`` weighs an image by n / (classes x images of its class) in the loss.
-        shots: training images of each class; ``None``: all.
-        size_px: side that images are brought to.
+        class_weights: ``"balanced"`` weighs an image, or a pixel, by n / (classes x those of its class) in the loss.
+        shots: training images of each class; ``None``: all. Not for segmentation, whose images have several.
+        size_px: side that images are brought to; for segmentation of the squares that are cut out of them to train.
         seed: of split, subset, order, augmentation and initial values.
     """
 
+    task: Task = "classification"
     model: str
     pretrained: bool
     mode: Mode
@@ -57,6 +67,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for option, value, allowed in (
+            ("task", self.task, TASKS),
             ("mode", self.mode, MODES),
             ("fuse", self.fuse, FUSIONS),
             ("class-weights", self.class_weights, CLASS_WEIGHTS),
@@ -76,6 +87,11 @@ class Settings:
             raise UserError(f"--batch is {self.batch}; BatchNorm needs at least 2 images a step")
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"--layer-decay is {self.layer_decay}; give a number above 0, up to 1 (all layers alike)")
+        if self.task == "segmentation" and self.shots is not None:
+            raise UserError(
+                "--shots counts images of a class, and an image to segment has several; leave it out, and say with the "
+                "column split of a table (path,mask,split) which images train"
+            )
         if self.weight_decay < 0:
             raise UserError(f"--weight-decay is {self.weight_decay}; give 0 or more")
 

@@ -6,7 +6,7 @@ killed goes on from its last epoch as if nothing had happened, bit for bit on th
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW
 
+from eo_backbones.datasets.labelled import IGNORED
 from eo_backbones.datasets.splits import Split
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation.metrics import confusion_matrix, weighted_f1
+from eo_backbones.evaluation.metrics import Counts, Floats, confusion_matrix
 from eo_backbones_train.finetuning.settings import Settings
 from eo_backbones_train.run.checkpoint import newest_checkpoint, save_checkpoint
 from eo_backbones_train.run.runlog import RunLog
@@ -27,12 +28,15 @@ from eo_backbones_train.run.stops import SIGNAL_STATUS, RunStopped, StopSignals
 from eo_backbones_train.schedules import learning_rate
 
 _WARM_UP = 0.05  # of all steps
+_SETTLING = 8  # batches that BatchNorm statistics are taken from
 CHECKPOINTS = "checkpoints"
 
 logger = logging.getLogger(__name__)
 
-Inputs = Callable[[np.ndarray, int], Iterator[tuple[int, Tensor]]]
-"""Images and batch size -> (position, what the module gets), in order."""
+Examples = Callable[[np.ndarray, int], Iterator[tuple[Tensor, Tensor]]]
+"""Images and batch size -> (what the module gets, class numbers), in order, on the module's device.
+
+Class numbers are int64 ``(batch,)``, or ``(batch, height, width)`` with :data:`IGNORED` where there is none."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -40,18 +44,39 @@ class Learner:
     """What is trained, and on what.
 
     Attributes:
-        module: from what ``inputs`` yields to logits.
+        module: from what ``examples`` yields to logits, classes in the second dimension.
         groups: for AdamW, with ``lr_scale``.
-        inputs: see :data:`Inputs`.
-        augment: (inputs, step) -> inputs, in training only.
+        examples: see :data:`Examples`.
+        augment: (inputs, class numbers, step) -> the same, in training only.
         to_train_mode: before an epoch.
+        settled: BatchNorm layers whose statistics are taken anew before each validation: those of a decoder that starts
+            from scratch change faster than their running mean follows, which with a handful of images is many epochs
+            ("precise BN": Wu & Johnson, "Rethinking 'Batch' in BatchNorm", 2021).
     """
 
     module: nn.Module
     groups: list[dict[str, Any]]
-    inputs: Inputs
-    augment: Callable[[Tensor, int], Tensor]
+    examples: Examples
+    augment: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
     to_train_mode: Callable[[], object]
+    settled: Sequence[nn.BatchNorm2d] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Goal:
+    """What is asked of a module.
+
+    Attributes:
+        class_weights: how much each class counts in the loss, float32 ``(classes,)``.
+        figure: confusion matrix of the validation images -> what decides which epoch is kept; more is better.
+        name: of the figure, in the log.
+        most: validation images at once.
+    """
+
+    class_weights: Tensor
+    figure: Callable[[Counts], Floats]
+    name: str
+    most: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +85,14 @@ class Fitted:
 
     best_epoch: int
     epochs: int
-    val_f1: float
 
 
 def fit(
     learner: Learner,
-    labels: np.ndarray,
+    goal: Goal,
     split: Split,
     settings: Settings,
     *,
-    num_classes: int,
     folder: Path,
     tensorboard: bool,
     tick: Callable[[int], None],
@@ -78,10 +101,9 @@ def fit(
 
     Args:
         learner: what is trained.
-        labels: class of every image, int64 ``(n,)``.
-        split: rows of ``labels``; ``test`` is not looked at.
+        goal: how it is judged.
+        split: rows of the images; ``test`` is not looked at.
         settings: see :class:`Settings`.
-        num_classes: how many classes there are.
         folder: for checkpoints and log; a run that is in it goes on.
         tensorboard: also write TensorBoard events.
         tick: told after each epoch how many were done.
@@ -95,7 +117,7 @@ def fit(
     total = settings.epochs * steps
     device = next(learner.module.parameters()).device
     optimizer = AdamW(learner.groups, lr=settings.learning_rate)
-    weights = class_weights(labels[split.train], num_classes, settings).to(device)
+    weights = goal.class_weights.to(device)
     progress = _resume(learner.module, optimizer, folder)
     tick(progress["epoch"])
     with StopSignals() as stop, RunLog(folder, step=progress["step"], tensorboard=tensorboard) as log:
@@ -103,7 +125,7 @@ def fit(
             epoch, step, losses = progress["epoch"], progress["step"], []
             order = split.train[np.random.default_rng([settings.seed, epoch]).permutation(len(split.train))]
             learner.to_train_mode()
-            for start, inputs in learner.inputs(order, size):
+            for inputs, truth in learner.examples(order, size):
                 if stop.received is not None:
                     raise RunStopped(
                         f"stopped after {epoch} of {settings.epochs} epochs; the same command with --resume goes on",
@@ -118,9 +140,8 @@ def fit(
                 )
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["lr_scale"]
-                answers = learner.module(learner.augment(inputs, step))
-                truth = torch.from_numpy(labels[order[start : start + len(inputs)]]).to(device)
-                loss = F.cross_entropy(answers, truth, weight=weights)
+                seen, wanted = learner.augment(inputs, truth, step)
+                loss = _loss(learner.module(seen), wanted, weights)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -129,13 +150,16 @@ def fit(
             loss_mean = float(torch.stack(losses).mean())
             if not math.isfinite(loss_mean):
                 raise UserError(f"the loss is {loss_mean} in epoch {epoch + 1}; pass a smaller --lr")
-            f1, val_loss = _validate(learner, labels, split.val, num_classes, size)
-            log.write({"step": step, "loss": loss_mean, "val_loss": val_loss, "val_f1": f1, "epoch": epoch + 1})
+            _settle(learner, order[: _SETTLING * size], size, progress["step"])
+            figure, val_loss = _validate(learner, goal, split.val)
+            log.write(
+                {"step": step, "loss": loss_mean, "val_loss": val_loss, f"val_{goal.name}": figure, "epoch": epoch + 1}
+            )
             best = progress["best"]
-            better = best is None or (f1, -val_loss) > (best["f1"], -best["loss"])
+            better = best is None or (figure, -val_loss) > (best["figure"], -best["loss"])
             if better:
                 state = {name: tensor.detach().clone() for name, tensor in learner.module.state_dict().items()}
-                best = {"f1": f1, "loss": val_loss, "epoch": epoch + 1, "module": state}
+                best = {"figure": figure, "loss": val_loss, "epoch": epoch + 1, "module": state}
             progress = {
                 "epoch": epoch + 1,
                 "step": step,
@@ -144,12 +168,19 @@ def fit(
             }
             state = {"module": learner.module.state_dict(), "optimizer": optimizer.state_dict()}
             save_checkpoint(folder / CHECKPOINTS, step, progress | state)
-            logger.info("epoch %d: loss %.4f, validation F1 %.4f%s", epoch + 1, loss_mean, f1, " *" if better else "")
+            logger.info(
+                "epoch %d: loss %.4f, validation %s %.4f%s",
+                epoch + 1,
+                loss_mean,
+                goal.name,
+                figure,
+                " *" if better else "",
+            )
             tick(1)
         log.sync()
     best = progress["best"]
     learner.module.load_state_dict(best["module"])
-    return Fitted(best_epoch=best["epoch"], epochs=progress["epoch"], val_f1=best["f1"])
+    return Fitted(best_epoch=best["epoch"], epochs=progress["epoch"])
 
 
 def batch_size(images: int, largest: int) -> int:
@@ -160,28 +191,50 @@ def batch_size(images: int, largest: int) -> int:
     return size
 
 
-def class_weights(labels: np.ndarray, num_classes: int, settings: Settings) -> Tensor:
-    """Return how much an image of each class counts in the loss, float32 ``(classes,)``; 1 on average over images."""
+def class_weights(counts: np.ndarray, settings: Settings) -> Tensor:
+    """Return how much each class counts in the loss, float32 ``(classes,)``; 1 on average over what was counted.
+
+    Args:
+        counts: training images, or pixels, of each class, int64 ``(classes,)``; none is 0.
+        settings: say whether the classes differ.
+    """
     if settings.class_weights == "none":
-        return torch.ones(num_classes)
-    counts = np.bincount(labels, minlength=num_classes)
-    return torch.from_numpy(len(labels) / (num_classes * counts)).float()
+        return torch.ones(len(counts))
+    return torch.from_numpy(counts.sum() / (len(counts) * counts)).float()
+
+
+def _loss(answers: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean of the cross-entropy, 0 where nothing has a class."""
+    total = F.cross_entropy(answers, truth, weight=weights, ignore_index=IGNORED, reduction="sum")
+    known = truth[truth != IGNORED]
+    return total / weights[known].sum().clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 @torch.no_grad()
-def logits(module: nn.Module, inputs: Inputs, rows: np.ndarray, size: int) -> Tensor:
-    """Return the module's answers for rows, in eval mode, ``(len(rows), classes)`` on the CPU."""
-    module.eval()
-    return torch.cat([module(batch).float().cpu() for _, batch in inputs(rows, size)])
+def _settle(learner: Learner, rows: np.ndarray, size: int, step: int) -> None:
+    """Replace the statistics of layers by their mean over batches of rows, as the steps from ``step`` on saw them."""
+    if not learner.settled:
+        return
+    for norm in learner.settled:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean
+    for number, (inputs, truth) in enumerate(learner.examples(rows, size)):
+        learner.module(learner.augment(inputs, truth, step + number)[0])
 
 
-def _validate(
-    learner: Learner, labels: np.ndarray, rows: np.ndarray, num_classes: int, size: int
-) -> tuple[float, float]:
-    answers = logits(learner.module, learner.inputs, rows, size)
-    truth = labels[rows]
-    confusion = confusion_matrix(truth, answers.argmax(dim=1).numpy(), num_classes)
-    return float(weighted_f1(confusion)), float(F.cross_entropy(answers, torch.from_numpy(truth)))
+@torch.no_grad()
+def _validate(learner: Learner, goal: Goal, rows: np.ndarray) -> tuple[float, float]:
+    """Return figure and cross-entropy of the validation images."""
+    learner.module.eval()
+    classes = len(goal.class_weights)
+    confusion = np.zeros((classes, classes), np.int64)
+    total = 0.0
+    for inputs, truth in learner.examples(rows, goal.most):
+        answers = learner.module(inputs).float()
+        total += float(F.cross_entropy(answers, truth, ignore_index=IGNORED, reduction="sum"))
+        known = truth != IGNORED
+        confusion += confusion_matrix(truth[known].cpu().numpy(), answers.argmax(dim=1)[known].cpu().numpy(), classes)
+    return float(goal.figure(confusion)), total / int(confusion.sum())
 
 
 def _resume(module: nn.Module, optimizer: AdamW, folder: Path) -> Mapping[str, Any]:

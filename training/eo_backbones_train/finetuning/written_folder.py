@@ -1,4 +1,4 @@
-"""The folder of a fine-tuned classifier (DESIGN 3.4), written beside its place, loaded back, then moved into it."""
+"""The folder of a fine-tuned network (DESIGN 3.4), written beside its place, loaded back, then moved into it."""
 
 import json
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from eo_backbones.folder import (
     DIGEST_KEY,
     MULTI_BAND_ARCHITECTURE,
     RECIPE_FILE,
+    SEGMENTATION_ARCHITECTURE,
     WEIGHTS_FILE,
     FolderConfig,
     check_golden,
@@ -26,25 +27,36 @@ from eo_backbones.folder import (
 )
 from eo_backbones.models import create_model
 from eo_backbones.multi_band import MultiBandClassifier
+from eo_backbones.segmentation_network import SegmentationNetwork
 from eo_backbones_train.finetuning.card import finetuned_card
 from eo_backbones_train.run.run_folder import write_json
 
 _CARD_FILE = "README.md"
+_GOLDEN_PX = 64
 _FROM_SOURCE = ("first_conv", "classifier", "pool_size")  # what depends on the architecture in timm's description
 
 
-def classifier_config(
+def network_config(
     source: FolderConfig,
     network: nn.Module,
     *,
     classes: tuple[str, ...],
+    mask_values: tuple[int, ...],
     size_px: int,
     license: str,  # noqa: A002
 ) -> dict[str, Any]:
     """Return ``config.json``: that of the encoder it started from, with classes, bands and size of its own.
 
-    A network that reads each band by itself names an architecture that timm does not have, so that plain timm refuses
-    it instead of loading half of it.
+    A network that reads each band by itself, or gives every pixel a class, names an architecture that timm does not
+    have, so that plain timm refuses it instead of loading half of it.
+
+    Args:
+        source: of the encoder.
+        network: what was trained.
+        classes: names of its outputs.
+        mask_values: value of each class in a mask; empty for classification.
+        size_px: side of the images it was trained on.
+        license: of the weights.
     """
     spec = network.eo_input
     assert isinstance(spec, InputSpec), "a network to fine-tune has a contract"
@@ -56,9 +68,10 @@ def classifier_config(
         license=license,
         size_px=size_px,
     )
+    encoder: Any = network.encoder if isinstance(network, SegmentationNetwork) else network
     config |= {
         "architecture": source.architecture,
-        "num_features": network.num_features,
+        "num_features": encoder.num_features,
         "label_names": list(classes),
         "model_args": {**source.model_args, **config["model_args"]},
     }
@@ -68,6 +81,13 @@ def classifier_config(
     if isinstance(network, MultiBandClassifier):
         config[CONFIG_KEY]["multi_band"] = {"encoder": source.architecture, "fuse": network.fuse}
         config["architecture"] = MULTI_BAND_ARCHITECTURE
+    elif isinstance(network, SegmentationNetwork):
+        config[CONFIG_KEY]["segmentation"] = {
+            "encoder": source.architecture,
+            "fuse": network.fuse,
+            "mask_values": list(mask_values),
+        }
+        config["architecture"] = SEGMENTATION_ARCHITECTURE
     return config
 
 
@@ -84,7 +104,7 @@ def write_folder(
     Args:
         folder: to write to.
         network: on the CPU.
-        config: see :func:`classifier_config`.
+        config: see :func:`network_config`.
         record: ``recipe.json`` without the digest of the weights.
         license: of the weights.
 
@@ -95,10 +115,13 @@ def write_folder(
     write_json(folder / CONFIG_FILE, config)
     full = {**record, DIGEST_KEY: sha256_of(folder / WEIGHTS_FILE)}
     write_json(folder / RECIPE_FILE, full)
-    inputs = torch.rand(2, *config["pretrained_cfg"]["input_size"], generator=torch.Generator().manual_seed(0))
+    channels, *sides = config["pretrained_cfg"]["input_size"]
+    if config["architecture"] == SEGMENTATION_ARCHITECTURE:  # its output is as large as its input
+        sides = [min(side, _GOLDEN_PX) for side in sides]
+    inputs = torch.rand(2, channels, *sides, generator=torch.Generator().manual_seed(0))
     save_golden(folder, network, inputs)
     check_golden(folder, create_model(f"local-dir:{folder}"))
-    if config["architecture"] != MULTI_BAND_ARCHITECTURE:
+    if config["architecture"] not in (MULTI_BAND_ARCHITECTURE, SEGMENTATION_ARCHITECTURE):
         check_golden(folder, timm.create_model(f"local-dir:{folder}", pretrained=True))
     spec = network.eo_input
     assert isinstance(spec, InputSpec), "a network to fine-tune has a contract"

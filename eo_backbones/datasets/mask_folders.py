@@ -1,0 +1,160 @@
+"""A user's own images with masks: ``images/`` and ``masks/`` side by side, or a table with ``path,mask[,split]``.
+
+Image and mask have the same name but for the suffix, also in subfolders. Classes are the values that occur in the
+masks, in ascending order; ``classes.csv`` (``value,name``) beside the two folders, or beside the table, names them.
+What holds for the images is said in :mod:`eo_backbones.datasets.class_folders`, for masks in
+:mod:`eo_backbones.datasets.masks`.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from eo_backbones.datasets.class_folders import IMAGE_SUFFIXES, own_images
+from eo_backbones.datasets.label_table import parts_of, read_table, refuse_missing
+from eo_backbones.datasets.labelled import IGNORED, ClassMaps, LabelledImages, OfficialSplit
+from eo_backbones.datasets.masks import Mask, masks_of
+from eo_backbones.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+MASK_SUFFIXES = (".tif", ".tiff", ".png")
+CLASSES_FILE = "classes.csv"
+_IMAGES, _MASKS = "images", "masks"
+_MOST_CLASSES = IGNORED  # a class's place is a number below it
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class MaskedImages:
+    """Images with a class for every pixel.
+
+    Attributes:
+        data: the images; ``labels`` says which classes occur in each, ``maps`` where.
+        values: value of each class in the masks, ascending.
+    """
+
+    data: LabelledImages
+    values: tuple[int, ...]
+
+
+def mask_folders(root: Path, *, positions: Mapping[str, int] | None = None, units: Sequence[str] = ()) -> MaskedImages:
+    """Open ``root/images`` and ``root/masks``.
+
+    Args:
+        root: holds both folders, and ``classes.csv`` if there is one.
+        positions: band name -> its place in every file, counted from 1; default: what the files say.
+        units: one unit for all bands, or ``BAND=UNIT`` for some.
+
+    Raises:
+        UserError: a folder is missing or empty; images without a mask or masks without an image (all are named); masks
+            that cannot be used, or hold one class only; images that are not alike; or a wrong ``classes.csv``.
+    """
+    for name in (_IMAGES, _MASKS):
+        if not (root / name).is_dir():
+            raise UserError(
+                f"{root} holds no folder {name}; segmentation takes the images from {root / _IMAGES} and a mask of the "
+                f"same name for each from {root / _MASKS}, or a CSV file with path,mask"
+            )
+    images = _by_name(root / _IMAGES, IMAGE_SUFFIXES)
+    masks = _by_name(root / _MASKS, MASK_SUFFIXES)
+    alone = [str(path) for name, path in images.items() if name not in masks]
+    left = [str(path) for name, path in masks.items() if name not in images]
+    problems = [f"{len(alone)} images have no mask: {', '.join(alone)}"] if alone else []
+    problems += [f"{len(left)} masks have no image: {', '.join(left)}"] if left else []
+    if problems:
+        raise UserError(f"{'; '.join(problems)}. An image and its mask have the same name; complete or remove them")
+    return _opened(
+        list(images.values()), [masks[name] for name in images], root, positions=positions, units=units, official=None
+    )
+
+
+def mask_table(table: Path, *, positions: Mapping[str, int] | None = None, units: Sequence[str] = ()) -> MaskedImages:
+    """Open the images and masks that a table lists; paths count from its folder.
+
+    Args:
+        table: CSV file with the columns ``path``, ``mask`` and, if wanted, ``split`` (``train``, ``val``, ``test``;
+            empty: left out).
+        positions: as in :func:`mask_folders`.
+        units: likewise.
+
+    Raises:
+        UserError: as :func:`mask_folders`; or no such table or columns, files that are not there (all are named).
+    """
+    rows = read_table(table, ("path", "mask"))
+    refuse_missing(table, [row[column] for row in rows for column in ("path", "mask")])
+    images, masks = ([table.parent / row[column] for row in rows] for column in ("path", "mask"))
+    return _opened(images, masks, table.parent, positions=positions, units=units, official=parts_of(table, rows))
+
+
+def _by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Return the files of a folder by their path in it without suffix."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in suffixes or path.name.startswith(".") or not path.is_file():
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            raise UserError(f"{found[name]} and {path} have the same name; keep one of them")
+        found[name] = path
+    if not found:
+        raise UserError(f"{folder} holds no file of the kinds {', '.join(suffixes)}")
+    return found
+
+
+def _opened(
+    images: Sequence[Path],
+    masks: Sequence[Path],
+    folder: Path,
+    *,
+    positions: Mapping[str, int] | None,
+    units: Sequence[str],
+    official: OfficialSplit | None,
+) -> MaskedImages:
+    logger.info("looking through %d masks", len(masks))
+    opened, found = masks_of(images, masks)
+    values = np.unique(np.concatenate(found))
+    if len(values) < 2:
+        only = f"only the value {values[0]}" if len(values) else "no class at all"
+        raise UserError(f"the {len(masks)} masks hold {only}; at least two classes are needed (255 means no class)")
+    if len(values) > _MOST_CLASSES:
+        raise UserError(
+            f"the masks hold {len(values):,} values, {values[0]} to {values[-1]}; {_MOST_CLASSES} classes are allowed: "
+            "pass masks of class numbers, not of measurements"
+        )
+    names = _class_names(folder / CLASSES_FILE, values)
+    labels = np.stack([np.isin(values, own) for own in found])
+    kept = np.flatnonzero(labels.any(axis=1))
+    if len(kept) < len(images):
+        logger.warning("%d images whose mask holds no class are left out", len(images) - len(kept))
+    by_image: dict[Path, Mask] = dict(zip(images, opened, strict=True))
+    whole = own_images(images, classes=names, labels=labels, positions=positions, units=units, official=official).take(
+        kept
+    )
+    described = "; ".join(f"{value}: {name}" for value, name in zip(values, names, strict=True))
+    data = replace(
+        whole,
+        load_bytes=lambda path: path.read_bytes() + by_image[path].path.read_bytes(),
+        reading=f"{whole.reading}; masks {described}",
+        maps=ClassMaps(classes=names, reader=lambda path: by_image[path].classes(values)),
+    )
+    return MaskedImages(data=data, values=tuple(values.tolist()))
+
+
+def _class_names(table: Path, values: np.ndarray) -> tuple[str, ...]:
+    """Return the name of each value: from the table, if there is one, else its number."""
+    if not table.is_file():
+        return tuple(map(str, values.tolist()))
+    named: dict[int, str] = {}
+    for number, row in enumerate(read_table(table, ("value", "name"), what="class"), start=2):
+        if not row["value"].isdecimal():
+            raise UserError(f"{table}, line {number}: {row['value']!r} is no value of a mask; write a whole number")
+        if row["name"] in named.values():
+            raise UserError(f"{table}, line {number}: the name {row['name']} is given twice; give each class its own")
+        named[int(row["value"])] = row["name"]
+    unnamed = [str(value) for value in values.tolist() if value not in named]
+    if unnamed:
+        raise UserError(f"{table} has no name for {', '.join(unnamed)}, which the masks hold; add a line for each")
+    return tuple(named[value] for value in values.tolist())

@@ -1,0 +1,130 @@
+"""The task ``classification``: one class an image, by a linear layer."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eo_backbones.datasets.class_folders import class_folders
+from eo_backbones.datasets.label_table import label_table
+from eo_backbones.datasets.labelled import LabelledImages
+from eo_backbones.datasets.splits import Split
+from eo_backbones.errors import UserError
+from eo_backbones.evaluation.metrics import weighted_f1
+from eo_backbones_train.finetuning.augmentation import Augmentation
+from eo_backbones_train.finetuning.frozen import FrozenFeatures
+from eo_backbones_train.finetuning.network import parameter_groups, train_mode
+from eo_backbones_train.finetuning.own_images import Inputs, chosen_bands, places_of, shorter_side
+from eo_backbones_train.finetuning.scores import score
+from eo_backbones_train.finetuning.training import Fitted, Goal, Learner, class_weights, fit
+from eo_backbones_train.finetuning.work import PREDICTIONS_FILE, OpenedData, Work
+
+LARGEST_DEFAULT_PX = 224  # side beyond which images are shrunk unless --size says otherwise (ours)
+
+
+def open_data(path: Path, bands: Sequence[str], units: Sequence[str]) -> OpenedData:
+    """Open a folder of class folders or a table.
+
+    Args:
+        path: ``--data``.
+        bands: names, or ``B04=4``; may be empty if the images have one band only.
+        units: as in :func:`eo_backbones.datasets.class_folders.class_folders`.
+
+    Raises:
+        UserError: whatever is wrong with the data or the bands.
+    """
+    positions = places_of(bands)
+    if path.is_dir():
+        data = class_folders(path, positions=positions, units=units)
+    elif path.is_file():
+        data = label_table(path, positions=positions, units=units)
+    else:
+        raise UserError(f"no folder or table {path}; pass a folder of class folders, or a CSV file with path,label")
+    return OpenedData(images=data, bands=chosen_bands(data, bands))
+
+
+def size(images: LabelledImages, asked: int | None) -> int:
+    """Return the side that images are brought to: as asked for, else their own shorter one, up to 224."""
+    return min(LARGEST_DEFAULT_PX, shorter_side(images)) if asked is None else asked
+
+
+def input_size(size_px: int) -> int:
+    """Return ``size_px``: all images are brought to it."""
+    return size_px
+
+
+def train(work: Work) -> Fitted:
+    """Train the layer on features that are computed once (mode ``linear``), or the network on views of the images."""
+    network, images, split, settings = work.network, work.images, work.split, work.settings
+    spec: Any = network.eo_input
+    labels = torch.from_numpy(images.data.labels)
+    frozen = None
+    if settings.mode == "linear":
+        with work.stage("features", len(split.train) + len(split.val)) as tick:
+            frozen = FrozenFeatures(network, images.inputs, split, tick)
+        learner = frozen.learner(network, labels.to(images.device), settings)
+    else:
+        views = Augmentation(spec, size_px=settings.size_px, seed=settings.seed, device=images.device)
+
+        def examples(rows: np.ndarray, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for start, inputs in images.inputs(rows, most):
+                yield inputs, labels[rows[start : start + len(inputs)]].to(images.device)
+
+        learner = Learner(
+            module=network,
+            groups=parameter_groups(network, settings),
+            examples=examples,
+            augment=lambda inputs, truth, step: (views(inputs, step), truth),
+            to_train_mode=lambda: train_mode(network),
+        )
+    counts = np.bincount(images.data.labels[split.train], minlength=len(images.data.classes))
+    goal = Goal(class_weights=class_weights(counts, settings), figure=weighted_f1, name="f1", most=settings.batch)
+    with work.stage("train", settings.epochs) as tick:
+        fitted = fit(learner, goal, split, settings, folder=work.run, tensorboard=work.tensorboard, tick=tick)
+    if frozen is not None:
+        layer = learner.module
+        assert isinstance(layer, nn.Linear)
+        frozen.fold(layer, network)
+    return fitted
+
+
+def judge(work: Work, folder: Path) -> dict[str, Any]:
+    """Return the scores of the validation and, if there are any, the test images; ``folder`` gets no picture."""
+    del folder
+    data, parts = work.images.data, {"val": work.split.val, "test": work.split.test}
+    results: dict[str, Any] = {}
+    probabilities: dict[str, Tensor] = {}
+    with work.stage("judge", len(work.split.val) + len(work.split.test)) as tick:
+        for part, rows in parts.items():
+            if len(rows):
+                probabilities[part] = _logits(work.network, work.images.inputs, rows, work.settings.batch).softmax(
+                    dim=1
+                )
+                answers = probabilities[part].argmax(dim=1).numpy()
+                results[part] = score(data.labels[rows], answers, data.classes)
+                tick(len(rows))
+    _write_predictions(work.run / PREDICTIONS_FILE, data, work.split, probabilities)
+    return results
+
+
+@torch.no_grad()
+def _logits(network: nn.Module, inputs: Inputs, rows: np.ndarray, most: int) -> Tensor:
+    """Return the network's answers for rows, in eval mode, ``(len(rows), classes)`` on the CPU."""
+    network.eval()
+    return torch.cat([network(batch).float().cpu() for _, batch in inputs(rows, most)])
+
+
+def _write_predictions(path: Path, data: LabelledImages, split: Split, probabilities: Mapping[str, Tensor]) -> None:
+    """Write what was answered for each validation and test image, to look at what went wrong."""
+    rows: dict[str, np.ndarray] = {"val": split.val, "test": split.test}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "split", "label", "class", *(f"p_{name}" for name in data.classes)])
+        for part, values in probabilities.items():
+            for row, own in zip(rows[part].tolist(), values, strict=True):
+                truth, answer = data.classes[data.labels[row]], data.classes[int(own.argmax())]
+                writer.writerow([data.paths[row], part, truth, answer, *(f"{value:.6f}" for value in own.tolist())])

@@ -1,0 +1,160 @@
+"""The task ``segmentation``: a class for every pixel, by a decoder on the encoder's feature maps.
+
+Nothing is shrunk: training sees squares of ``size_px`` pixels cut out of the images, validation and test whole images.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eo_backbones.datasets.labelled import IGNORED, LabelledImages
+from eo_backbones.datasets.mask_folders import mask_folders, mask_table
+from eo_backbones.datasets.raster import facts_of
+from eo_backbones.errors import UserError
+from eo_backbones.evaluation.metrics import Counts, accuracy, confusion_matrix, mean_iou
+from eo_backbones.segmentation_network import require_decoder
+from eo_backbones_train.finetuning.augmentation import Augmentation
+from eo_backbones_train.finetuning.network import parameter_groups, train_mode
+from eo_backbones_train.finetuning.own_images import OwnImages, chosen_bands, places_of, shorter_side
+from eo_backbones_train.finetuning.pictures import SHOWN, draw_examples
+from eo_backbones_train.finetuning.scores import score_pixels
+from eo_backbones_train.finetuning.training import Fitted, Goal, Learner, class_weights, fit
+from eo_backbones_train.finetuning.work import PREDICTIONS_FILE, OpenedData, Work
+
+EXAMPLES_FILE = "examples.png"
+LARGEST_DEFAULT_PX = 256  # side of the squares that are cut out of larger images unless --size says otherwise (ours)
+
+
+def open_data(path: Path, bands: Sequence[str], units: Sequence[str]) -> OpenedData:
+    """Open a folder with ``images`` and ``masks``, or a table.
+
+    Args:
+        path: ``--data``.
+        bands: names, or ``B04=4``; may be empty if the images have one band only.
+        units: as in :func:`eo_backbones.datasets.class_folders.class_folders`.
+
+    Raises:
+        UserError: the decoder's package is missing, or whatever is wrong with the data or the bands.
+    """
+    require_decoder()
+    positions = places_of(bands)
+    if path.is_dir():
+        opened = mask_folders(path, positions=positions, units=units)
+    elif path.is_file():
+        opened = mask_table(path, positions=positions, units=units)
+    else:
+        raise UserError(
+            f"no folder or table {path}; pass a folder that holds images and masks, or a CSV file with path,mask"
+        )
+    return OpenedData(images=opened.data, bands=chosen_bands(opened.data, bands), mask_values=opened.values)
+
+
+def size(images: LabelledImages, asked: int | None) -> int:
+    """Return the side of the squares to train on: as asked for, else the images' shorter one, up to 256.
+
+    Raises:
+        UserError: the images are smaller.
+    """
+    own = shorter_side(images)
+    if asked is not None and asked > own:
+        raise UserError(
+            f"--size is {asked}, but the images' shorter side has {own} pixels, and images to segment are cut, not "
+            f"enlarged; give {own} or less"
+        )
+    return min(LARGEST_DEFAULT_PX, own) if asked is None else asked
+
+
+def input_size(size_px: int) -> None:
+    """Return ``None``: images stay as they are."""
+    del size_px
+
+
+def train(work: Work) -> Fitted:
+    """Train the decoder, and what the mode says of the encoder, on squares of the images."""
+    network, images, settings = work.network, work.images, work.settings
+    spec: Any = network.eo_input
+    views = Augmentation(spec, size_px=settings.size_px, seed=settings.seed, device=images.device)
+    train_mode(network)
+    learner = Learner(
+        module=network,
+        groups=parameter_groups(network, settings),
+        examples=partial(_examples, images),
+        augment=views.with_maps,
+        to_train_mode=lambda: train_mode(network),
+        settled=[module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.training],
+    )
+    counts = _pixels_of_classes(images.data, work.split.train)
+    goal = Goal(class_weights=class_weights(counts, settings), figure=mean_iou, name="miou", most=_most(work))
+    with work.stage("train", settings.epochs) as tick:
+        return fit(learner, goal, work.split, settings, folder=work.run, tensorboard=work.tensorboard, tick=tick)
+
+
+def judge(work: Work, folder: Path) -> dict[str, Any]:
+    """Return the scores of the validation and, if there are any, the test images; ``folder`` gets ``examples.png``."""
+    data, parts = work.images.data, {"val": work.split.val, "test": work.split.test}
+    results: dict[str, Any] = {}
+    table: list[list[Any]] = []
+    with work.stage("judge", len(work.split.val) + len(work.split.test)) as tick:
+        for part, rows in parts.items():
+            if len(rows) == 0:
+                continue
+            confusions, shown = _answers(work, rows, tick)
+            results[part] = score_pixels(confusions, data.classes)
+            table += [
+                [data.paths[row], part, int(own.sum()), f"{float(accuracy(own)):.6f}", f"{float(mean_iou(own)):.6f}"]
+                for row, own in zip(rows.tolist(), confusions, strict=True)
+            ]
+            draw_examples(folder / EXAMPLES_FILE, data, work.images.bands, rows, shown, part=part)  # test after val
+    with (work.run / PREDICTIONS_FILE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "split", "pixels", "accuracy", "miou"])
+        writer.writerows(table)
+    return results
+
+
+def _examples(images: OwnImages, rows: np.ndarray, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield model inputs ``(batch, bands, H, W)`` and class numbers ``(batch, H, W)`` of whole images."""
+    data = images.data
+    for start, inputs in images.inputs(rows, most):
+        part = rows[start : start + len(inputs)]
+        yield inputs, torch.from_numpy(np.stack([_truth(data, row) for row in part.tolist()])).to(images.device)
+
+
+def _truth(data: LabelledImages, row: int) -> np.ndarray:
+    assert data.maps is not None, "images to segment have masks"
+    return data.maps.reader(data.paths[row])
+
+
+def _pixels_of_classes(data: LabelledImages, rows: np.ndarray) -> Counts:
+    """Return how many pixels of the images each class has, int64 ``(classes,)``."""
+    counts = sum(np.bincount(_truth(data, row).ravel(), minlength=IGNORED + 1) for row in rows.tolist())
+    return np.asarray(counts)[: len(data.classes)]
+
+
+def _most(work: Work) -> int:
+    """Return how many whole images have about as many pixels as the squares of a training step."""
+    facts = facts_of(work.images.data.paths[0])
+    return max(1, work.settings.batch * work.settings.size_px**2 // (facts.width * facts.height))
+
+
+@torch.no_grad()
+def _answers(work: Work, rows: np.ndarray, tick: Any) -> tuple[Counts, list[np.ndarray]]:
+    """Return the confusion of each image, ``(images, classes, classes)``, and the answers for the first ones."""
+    work.network.eval()
+    classes = len(work.images.data.classes)
+    confusions: list[Counts] = []
+    shown: list[np.ndarray] = []
+    for inputs, truth in _examples(work.images, rows, _most(work)):
+        answers = work.network(inputs).argmax(dim=1).cpu().numpy()
+        for wanted, own in zip(truth.cpu().numpy(), answers, strict=True):
+            known = wanted != IGNORED
+            confusions.append(confusion_matrix(wanted[known], own[known], classes))
+            shown += [own] if len(shown) < SHOWN else []
+        tick(len(inputs))
+    return np.stack(confusions), shown
