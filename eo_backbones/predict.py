@@ -34,16 +34,19 @@ class Classifier:
     """A network with names for its outputs.
 
     Attributes:
-        network: from ``(B, bands, size, size)`` to ``(B, classes)``, in eval mode.
+        network: from ``(B, bands, H, W)`` to ``(B, classes)``, or to ``(B, classes, H, W)`` if every pixel gets a
+            class; in eval mode.
         spec: its input contract; one entry a channel, in order.
         classes: names of the outputs.
         size_px: side of the images it was trained on.
+        mask_values: value of each class in a mask, if every pixel gets a class; else empty.
     """
 
     network: nn.Module
     spec: InputSpec
     classes: tuple[str, ...]
     size_px: int
+    mask_values: tuple[int, ...] = ()
 
 
 def open_classifier(model: str, *, device: torch.device) -> Classifier:
@@ -65,6 +68,7 @@ def open_classifier(model: str, *, device: torch.device) -> Classifier:
         spec=config.input,
         classes=config.classes,
         size_px=int(config.pretrained_cfg["input_size"][-1]),
+        mask_values=config.mask_values,
     )
 
 
@@ -112,13 +116,13 @@ def predict(
 
     Raises:
         UserError: files that are not there (all are named), damaged, without a band, or in another unit; a band that
-            the classifier does not take, or an unknown unit.
+            the classifier does not take, or an unknown unit; a model that gives every pixel a class.
     """
-    missing = [str(path) for path in files if not path.is_file()]
-    if missing:
-        raise UserError(f"{len(missing)} of {len(files)} files are missing: {', '.join(missing)}; correct the paths")
-    requests = _requests(classifier.spec, bands)
-    declared = _declared_units(classifier.spec, units)
+    if classifier.mask_values:
+        raise UserError("this model gives every pixel a class; its masks come from eo_backbones.segment.segment")
+    refuse_missing(files)
+    requests = requests_for(classifier.spec, bands)
+    declared = declared_units(classifier.spec, units)
     return _predict(classifier, files, requests, declared, batch)
 
 
@@ -155,8 +159,27 @@ def _read(requests: Sequence[str], transform: Callable[[bool], InputTransform], 
     return model_input(raw, own, size_px)
 
 
-def _requests(spec: InputSpec, bands: Sequence[str]) -> tuple[str, ...]:
-    """Return what to ask of a file for each channel, in the network's order."""
+def refuse_missing(files: Sequence[Path]) -> None:
+    """Check that files are there.
+
+    Raises:
+        UserError: some are not; all are named.
+    """
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing:
+        raise UserError(f"{len(missing)} of {len(files)} files are missing: {', '.join(missing)}; correct the paths")
+
+
+def requests_for(spec: InputSpec, bands: Sequence[str]) -> tuple[str, ...]:
+    """Return what to ask of a file for each channel, in the network's order.
+
+    Args:
+        spec: the model's contract.
+        bands: as typed: none, or each of the model's bands with its place in the file.
+
+    Raises:
+        UserError: a band that the model does not take, or not all of them.
+    """
     asked = {split_request(item)[0]: item for item in bands}
     for name in asked:
         spec.for_band(name)
@@ -166,7 +189,12 @@ def _requests(spec: InputSpec, bands: Sequence[str]) -> tuple[str, ...]:
     return tuple(asked.get(name, name) for name in spec.band_names)
 
 
-def _declared_units(spec: InputSpec, typed: Sequence[str]) -> dict[str, Unit]:
+def declared_units(spec: InputSpec, typed: Sequence[str]) -> dict[str, Unit]:
+    """Return the unit of each band that the user gave one: for all bands alike, or ``BAND=UNIT``.
+
+    Raises:
+        UserError: an unknown unit, or a band that the model does not take.
+    """
     declared: dict[str, Unit] = {}
     for item in typed:
         name, _, unit = item.rpartition("=")

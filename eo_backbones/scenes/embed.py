@@ -107,6 +107,7 @@ def embed_scene(
     given = _given_components(request, network.num_features, meaning)
     started = time.monotonic()
     with Scene(bands, nodata=request.nodata) as scene:
+        scene.warn_unplaced()
         grid = Grid(
             height=scene.height,
             width=scene.width,

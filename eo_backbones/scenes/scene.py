@@ -72,7 +72,6 @@ class Scene:
                     raise UserError(f"{band.path} holds complex numbers; convert it to sigma nought in dB first")
             cache = min(max(2 * sum(map(_row_of_blocks, self._open.values())) >> 20, _CACHE_MIB[0]), _CACHE_MIB[1])
             stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache))
-            self._say_where(first)
             self._stack = stack.pop_all()
         return self
 
@@ -149,8 +148,10 @@ class Scene:
         if dataset.crs != self.crs or off > _SAME_PIXEL:
             raise UserError(f"{path} does not lie on the pixels of {first} (another place or projection); {how} {path}")
 
-    def _say_where(self, dataset: Any) -> None:
+    def warn_unplaced(self) -> None:
+        """Warn where the files do not say where the scene lies."""
         path = self.bands[0].path
+        dataset = self._open[path]
         if dataset.gcps[0] and self.transform.is_identity:
             logger.warning("%s lies on the ground by control points only; warp it first (gdalwarp) for a map", path)
         elif self.crs is None:

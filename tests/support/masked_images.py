@@ -40,7 +40,9 @@ def scene(index: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return values, mask
 
 
-def write_tiff(path: Path, values: np.ndarray, place: int = 0, *, names: tuple[str, ...] = (), **profile: object) -> None:
+def write_tiff(
+    path: Path, values: np.ndarray, place: int = 0, *, names: tuple[str, ...] = (), **profile: object
+) -> None:
     """Write bands ``(bands, height, width)`` as a GeoTIFF in UTM."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = values.shape

@@ -1,0 +1,210 @@
+"""Images with masks: which value is which class, which pixel has none, and all that can be wrong with the files."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from eo_backbones.datasets.labelled import IGNORED
+from eo_backbones.datasets.mask_folders import mask_folders, mask_table
+from eo_backbones.errors import UserError
+from support.masked_images import SIZE_PX, VALUES, scene, write_masked, write_tiff
+
+
+@pytest.fixture
+def land(tmp_path: Path) -> Path:
+    return write_masked(tmp_path / "land", count=4)
+
+
+def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray], **profile: object) -> None:
+    with rasterio.open(path) as file:
+        values = file.read()
+    write_tiff(path, change(values), **profile)
+
+
+def test_values_become_classes_in_ascending_order(land: Path) -> None:
+    opened = mask_folders(land)
+    data = opened.data
+    assert (opened.values, data.classes) == ((2, 7, 40), ("ground", "field", "roof"))
+    assert data.maps is not None
+    for row, path in enumerate(data.paths):
+        _, mask = scene(row, SIZE_PX, SIZE_PX)
+        expected = np.select([mask == value for value in VALUES], [0, 1, 2], IGNORED)
+        np.testing.assert_array_equal(data.maps.reader(path), expected)
+        np.testing.assert_array_equal(data.labels[row], [np.any(expected == number) for number in range(3)])
+    assert data.labels.dtype == bool
+
+
+def test_classes_without_a_table_are_called_by_their_value(land: Path) -> None:
+    (land / "classes.csv").unlink()
+    assert mask_folders(land).data.classes == ("2", "7", "40")
+
+
+@pytest.mark.parametrize("nodata", [0, 9])
+def test_pixels_of_the_declared_nodata_value_have_no_class(land: Path, nodata: int) -> None:
+    for path in (land / "masks").rglob("*.tif"):
+        rewrite(path, lambda mask: np.where(mask == 40, nodata, mask).astype(np.uint8), nodata=nodata)
+    opened = mask_folders(land)
+    assert opened.values == (2, 7)
+    assert opened.data.maps is not None
+    _, mask = scene(0, SIZE_PX, SIZE_PX)
+    np.testing.assert_array_equal(
+        opened.data.maps.reader(opened.data.paths[0]) == IGNORED, (mask == 40) | (mask == 255)
+    )
+
+
+def test_whole_numbers_may_be_stored_as_floats_and_nan_is_no_class(land: Path) -> None:
+    before = mask_folders(land).data
+    for path in (land / "masks").rglob("*.tif"):
+        rewrite(path, lambda mask: np.where(mask == 255, np.nan, mask).astype(np.float32))
+    after = mask_folders(land).data
+    assert before.maps is not None
+    assert after.maps is not None
+    for path in after.paths:
+        np.testing.assert_array_equal(after.maps.reader(path), before.maps.reader(path))
+
+
+def test_pictures_have_masks_of_another_suffix(tmp_path: Path) -> None:
+    for index in range(3):
+        values, mask = scene(index, 40, 48)
+        for folder, pixels in (("images", np.stack([values[0] // 20] * 3, axis=-1).astype(np.uint8)), ("masks", mask)):
+            path = tmp_path / folder / f"a_{index}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(path.with_suffix(".jpg") if folder == "images" else path)
+    opened = mask_folders(tmp_path)
+    assert opened.values == (2, 7, 40)
+    assert opened.data.bands == ("B04", "B03", "B02")
+
+
+def test_the_digest_knows_masks_and_names(land: Path) -> None:
+    first = mask_folders(land).data.digest
+    rows = (land / "classes.csv").read_text()
+    (land / "classes.csv").write_text(rows.replace("field", "meadow"))
+    renamed = mask_folders(land).data.digest
+    (land / "classes.csv").write_text(rows)
+    assert mask_folders(land).data.digest == first
+    rewrite(land / "masks" / "a" / "image_1.tif", lambda mask: np.flip(mask, axis=2).copy())
+    assert len({first, renamed, mask_folders(land).data.digest}) == 3
+
+
+def test_images_whose_mask_holds_no_class_are_left_out(land: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rewrite(land / "masks" / "a" / "image_1.tif", lambda mask: np.full_like(mask, 255))
+    with caplog.at_level("WARNING"):
+        names = [path.name for path in mask_folders(land).data.paths]
+    assert names == ["image_0.tif", "image_2.tif", "image_3.tif"]
+    assert "1 images whose mask holds no class are left out" in caplog.text
+
+
+def test_a_table_names_images_masks_and_parts(land: Path) -> None:
+    rows = [
+        f"images/a/image_{i}.tif,masks/a/image_{i}.tif,{part}" for i, part in enumerate(["train", "val", "", "test"])
+    ]
+    (land / "list.csv").write_text("\n".join(["path,mask,split", *rows]))
+    data = mask_table(land / "list.csv").data
+    assert data.official is not None
+    assert data.official.parts.tolist() == ["train", "val", "", "test"]
+    assert data.classes == ("ground", "field", "roof")
+    (land / "list.csv").write_text("\n".join(["path,mask", rows[0].rpartition(",")[0], "a.tif,b.tif", "c.tif,d.tif"]))
+    with pytest.raises(UserError, match=r"4 of the 6 files in .* are missing .*: a\.tif, b\.tif, c\.tif, d\.tif;"):
+        mask_table(land / "list.csv")
+    (land / "list.csv").write_text("path,label\na.tif,x")
+    with pytest.raises(UserError, match="has no column mask; its first line must be path,mask"):
+        mask_table(land / "list.csv")
+
+
+def unpaired(land: Path) -> str:
+    (land / "masks" / "a" / "image_0.tif").unlink()
+    (land / "masks" / "a" / "image_2.tif").unlink()
+    shutil.copy(land / "masks" / "a" / "image_1.tif", land / "masks" / "b.tif")
+    return (
+        r"2 images have no mask: \S*image_0\.tif, \S*image_2\.tif; 1 masks have no image: \S*b\.tif\. An image and its"
+    )
+
+
+def wrong_masks(land: Path) -> str:
+    write_tiff(land / "masks" / "a" / "image_0.tif", np.ones((1, 60, 64), np.uint8))
+    write_tiff(land / "masks" / "a" / "image_1.tif", np.ones((3, 64, 64), np.uint8))
+    rewrite(land / "masks" / "a" / "image_2.tif", lambda mask: (mask / 2).astype(np.float32))
+    rewrite(land / "masks" / "a" / "image_3.tif", lambda mask: mask.astype(np.int16) - 3)
+    return (
+        r"4 of 4 masks cannot be used: \S*image_0\.tif has 64 x 60 pixels, its image 64 x 64; \S*image_1\.tif has 3 "
+        r"bands; \S*image_2\.tif holds 3\.5; \S*image_3\.tif holds -1\. A mask has the size of its image and one band"
+    )
+
+
+def one_class(land: Path) -> str:
+    for path in (land / "masks").rglob("*.tif"):
+        rewrite(path, lambda mask: np.where(mask == 255, mask, 7).astype(np.uint8))
+    return "the 4 masks hold only the value 7; at least two classes are needed"
+
+
+def no_class(land: Path) -> str:
+    for path in (land / "masks").rglob("*.tif"):
+        rewrite(path, lambda mask: np.full_like(mask, 255))
+    return "hold no class at all"
+
+
+def measurements(land: Path) -> str:
+    for path in (land / "masks").rglob("*.tif"):
+        rewrite(path, lambda mask: np.arange(mask.size, dtype=np.uint16).reshape(mask.shape))
+    return "hold 4,095 values, 0 to 4095; 255 classes are allowed: pass masks of class numbers"
+
+
+def unnamed(land: Path) -> str:
+    (land / "classes.csv").write_text("value,name\n2,ground\n")
+    return "has no name for 7, 40, which the masks hold"
+
+
+def named_twice(land: Path) -> str:
+    (land / "classes.csv").write_text("value,name\n2,ground\n7,ground\n40,roof\n")
+    return "line 3: the name ground is given twice"
+
+
+def no_number(land: Path) -> str:
+    (land / "classes.csv").write_text("value,name\nx,ground\n")
+    return "line 2: 'x' is no value of a mask"
+
+
+def sizes(land: Path) -> str:
+    for folder in ("images", "masks"):
+        rewrite(land / folder / "a" / "image_2.tif", lambda values: values[:, :50])
+    return "images differ in (pixels|band descriptions)"
+
+
+def no_masks(land: Path) -> str:
+    shutil.rmtree(land / "masks")
+    return "holds no folder masks; segmentation takes the images from"
+
+
+def same_name(land: Path) -> str:
+    shutil.copy(land / "images" / "a" / "image_0.tif", land / "images" / "a" / "image_0.tiff")
+    return "image_0.tif and .*image_0.tiff have the same name; keep one"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        unpaired,
+        wrong_masks,
+        one_class,
+        no_class,
+        measurements,
+        unnamed,
+        named_twice,
+        no_number,
+        sizes,
+        no_masks,
+        same_name,
+    ],
+)
+def test_what_is_wrong_is_said_at_once(spoil: Callable[[Path], str], land: Path) -> None:
+    said = spoil(land)
+    with pytest.raises(UserError) as error:
+        mask_folders(land)
+    assert re.search(said, str(error.value)), str(error.value)
+    assert "\n" not in str(error.value)
