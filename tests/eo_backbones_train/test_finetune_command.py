@@ -127,7 +127,7 @@ def test_images_that_cannot_be_used(
         (["--bands", "B02=1", "B03"], "some bands have a place and some have none"),
         (["--bands", "B03", "--mode", "most"], "unknown --mode 'most'; allowed: linear, partial, full"),
         (["--bands", "B03", "--shots", "100"], "a class has only 6 images"),
-        (["--bands", "B03", "--task", "segmentation"], "--task 'segmentation' is unknown"),
+        (["--bands", "B03", "--task", "segmentation"], "holds no folder images; segmentation takes the images from"),
         (["--bands", "B03", "--mode", "partial", "--stages", "9"], "the encoder has 5; use --mode full"),
         (["--bands", "B03", "--unit", "db"], "cannot be in unit 'db'"),
         (["--bands", "B03", "--license", "My Own"], "is no identifier"),
