@@ -115,6 +115,19 @@ def test_fine_tune_on_a_class_folder(empty: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("mini")
+def test_segment_your_own_images(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = run_blocks((GUIDES / "segment-your-own-images.md").read_text(), monkeypatch)
+    with (empty / "land" / "classes.csv").open(newline="") as file:
+        values = {int(row["value"]) for row in csv.DictReader(file)}
+    assert session["scores"].shape == (2, len(values), 50, 70)
+    for name in ("image_1.tif", "image_2.tif"):
+        with rasterio.open(empty / "masks" / name) as mask, rasterio.open(empty / "land" / "images" / name) as image:
+            assert set(np.unique(mask.read(1)).tolist()) <= values
+            assert (mask.transform, mask.crs, mask.nodata) == (image.transform, image.crs, 255)
+
+
+@pytest.mark.slow
 def test_retrain_and_publish(hub: Hub, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     run_blocks((GUIDES / "retrain-and-publish.md").read_text(), monkeypatch)

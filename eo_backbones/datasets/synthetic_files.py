@@ -19,10 +19,13 @@ from PIL import Image
 from eo_backbones.bands import BANDS, LAYOUTS, S1_BANDS, S2_BANDS
 from eo_backbones.contract import DN_PER_REFLECTANCE, OPTICAL_DISPLAY, RADAR_DISPLAY
 from eo_backbones.datasets.eurosat import EUROSAT_CLASSES, EUROSAT_SIZE_PX
+from eo_backbones.datasets.labelled import IGNORED
+from eo_backbones.datasets.land_cover import LAND_COVER_CLASSES
 from eo_backbones.datasets.synthetic import SyntheticScene, scene
 
 _PATCH_PX = 256  # SEN12MS, SEN12MS-CR and DFC2020
 _BIGEARTHNET_PX = 120
+_MASKED = ("River", "Residential", "Forest", "Pasture")
 _UTM_EPSG = 32632
 _UTM_ORIGIN_M = (600_000.0, 5_400_000.0)
 _JPEG_QUALITY = 95
@@ -217,6 +220,38 @@ def write_class_folders(
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(_display(made, bands).transpose(1, 2, 0)).save(path)
+    return root
+
+
+def write_masked_images(
+    root: Path,
+    *,
+    count: int = 12,
+    bands: Sequence[str] = ("B02", "B03", "B04", "B08"),
+    size: int = 96,
+    seed: int = 0,
+) -> Path:
+    """Write ``images/image_0.tif``, ``masks/image_0.tif`` and so on, and ``classes.csv``; return ``root``.
+
+    Masks hold the codes of DFC2020; where a scene has less than 2 % of a class, its pixels have none (255).
+
+    Args:
+        root: folder to write to.
+        count: number of images: rivers, residential areas, forests and pastures in turn.
+        bands: canonical names of Sentinel-2 bands, in file order.
+        size: side in pixels.
+        seed: of the scenes.
+    """
+    codes: set[int] = set()
+    for index in range(count):
+        made = scene(seed, _MASKED[index % len(_MASKED)], size, index=index, bands=bands)
+        shares = np.bincount(made.classmap.ravel(), minlength=len(LAND_COVER_CLASSES) + 1) / made.classmap.size
+        mask = np.where(shares[made.classmap] < 0.02, IGNORED, made.classmap).astype(np.uint8)
+        codes |= set(np.unique(mask).tolist()) - {IGNORED}
+        _write(root / "images" / f"image_{index}.tif", _optical(made, bands), place=index, descriptions=bands)
+        _write(root / "masks" / f"image_{index}.tif", mask[None], place=index)
+    rows = [f"{code},{LAND_COVER_CLASSES[code - 1]}" for code in sorted(codes)]
+    (root / "classes.csv").write_text("\n".join(["value,name", *rows, ""]), encoding="utf-8")
     return root
 
 
