@@ -37,6 +37,9 @@ def bar_section(own: Sequence[Row], results: Sequence[Row]) -> str:
     if not lines:
         return ""
     verdict = "Bar reached everywhere." if not missed else f"**Bar missed** in {missed} of {len(lines)} comparisons."
+    unmeasured = [f"`{name}`" for name in BASELINES if not baselines[name]]
+    if unmeasured:
+        verdict += f" Not measured, so not compared with: {', '.join(unmeasured)}."
     return "\n\n".join(
         [
             "### Against the best baseline",
