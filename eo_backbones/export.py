@@ -111,6 +111,8 @@ def export(
         raise UserError(f"{name} is a classifier and has its bands already; leave --bands out")
     network = create_model(name, **where)
     metadata = {"model": facts["name"], "weights_sha256": network.eo_digest, "classes": facts["classes"]}
+    if "mask_values" in facts:
+        metadata["mask_values"] = facts["mask_values"]
     in_chans = facts["in_chans"]
     if bands:
         network = MultiBand(network, bands, fuse)

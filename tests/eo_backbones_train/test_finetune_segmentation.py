@@ -25,6 +25,7 @@ from eo_backbones.contract import unit_range
 from eo_backbones.datasets.labelled import IGNORED
 from eo_backbones.datasets.mask_folders import mask_folders
 from eo_backbones.errors import UserError
+from eo_backbones.export import export
 from eo_backbones.predict import open_classifier
 from eo_backbones.push import check_folder
 from eo_backbones.segment import segment
@@ -423,3 +424,9 @@ def test_data_that_cannot_be_used_leaves_nothing_behind(
     assert "no image of 90 is in the training part" in refused(*table)
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     assert "type: pip install 'eo-backbones[segmentation]'" in refused(*command)
+
+
+@pytest.mark.slow
+def test_one_file_of_it_says_which_values_its_classes_have(learned: Path, tmp_path: Path) -> None:
+    made = export(f"local-dir:{learned}", tmp_path / "a.pt2", format="torch")
+    assert (made.metadata["classes"], made.metadata["mask_values"]) == (CLASSES, [2, 7, 40])
