@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 MASK_SUFFIXES = (".tif", ".tiff", ".png")
 CLASSES_FILE = "classes.csv"
-_IMAGES, _MASKS = "images", "masks"
+FOLDERS = _IMAGES, _MASKS = "images", "masks"
+"""What a folder of images with masks holds."""
 _MOST_CLASSES = IGNORED  # a class's place is a number below it
 
 
@@ -52,7 +53,7 @@ def mask_folders(root: Path, *, positions: Mapping[str, int] | None = None, unit
         UserError: a folder is missing or empty; images without a mask or masks without an image (all are named); masks
             that cannot be used, or hold one class only; images that are not alike; or a wrong ``classes.csv``.
     """
-    for name in (_IMAGES, _MASKS):
+    for name in FOLDERS:
         if not (root / name).is_dir():
             raise UserError(
                 f"{root} holds no folder {name}; segmentation takes the images from {root / _IMAGES} and a mask of the "

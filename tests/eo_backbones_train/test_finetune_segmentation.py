@@ -378,6 +378,7 @@ def test_train_and_predict_as_a_user_types_them(
         (["--task", "detection"], "unknown --task 'detection'; did you mean segmentation, classification?"),
         (["--bands", "B08"], "folder has no band B08; it has B03, B04"),
         (["--batch", 0], "--batch is 0"),
+        (["--task", "classification"], "holds the folders images and masks, no classes; add --task segmentation"),
     ],
 )
 def test_options_that_cannot_be_meant(

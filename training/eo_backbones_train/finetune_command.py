@@ -66,7 +66,7 @@ def finetune(
         str,
         typer.Option(
             help="Several bands: concat or mean of each band's features (one pass a band); early: one pass for all, "
-            "loads in plain timm, wants --mode full."
+            "wants --mode full; such a classifier loads in plain timm."
         ),
     ] = "concat",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
@@ -165,6 +165,6 @@ def _show(result: dict[str, Any], run: Path) -> None:
     value, title = (figures["miou"], "mIoU") if main == "miou" else (figures["f1_weighted"], "weighted F1")
     typer.echo(
         f"{result['folder']}: {title} {value:.3f} [{figures[f'{main}_low']:.3f}, {figures[f'{main}_high']:.3f}] on "
-        f"{figures['images']} {part} images; epoch {result['best_epoch']} of {result['epochs']} kept; figures of each "
+        f"{figures['images']} {part} images; epoch {result['best_epoch']} of {result['epochs']} kept; image by "
         f"image: {run / 'predictions.csv'}"
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from eo_backbones.datasets.class_folders import class_folders
 from eo_backbones.datasets.label_table import label_table
 from eo_backbones.datasets.labelled import LabelledImages
+from eo_backbones.datasets.mask_folders import FOLDERS
 from eo_backbones.datasets.splits import Split
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.metrics import weighted_f1
@@ -38,6 +39,8 @@ def open_data(path: Path, bands: Sequence[str], units: Sequence[str]) -> OpenedD
         UserError: whatever is wrong with the data or the bands.
     """
     positions = places_of(bands)
+    if all((path / name).is_dir() for name in FOLDERS):
+        raise UserError(f"{path} holds the folders {' and '.join(FOLDERS)}, no classes; add --task segmentation")
     if path.is_dir():
         data = class_folders(path, positions=positions, units=units)
     elif path.is_file():
