@@ -23,6 +23,8 @@ from eo_backbones.errors import UserError, unknown_name
 
 logger = logging.getLogger(__name__)
 
+ReadPositions = Callable[[Path, Sequence[int]], np.ndarray]
+
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
@@ -58,6 +60,7 @@ def own_images(
     positions: Mapping[str, int] | None = None,
     units: Sequence[str] = (),
     official: OfficialSplit | None = None,
+    read: ReadPositions = read_positions,
 ) -> LabelledImages:
     """Return a user's files as a labelled set; all must be alike.
 
@@ -68,6 +71,7 @@ def own_images(
         positions: as in :func:`class_folders`.
         units: likewise.
         official: parts that the user gave the images.
+        read: how bands are read by their place in a file, counted from 1.
 
     Raises:
         UserError: as :func:`class_folders`, but for the folders.
@@ -85,7 +89,7 @@ def own_images(
         labels=labels,
         bands=bands,
         units=own_units,
-        reader=partial(_read, places),
+        reader=partial(_read, places, read),
         load_bytes=Path.read_bytes,
         reading="; ".join(
             f"{name}={place} {unit}" for (name, place), unit in zip(places.items(), own_units, strict=True)
@@ -162,5 +166,5 @@ def _units(bands: Sequence[str], facts: RasterFacts, typed: Sequence[str]) -> tu
     return tuple(own[name] for name in bands)
 
 
-def _read(places: Mapping[str, int], path: Path, bands: Sequence[str]) -> np.ndarray:
-    return read_positions(path, [places[name] for name in bands])
+def _read(places: Mapping[str, int], read: ReadPositions, path: Path, bands: Sequence[str]) -> np.ndarray:
+    return read(path, [places[name] for name in bands])

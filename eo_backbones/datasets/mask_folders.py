@@ -7,16 +7,19 @@ What holds for the images is said in :mod:`eo_backbones.datasets.class_folders`,
 """
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from rasterio.errors import NotGeoreferencedWarning
 
 from eo_backbones.datasets.class_folders import IMAGE_SUFFIXES, own_images
 from eo_backbones.datasets.label_table import parts_of, read_table, refuse_missing
 from eo_backbones.datasets.labelled import IGNORED, ClassMaps, LabelledImages, OfficialSplit
 from eo_backbones.datasets.masks import Mask, masks_of
+from eo_backbones.datasets.raster import read_valid
 from eo_backbones.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -114,6 +117,9 @@ def _opened(
     units: Sequence[str],
     official: OfficialSplit | None,
 ) -> MaskedImages:
+    # once for the process, before a file is opened: a picture needs no coordinates
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+    _refuse_repeated(images)
     logger.info("looking through %d masks", len(masks))
     opened, found = masks_of(images, masks)
     values = np.unique(np.concatenate(found))
@@ -131,9 +137,15 @@ def _opened(
     if len(kept) < len(images):
         logger.warning("%d images whose mask holds no class are left out", len(images) - len(kept))
     by_image: dict[Path, Mask] = dict(zip(images, opened, strict=True))
-    whole = own_images(images, classes=names, labels=labels, positions=positions, units=units, official=official).take(
-        kept
-    )
+    whole = own_images(
+        images,
+        classes=names,
+        labels=labels,
+        positions=positions,
+        units=units,
+        official=official,
+        read=read_valid,  # as predicted: a pixel that the file marks as missing has no value, whatever is stored there
+    ).take(kept)
     described = "; ".join(f"{value}: {name}" for value, name in zip(values, names, strict=True))
     data = replace(
         whole,
@@ -144,6 +156,14 @@ def _opened(
     return MaskedImages(data=data, values=tuple(values.tolist()))
 
 
+def _refuse_repeated(images: Sequence[Path]) -> None:
+    seen: dict[Path, Path] = {}
+    for path in images:
+        first = seen.setdefault(path.resolve(), path)
+        if first is not path:
+            raise UserError(f"{first} and {path} are one file; list each image once")
+
+
 def _class_names(table: Path, values: np.ndarray) -> tuple[str, ...]:
     """Return the name of each value: from the table, if there is one, else its number."""
     if not table.is_file():
@@ -152,6 +172,8 @@ def _class_names(table: Path, values: np.ndarray) -> tuple[str, ...]:
     for number, row in enumerate(read_table(table, ("value", "name"), what="class"), start=2):
         if not row["value"].isdecimal():
             raise UserError(f"{table}, line {number}: {row['value']!r} is no value of a mask; write a whole number")
+        if int(row["value"]) in named:
+            raise UserError(f"{table}, line {number}: the value {int(row['value'])} is named twice; keep one line")
         if row["name"] in named.values():
             raise UserError(f"{table}, line {number}: the name {row['name']} is given twice; give each class its own")
         named[int(row["value"])] = row["name"]

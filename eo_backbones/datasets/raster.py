@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
@@ -109,6 +109,23 @@ def read_positions(path: Path, positions: Sequence[int]) -> np.ndarray:
         except RasterioError as error:
             raise _damaged(path, error) from error
         return values
+
+
+def read_valid(path: Path, positions: Sequence[int]) -> np.ndarray:
+    """Return bands as :func:`read_positions`, with NaN where nodata, mask or alpha of the file says "no value".
+
+    Returns:
+        ``(bands, height, width)``: dtype of the file where every pixel has a value, else float32.
+
+    Raises:
+        UserError: as :func:`read_positions`.
+    """
+    values = read_positions(path, positions)
+    with gdal_environment(), _opened(path, None) as dataset:
+        if all(MaskFlags.all_valid in dataset.mask_flag_enums[place - 1] for place in positions):
+            return values
+        missing = dataset.read_masks(list(positions)) == 0
+    return np.where(missing, np.float32("nan"), values.astype(np.float32)) if missing.any() else values
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,11 @@ class Scene:
             if problem:
                 raise UnitError(f"{band.path}: {problem}")
             if not seen.any():
-                logger.warning("%s: band %s looks all zero; if 0 means missing, pass --nodata 0", band.path, band.name)
+                logger.warning(
+                    "%s: band %s looks all zero; if 0 means missing, say so in the file (gdal_edit -a_nodata 0)",
+                    band.path,
+                    band.name,
+                )
 
     def _sample(self) -> Iterator[np.ndarray]:
         height, width = min(self.height, _SAMPLED_PX), min(self.width, _SAMPLED_PX)
@@ -148,14 +152,21 @@ class Scene:
         if dataset.crs != self.crs or off > _SAME_PIXEL:
             raise UserError(f"{path} does not lie on the pixels of {first} (another place or projection); {how} {path}")
 
+    def warn_control_points(self) -> bool:
+        """Warn, and return ``True``, where control points alone say where the scene lies: what is made of it has none.
+
+        A picture without any place is no reason for a warning.
+        """
+        path = self.bands[0].path
+        only_points = bool(self._open[path].gcps[0]) and self.transform.is_identity
+        if only_points:
+            logger.warning("%s lies on the ground by control points only; warp it first (gdalwarp) for a map", path)
+        return only_points
+
     def warn_unplaced(self) -> None:
         """Warn where the files do not say where the scene lies."""
-        path = self.bands[0].path
-        dataset = self._open[path]
-        if dataset.gcps[0] and self.transform.is_identity:
-            logger.warning("%s lies on the ground by control points only; warp it first (gdalwarp) for a map", path)
-        elif self.crs is None:
-            logger.warning("%s has no coordinate system, so neither have the embeddings", path)
+        if not self.warn_control_points() and self.crs is None:
+            logger.warning("%s has no coordinate system, so neither have the embeddings", self.bands[0].path)
 
 
 def _spread(last: int) -> list[int]:

@@ -156,7 +156,7 @@ def pixels_of(path: Path, facts: Mapping[str, Any]) -> tuple[int, ...] | None:
     pixels: Sequence[int] = found.pop("pixels", ())
     if found != dict(facts):
         raise UserError(
-            f"{path} is there already, and is no mask of the same image by the same model; move it away, or name "
-            "another folder with --out"
+            f"{path} is there already, and is no mask of the same image, bands and units by the same model; move it "
+            "away, or name another folder with --out"
         )
     return tuple(pixels)

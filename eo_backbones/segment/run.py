@@ -20,7 +20,6 @@ from torch import nn
 
 from eo_backbones.bands import BANDS
 from eo_backbones.contract import InputSpec, Unit
-from eo_backbones.datasets.raster import facts_of
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import TINY, InputTransform, UnitError
 from eo_backbones.predict import Classifier, declared_units, refuse_missing, requests_for
@@ -58,7 +57,10 @@ class _Job:
     image: Path
     mask: Path
     bands: tuple[BandFile, ...]
+    units: tuple[Unit, ...]
     facts: Mapping[str, Any]
+    windows: int
+    done: tuple[int, ...] | None
 
 
 def segment(
@@ -91,27 +93,23 @@ def segment(
     refuse_missing(files)
     form = MaskForm(values=model.mask_values, classes=model.classes)
     declared = declared_units(model.spec, units)
-    jobs = _jobs(model, files, out, requests_for(model.spec, bands), units)
-    done = {job.mask: pixels_of(job.mask, job.facts) for job in jobs}
+    jobs = _jobs(model, files, out, requests_for(model.spec, bands), declared)
     made = []
-    sizes = {job.image: facts_of(job.image) for job in jobs}
-    total = sum(windows.count(sizes[job.image].height, sizes[job.image].width) for job in jobs)
-    with stage(f"segment {len(jobs)} images", total) as tick:
+    with stage(f"segment {len(jobs)} images", sum(job.windows for job in jobs)) as tick:
         for job in jobs:
-            pixels = done[job.mask]
-            before = pixels is not None
-            if pixels is None:
-                pixels = _segment(model, form, job, declared, tick)
+            if job.done is None:
+                pixels = _segment(model, form, job, tick)
             else:
-                tick(windows.count(sizes[job.image].height, sizes[job.image].width))
-            made.append(Segmented(image=job.image, mask=job.mask, pixels=pixels, before=before))
+                pixels = job.done
+                tick(job.windows)
+            made.append(Segmented(image=job.image, mask=job.mask, pixels=pixels, before=job.done is not None))
     return made
 
 
 def _jobs(
-    model: Classifier, files: Sequence[Path], out: Path, requests: Sequence[str], units: Sequence[str]
+    model: Classifier, files: Sequence[Path], out: Path, requests: Sequence[str], declared: Mapping[str, Unit]
 ) -> list[_Job]:
-    """Return what is to be done, after looking into every file for its bands."""
+    """Return what is to be done, after looking into every file for its bands and whether its values fit their unit."""
     images = {path.resolve() for path in files}
     by_mask: dict[Path, Path] = {}
     jobs = []
@@ -124,6 +122,12 @@ def _jobs(
         by_mask[mask] = path
         found = find_bands([str(path)], requests)
         identity = identity_of(found[0])
+        with Scene(found) as scene:
+            units = tuple(
+                declared.get(band.name, "uint8" if dtype == "uint8" else BANDS[band.name].unit)
+                for band, dtype in zip(found, scene.dtypes, strict=True)
+            )
+            count = windows.count(scene.height, scene.width)
         facts = {
             "image": path.name,
             "image_bytes": identity["bytes"],
@@ -133,25 +137,35 @@ def _jobs(
             "units": list(units),
             "classes": {str(value): name for value, name in zip(model.mask_values, model.classes, strict=True)},
         }
-        jobs.append(_Job(image=path, mask=mask, bands=found, facts=facts))
+        job = _Job(
+            image=path,
+            mask=mask,
+            bands=found,
+            units=units,
+            facts=facts,
+            windows=count,
+            done=pixels_of(mask, facts),
+        )
+        if job.done is None:
+            _check_units(model, job)
+        jobs.append(job)
     return jobs
 
 
-def _segment(
-    model: Classifier, form: MaskForm, job: _Job, declared: Mapping[str, Unit], tick: Callable[[int], None]
-) -> tuple[int, ...]:
-    """Write one mask and return its pixels of each class."""
+def _check_units(model: Classifier, job: _Job) -> None:
     with Scene(job.bands) as scene:
-        units: list[Unit] = [
-            declared.get(band.name, "uint8" if dtype == "uint8" else BANDS[band.name].unit)
-            for band, dtype in zip(job.bands, scene.dtypes, strict=True)
-        ]
         try:
-            scene.check_units(model.spec, units)
+            scene.check_units(model.spec, job.units)
         except UnitError as error:
             raise UserError(re.sub(r"unit='(\w+)'", r"--unit \1", str(error))) from error
+
+
+def _segment(model: Classifier, form: MaskForm, job: _Job, tick: Callable[[int], None]) -> tuple[int, ...]:
+    """Write one mask and return its pixels of each class."""
+    with Scene(job.bands) as scene:
+        scene.warn_control_points()
         names = [band.name for band in job.bands]
-        transform = InputTransform(_fixed(model.spec, scene, units), band=names, unit=units, check="off")
+        transform = InputTransform(_fixed(model.spec, scene, job.units), band=names, unit=job.units, check="off")
         with new_mask(
             job.mask,
             form,
@@ -240,18 +254,13 @@ def write_table(out: Path, classes: Sequence[str], made: Sequence[Segmented]) ->
     """
     path = out / TABLE_FILE
     header = ["path", "mask", "pixels", *(f"share_{name}" for name in classes)]
-    lines = {}
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            before, *old = list(csv.reader(file)) or [[]]
-        if before == header:
-            lines = {line[1]: line for line in old}
-    for one in made:
-        total = sum(one.pixels)
-        shares = [f"{count / total:.6f}" if total else "" for count in one.pixels]
-        lines[one.mask.name] = [str(one.image), one.mask.name, str(total), *shares]
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
+        lines = _lines_before(path, header)
+        for one in made:
+            total = sum(one.pixels)
+            shares = [f"{count / total:.6f}" if total else "" for count in one.pixels]
+            lines[one.mask.name] = [str(one.image), one.mask.name, str(total), *shares]
         with unfinished.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *lines.values()])
         unfinished.replace(path)
@@ -260,3 +269,18 @@ def write_table(out: Path, classes: Sequence[str], made: Sequence[Segmented]) ->
     finally:
         unfinished.unlink(missing_ok=True)
     return path
+
+
+def _lines_before(path: Path, header: Sequence[str]) -> dict[str, list[str]]:
+    """Return the lines of an earlier table of the same classes by the mask that each is about; a damaged one has none.
+
+    Every mask holds the counts of its own line, so nothing is lost that the same command would not write again.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            before, *old = list(csv.reader(file)) or [[]]
+    except (ValueError, csv.Error):
+        return {}
+    return {line[1]: line for line in old if before == header and len(line) == len(header)}

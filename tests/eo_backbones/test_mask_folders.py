@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
 
 from eo_backbones.datasets.labelled import IGNORED
 from eo_backbones.datasets.mask_folders import mask_folders, mask_table
@@ -69,6 +71,20 @@ def test_whole_numbers_may_be_stored_as_floats_and_nan_is_no_class(land: Path) -
         np.testing.assert_array_equal(after.maps.reader(path), before.maps.reader(path))
 
 
+def test_a_pixel_that_the_image_marks_as_missing_has_no_value(land: Path) -> None:
+    path = land / "images" / "a" / "image_1.tif"
+    with rasterio.open(path) as file:
+        stored, names = file.read(), file.descriptions
+    stored[0, 20:30, :5] = 9999
+    write_tiff(path, stored, names=names, nodata=9999)
+    data = mask_folders(land).data
+    values = data.read(1, ["B03", "B04"])
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(np.isnan(values), stored == 9999)
+    np.testing.assert_array_equal(values[stored != 9999], stored[stored != 9999])
+    assert data.read(0, ["B03"]).dtype == np.uint16, "as stored where every pixel has a value"
+
+
 def test_pictures_have_masks_of_another_suffix(tmp_path: Path) -> None:
     for index in range(3):
         values, mask = scene(index, 40, 48)
@@ -76,7 +92,10 @@ def test_pictures_have_masks_of_another_suffix(tmp_path: Path) -> None:
             path = tmp_path / folder / f"a_{index}.png"
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(pixels).save(path.with_suffix(".jpg") if folder == "images" else path)
-    opened = mask_folders(tmp_path)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        opened = mask_folders(tmp_path)
+    assert [warning for warning in said if warning.category is NotGeoreferencedWarning] == []
     assert opened.values == (2, 7, 40)
     assert opened.data.bands == ("B04", "B03", "B02")
 
@@ -111,6 +130,10 @@ def test_a_table_names_images_masks_and_parts(land: Path) -> None:
     assert data.classes == ("ground", "field", "roof")
     (land / "list.csv").write_text("\n".join(["path,mask", rows[0].rpartition(",")[0], "a.tif,b.tif", "c.tif,d.tif"]))
     with pytest.raises(UserError, match=r"4 of the 6 files in .* are missing .*: a\.tif, b\.tif, c\.tif, d\.tif;"):
+        mask_table(land / "list.csv")
+    twice = ["path,mask", "images/a/image_0.tif,masks/a/image_0.tif", "./images/a/image_0.tif,masks/a/image_1.tif"]
+    (land / "list.csv").write_text("\n".join(twice))
+    with pytest.raises(UserError, match=r"image_0\.tif and .*image_0\.tif are one file; list each image once"):
         mask_table(land / "list.csv")
     (land / "list.csv").write_text("path,label\na.tif,x")
     with pytest.raises(UserError, match="has no column mask; its first line must be path,mask"):
@@ -165,6 +188,11 @@ def named_twice(land: Path) -> str:
     return "line 3: the name ground is given twice"
 
 
+def value_named_twice(land: Path) -> str:
+    (land / "classes.csv").write_text("value,name\n2,ground\n7,field\n07,meadow\n40,roof\n")
+    return "line 4: the value 7 is named twice; keep one line"
+
+
 def no_number(land: Path) -> str:
     (land / "classes.csv").write_text("value,name\nx,ground\n")
     return "line 2: 'x' is no value of a mask"
@@ -196,6 +224,7 @@ def same_name(land: Path) -> str:
         measurements,
         unnamed,
         named_twice,
+        value_named_twice,
         no_number,
         sizes,
         no_masks,

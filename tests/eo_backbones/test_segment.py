@@ -1,6 +1,7 @@
 """Masks of images of any size: windows that leave no seam, values and ground of the image, nothing half-written."""
 
 import csv
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import rasterio
 import timm
 import torch
 from PIL import Image
+from rasterio.control import GroundControlPoint
+from rasterio.errors import NotGeoreferencedWarning
 from torch import nn
 
 from eo_backbones.contract import unit_range
@@ -146,14 +149,16 @@ def test_an_image_standardised_by_itself_is_so_as_a_whole(tmp_path: Path, monkey
     assert (read(made.mask) != np.where(whole > 0.5, 9, 3)).mean() < 1e-4
 
 
-def test_pictures_without_coordinates(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_pictures_without_coordinates(tmp_path: Path) -> None:
     pixels = np.zeros((30, 50, 3), np.uint8)
     pixels[:, 25:] = 200
     Image.fromarray(pixels).save(tmp_path / "a.png")
     spec = unit_range(["B03", "B02"])
-    (made,) = segmented([tmp_path / "a.png"], tmp_path / "masks", spec=spec)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        (made,) = segmented([tmp_path / "a.png"], tmp_path / "masks", spec=spec)
     np.testing.assert_array_equal(read(made.mask), np.where(pixels[..., 0] > 100, 9, 3))
-    assert [str(warning.message) for warning in recwarn if "eo_backbones" in warning.filename] == []
+    assert [warning for warning in said if warning.category is NotGeoreferencedWarning] == []
 
 
 def test_the_same_call_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +184,26 @@ def test_the_same_call_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyt
     assert (out / "a.tif").stat().st_mtime_ns == written
     counted = [tuple(int((read(one.mask) == value).sum()) for value in (3, 9)) for one in made]
     assert [one.pixels for one in made] == counted
+
+
+def test_a_place_by_control_points_only_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    points = [
+        GroundControlPoint(row, column, 600_000 + column, 5_400_000 - row) for row, column in ((0, 0), (0, 9), (9, 0))
+    ]
+    write_tiff(tmp_path / "a.tif", scene(0, 40, 40)[0], names=NAMES, transform=None, crs=None)
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.gcps = (points, "EPSG:32632")
+    segmented([tmp_path / "a.tif"], tmp_path / "masks")
+    assert "a.tif lies on the ground by control points only" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [b"\n", b"one,two\n", b"\xff\xfe\n"], ids=["blank", "short", "not UTF-8"])
+def test_a_table_that_was_edited_does_not_stop_the_new_one(damage: bytes, tmp_path: Path) -> None:
+    made = [Segmented(image=Path("a.tif"), mask=tmp_path / "a.tif", pixels=(1, 3), before=False)]
+    path = write_table(tmp_path, ("dark", "bright"), made)
+    whole = path.read_bytes()
+    path.write_bytes(whole + damage)
+    assert write_table(tmp_path, ("dark", "bright"), made).read_bytes() == whole
 
 
 def test_lines_about_other_images_stay_in_the_table(tmp_path: Path) -> None:
@@ -215,11 +240,15 @@ def test_what_stands_in_the_way_is_said_before_anything_is_written(tmp_path: Pat
     assert "pass --unit dn" in said
     assert "a.tif" in said
     assert "no input statistics for band B08" in refused([image], bands=["B08=1"])
+    bright = tmp_path / "b.tif"
+    write_tiff(bright, np.full((2, 40, 40), 0.25, np.float32), names=NAMES)
+    assert "b.tif: band B03: values 0.25 to 0.25 are fractions, not digital numbers" in refused([image, bright])
     assert not out.exists()
     segmented([image], out)
     before = (out / "a.tif").read_bytes()
-    assert "is no mask of the same image by the same model" in refused([other])
-    assert "is no mask of the same image by the same model" in refused([image], values=(3, 10))
+    assert "is no mask of the same image, bands and units by the same model" in refused([other])
+    assert "is no mask of the same image, bands and units by the same model" in refused([image], values=(3, 10))
     assert (out / "a.tif").read_bytes() == before
+    assert segment(classifier(), [image], out, units=["dn"], stage=silent)[0].before, "dn is what it was read as"
     with pytest.raises(UserError, match="gives every pixel a class"):
         predict(classifier(), [image])

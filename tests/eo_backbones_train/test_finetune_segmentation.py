@@ -31,12 +31,13 @@ from eo_backbones.push import check_folder
 from eo_backbones.segment import segment
 from eo_backbones.segmentation_network import SegmentationNetwork
 from eo_backbones_train import cli
-from eo_backbones_train.finetuning import training
+from eo_backbones_train.finetuning import segmentation, training
 from eo_backbones_train.finetuning.augmentation import Augmentation
 from eo_backbones_train.finetuning.network import build_network, freeze, parameter_groups, train_mode
+from eo_backbones_train.finetuning.own_images import as_input
 from eo_backbones_train.finetuning.scores import score_pixels
 from eo_backbones_train.finetuning.settings import Settings
-from eo_backbones_train.finetuning.training import class_weights
+from eo_backbones_train.finetuning.training import NO_CLASS, class_weights
 from support.masked_images import SIZE_PX, VALUES, segmented, write_masked, write_tiff
 from support.own_images import silent, write_encoder
 
@@ -165,12 +166,51 @@ def test_pieces_are_cut_at_their_own_resolution() -> None:
 def test_the_loss_is_the_weighted_mean_over_pixels_with_a_class() -> None:
     answers, weights = torch.randn(2, 3, 4, 4), torch.tensor([1.0, 2.0, 0.5])
     truth = torch.randint(0, 3, (2, 4, 4))
-    truth[0, :2] = IGNORED
+    truth[0, :2] = NO_CLASS
     torch.testing.assert_close(
-        training._loss(answers, truth, weights), F.cross_entropy(answers, truth, weight=weights, ignore_index=IGNORED)
+        training._loss(answers, truth, weights), F.cross_entropy(answers, truth, weight=weights, ignore_index=NO_CLASS)
     )
-    nothing = training._loss(answers, torch.full_like(truth, IGNORED), weights)
+    nothing = training._loss(answers, torch.full_like(truth, NO_CLASS), weights)
     assert float(nothing) == 0.0, "not NaN, as the mean over no pixel would be"
+    many, last = torch.randn(4, 300), torch.full((4,), IGNORED)
+    torch.testing.assert_close(training._loss(many, last, torch.ones(300)), F.cross_entropy(many, last))
+
+
+def test_missing_pixels_of_an_image_count_nowhere(encoder: Path, tmp_path: Path) -> None:
+    """As in prediction, which gives them no class: their truth is left out, and what is stored there has no effect."""
+    seen: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for stored in (9999, 1):
+        land = write_masked(tmp_path / str(stored), count=5)
+        for path in (land / "images").rglob("*.tif"):
+            with rasterio.open(path) as file:
+                values, names = file.read(), file.descriptions
+            values[0, 8:24, 8:24] = stored
+            write_tiff(path, values, names=names, nodata=stored)
+        opened = mask_folders(land)
+        spec = unit_range(["B03", "B04"])
+        device = torch.device("cpu")
+        images = as_input(opened.data, ("B03", "B04"), spec, size_px=SIZE_PX, device=device)
+        seen[stored] = list(segmentation._examples(images, np.arange(5), 2))
+    for (inputs, truth), (others, same) in zip(seen[9999], seen[1], strict=True):
+        assert bool((truth[:, 8:24, 8:24] == NO_CLASS).all())
+        assert bool((truth[:, 24:, 24:] >= 0).all())
+        torch.testing.assert_close(truth, same)
+        torch.testing.assert_close(inputs, others)
+
+
+def test_one_small_image_is_too_little_for_an_encoder_to_learn_from(tmp_path: Path, encoder: Path) -> None:
+    land = write_masked(tmp_path / "land", count=3, size=32)
+    out = tmp_path / "out"
+    rows = [f"images/a/image_{i}.tif,masks/a/image_{i}.tif,{part}" for i, part in enumerate(("train", "val", "test"))]
+    (land / "list.csv").write_text("\n".join(["path,mask,split", *rows]))
+    with pytest.raises(UserError, match="--mode full cannot learn from one training image of 32 pixels"):
+        segmented(land / "list.csv", encoder, out, mode="full")
+    assert not out.exists()
+
+
+def test_a_segmentation_is_no_encoder_for_a_classifier(learned: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="gives every pixel a class; pass the encoder that it was made from"):
+        build_network(settings(model=f"local-dir:{learned}", task="classification"), bands=("B03",), num_classes=3)
 
 
 def test_balanced_weights_count_training_pixels(land: Path, encoder: Path, tmp_path: Path) -> None:

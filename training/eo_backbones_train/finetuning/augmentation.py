@@ -53,7 +53,7 @@ class Augmentation:
 
         Args:
             images: model inputs ``(B, bands, H, W)``, neither side below ``size``.
-            maps: class numbers, int64 ``(B, H, W)``, :data:`IGNORED` where there is none.
+            maps: class numbers, int64 ``(B, H, W)``, another number where there is none.
             step: counted from 0.
         """
         batch, bands, height, width = images.shape

@@ -103,9 +103,10 @@ def finetune(
         batch=DEFAULT_BATCH[task] if batch is None else batch,
     )
     split = divide(labelled, seed=settings.seed, shots=settings.shots)
+    own.check(split, settings)
     network = build_network(settings, bands=chosen, num_classes=len(labelled.classes))
     spec: Any = network.eo_input
-    images = as_input(labelled, chosen, spec, size_px=own.input_size(settings.size_px), device=place)
+    images = as_input(labelled, chosen, spec, size_px=settings.size_px, device=place)
     plan = {
         "settings": settings.to_dict(),
         "bands": list(chosen),

@@ -31,6 +31,8 @@ def build_network(settings: Settings, *, bands: tuple[str, ...], num_classes: in
     together = settings.fuse == "early" or len(bands) == 1
     if together and settings.task == "classification":
         network = create_model(settings.model, settings.pretrained, in_chans=len(bands), num_classes=num_classes)
+        if isinstance(network, SegmentationNetwork):
+            raise UserError(f"{settings.model} gives every pixel a class; pass the encoder that it was made from")
     else:
         channels = len(bands) if settings.fuse == "early" else 1
         encoder: Any = create_model(settings.model, settings.pretrained, in_chans=channels, num_classes=0)

@@ -30,24 +30,25 @@ class OwnImages:
         data: the files.
         bands: canonical names of the bands to use, one a channel.
         transform: raw values to model input; the values were checked, so it does not check again.
-        size_px: side that a network gets; ``None``: each image as it is.
+        size_px: side that :meth:`inputs` brings them to.
         device: where it gets them.
     """
 
     data: LabelledImages
     bands: tuple[str, ...]
     transform: InputTransform
-    size_px: int | None
+    size_px: int
     device: torch.device
+
+    def values(self, rows: np.ndarray, size: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield (position in ``rows``, raw values ``(batch, bands, H, W)``) in order, read ahead."""
+        for start, raw in pixels.batches(self.data, self.bands, rows, size=size):
+            yield start, raw.to(self.device)
 
     def inputs(self, rows: np.ndarray, size: int) -> Iterator[tuple[int, Tensor]]:
         """Yield (position in ``rows``, model input ``(batch, bands, size_px, size_px)``) in order, read ahead."""
-        for start, raw in pixels.batches(self.data, self.bands, rows, size=size):
-            values = raw.to(self.device)
-            if self.size_px is None:
-                yield start, self.transform(values)
-            else:
-                yield start, model_input(values, self.transform, self.size_px)
+        for start, values in self.values(rows, size):
+            yield start, model_input(values, self.transform, self.size_px)
 
 
 def places_of(bands: Sequence[str]) -> dict[str, int]:
@@ -81,7 +82,7 @@ def shorter_side(data: LabelledImages) -> int:
 
 
 def as_input(
-    data: LabelledImages, bands: tuple[str, ...], spec: InputSpec, *, size_px: int | None, device: torch.device
+    data: LabelledImages, bands: tuple[str, ...], spec: InputSpec, *, size_px: int, device: torch.device
 ) -> OwnImages:
     """Return the images as input of a model.
 

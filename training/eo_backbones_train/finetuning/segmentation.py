@@ -16,15 +16,17 @@ from torch import Tensor, nn
 from eo_backbones.datasets.labelled import IGNORED, LabelledImages
 from eo_backbones.datasets.mask_folders import mask_folders, mask_table
 from eo_backbones.datasets.raster import facts_of
+from eo_backbones.datasets.splits import Split
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.metrics import Counts, accuracy, confusion_matrix, mean_iou
-from eo_backbones.segmentation_network import require_decoder
+from eo_backbones.segmentation_network import STRIDES, require_decoder
 from eo_backbones_train.finetuning.augmentation import Augmentation
 from eo_backbones_train.finetuning.network import parameter_groups, train_mode
 from eo_backbones_train.finetuning.own_images import OwnImages, chosen_bands, places_of, shorter_side
 from eo_backbones_train.finetuning.pictures import SHOWN, draw_examples
 from eo_backbones_train.finetuning.scores import score_pixels
-from eo_backbones_train.finetuning.training import Fitted, Goal, Learner, class_weights, fit
+from eo_backbones_train.finetuning.settings import Settings
+from eo_backbones_train.finetuning.training import NO_CLASS, Fitted, Goal, Learner, class_weights, fit
 from eo_backbones_train.finetuning.work import PREDICTIONS_FILE, OpenedData, Work
 
 EXAMPLES_FILE = "examples.png"
@@ -70,9 +72,17 @@ def size(images: LabelledImages, asked: int | None) -> int:
     return min(LARGEST_DEFAULT_PX, own) if asked is None else asked
 
 
-def input_size(size_px: int) -> None:
-    """Return ``None``: images stay as they are."""
-    del size_px
+def check(split: Split, settings: Settings) -> None:
+    """Refuse what BatchNorm cannot learn from: one image a step whose last feature map is a single cell.
+
+    Raises:
+        UserError: there is one training image, so small, and the encoder is to learn.
+    """
+    if settings.mode != "linear" and len(split.train) == 1 and settings.size_px <= STRIDES[-1]:
+        raise UserError(
+            f"--mode {settings.mode} cannot learn from one training image of {settings.size_px} pixels; give more "
+            "images, or larger ones, or take --mode linear"
+        )
 
 
 def train(work: Work) -> Fitted:
@@ -89,7 +99,7 @@ def train(work: Work) -> Fitted:
         to_train_mode=lambda: train_mode(network),
         settled=[module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.training],
     )
-    counts = _pixels_of_classes(images.data, work.split.train)
+    counts = _pixels_of_classes(images, work.split.train)
     goal = Goal(class_weights=class_weights(counts, settings), figure=mean_iou, name="miou", most=_most(work))
     with work.stage("train", settings.epochs) as tick:
         return fit(learner, goal, work.split, settings, folder=work.run, tensorboard=work.tensorboard, tick=tick)
@@ -119,22 +129,36 @@ def judge(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def _examples(images: OwnImages, rows: np.ndarray, most: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield model inputs ``(batch, bands, H, W)`` and class numbers ``(batch, H, W)`` of whole images."""
+    """Yield model inputs ``(batch, bands, H, W)`` and class numbers ``(batch, H, W)`` of whole images.
+
+    A pixel has no class (:data:`NO_CLASS`) where the mask says so, and where a band has no value: prediction gives it
+    none either.
+    """
     data = images.data
-    for start, inputs in images.inputs(rows, most):
-        part = rows[start : start + len(inputs)]
-        yield inputs, torch.from_numpy(np.stack([_truth(data, row) for row in part.tolist()])).to(images.device)
-
-
-def _truth(data: LabelledImages, row: int) -> np.ndarray:
     assert data.maps is not None, "images to segment have masks"
-    return data.maps.reader(data.paths[row])
+    for start, values in images.values(rows, most):
+        part = rows[start : start + len(values)].tolist()
+        truth = torch.from_numpy(np.stack([data.maps.reader(data.paths[row]) for row in part])).to(images.device)
+        nothing = truth == IGNORED
+        if values.is_floating_point():
+            nothing |= ~values.isfinite().all(dim=1)
+        yield images.transform(values), truth.masked_fill(nothing, NO_CLASS)
 
 
-def _pixels_of_classes(data: LabelledImages, rows: np.ndarray) -> Counts:
-    """Return how many pixels of the images each class has, int64 ``(classes,)``."""
-    counts = sum(np.bincount(_truth(data, row).ravel(), minlength=IGNORED + 1) for row in rows.tolist())
-    return np.asarray(counts)[: len(data.classes)]
+def _pixels_of_classes(images: OwnImages, rows: np.ndarray) -> Counts:
+    """Return how many pixels of the images each class has, int64 ``(classes,)``.
+
+    Raises:
+        UserError: none of a class.
+    """
+    classes = images.data.classes
+    counts = np.zeros(len(classes), np.int64)
+    for _, truth in _examples(images, rows, 1):
+        counts += np.bincount(truth[truth != NO_CLASS].cpu().numpy(), minlength=len(classes))
+    if not counts.all():
+        absent = ", ".join(classes[place] for place in np.flatnonzero(counts == 0))
+        raise UserError(f"the training images have no pixel of {absent} with a value in every band; add images of it")
+    return counts
 
 
 def _most(work: Work) -> int:
@@ -153,7 +177,7 @@ def _answers(work: Work, rows: np.ndarray, tick: Any) -> tuple[Counts, list[np.n
     for inputs, truth in _examples(work.images, rows, _most(work)):
         answers = work.network(inputs).argmax(dim=1).cpu().numpy()
         for wanted, own in zip(truth.cpu().numpy(), answers, strict=True):
-            known = wanted != IGNORED
+            known = wanted != NO_CLASS
             confusions.append(confusion_matrix(wanted[known], own[known], classes))
             shown += [own] if len(shown) < SHOWN else []
         tick(len(inputs))

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW
 
-from eo_backbones.datasets.labelled import IGNORED
 from eo_backbones.datasets.splits import Split
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.metrics import Counts, Floats, confusion_matrix
@@ -33,10 +32,13 @@ CHECKPOINTS = "checkpoints"
 
 logger = logging.getLogger(__name__)
 
+NO_CLASS = -100
+"""Class number of what counts neither in the loss nor in a figure; no number of a class can be it."""
+
 Examples = Callable[[np.ndarray, int], Iterator[tuple[Tensor, Tensor]]]
 """Images and batch size -> (what the module gets, class numbers), in order, on the module's device.
 
-Class numbers are int64 ``(batch,)``, or ``(batch, height, width)`` with :data:`IGNORED` where there is none."""
+Class numbers are int64 ``(batch,)``, or ``(batch, height, width)`` with :data:`NO_CLASS` where there is none."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ def fit(
     steps = math.ceil(len(split.train) / size)
     total = settings.epochs * steps
     device = next(learner.module.parameters()).device
-    optimizer = AdamW(learner.groups, lr=settings.learning_rate)
+    optimizer = AdamW(learner.groups, lr=settings.learning_rate, fused=True)
     weights = goal.class_weights.to(device)
     progress = _resume(learner.module, optimizer, folder)
     tick(progress["epoch"])
@@ -205,8 +207,8 @@ def class_weights(counts: np.ndarray, settings: Settings) -> Tensor:
 
 def _loss(answers: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean of the cross-entropy, 0 where nothing has a class."""
-    total = F.cross_entropy(answers, truth, weight=weights, ignore_index=IGNORED, reduction="sum")
-    known = truth[truth != IGNORED]
+    total = F.cross_entropy(answers, truth, weight=weights, ignore_index=NO_CLASS, reduction="sum")
+    known = truth[truth != NO_CLASS]
     return total / weights[known].sum().clamp_min(torch.finfo(weights.dtype).tiny)
 
 
@@ -231,8 +233,8 @@ def _validate(learner: Learner, goal: Goal, rows: np.ndarray) -> tuple[float, fl
     total = 0.0
     for inputs, truth in learner.examples(rows, goal.most):
         answers = learner.module(inputs).float()
-        total += float(F.cross_entropy(answers, truth, ignore_index=IGNORED, reduction="sum"))
-        known = truth != IGNORED
+        total += float(F.cross_entropy(answers, truth, ignore_index=NO_CLASS, reduction="sum"))
+        known = truth != NO_CLASS
         confusion += confusion_matrix(truth[known].cpu().numpy(), answers.argmax(dim=1)[known].cpu().numpy(), classes)
     return float(goal.figure(confusion)), total / int(confusion.sum())
 

@@ -67,8 +67,8 @@ class Approach(Protocol):
     def size(self, images: LabelledImages, asked: int | None) -> int:
         """Return the side of the images that a network is trained on: as asked for, or the default."""
 
-    def input_size(self, size_px: int) -> int | None:
-        """Return the side that all images are brought to; ``None`` if they stay as they are."""
+    def check(self, split: Split, settings: Settings) -> None:
+        """Refuse settings that these many images do not allow."""
 
     def train(self, work: Work) -> Fitted:
         """Train the network; it ends with the weights of the best epoch."""
