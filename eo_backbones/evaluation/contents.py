@@ -1,6 +1,6 @@
 """What a report says, before it is Markdown or HTML: tables, comparisons, setup, definitions, commands."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -67,14 +67,14 @@ class Contents:
         rows: of ``results.csv``.
         tables: each section with its comparisons.
         commands: those that made the rows.
-        imagenet_command: how to measure the ImageNet line, shown where it is missing.
+        imagenet_command: how to measure the ImageNet line of a section, shown where it is missing.
     """
 
     data: LabelledImages
     rows: Sequence[Result]
     tables: list[tuple[Section, list[Comparison]]]
     commands: Sequence[str]
-    imagenet_command: str
+    imagenet_command: Callable[[Section], str]
 
     @property
     def title(self) -> str:
@@ -83,7 +83,12 @@ class Contents:
 
 
 def gather(
-    out: Path, data: LabelledImages, rows: Sequence[Result], *, commands: Sequence[str], imagenet_command: str
+    out: Path,
+    data: LabelledImages,
+    rows: Sequence[Result],
+    *,
+    commands: Sequence[str],
+    imagenet_command: Callable[[Section], str],
 ) -> Contents:
     """Bring rows and predictions together.
 

@@ -46,7 +46,7 @@ def page(contents: Contents, out: Path, bars: bytes) -> str:
         body += [f"<h2>{escape(said.heading(section))}</h2>", _note(said.counts(section)), _figures(section)]
         if not said.has_imagenet(section):
             body.append(_note(f"{encoders.IMAGENET} is {said.NOT_MEASURED}; this measures it:"))
-            body.append(_code([contents.imagenet_command]))
+            body.append(_code([contents.imagenet_command(section)]))
         if further := said.further_table(section):
             body += [_note(said.FURTHER_NOTE), _grid(further)]
         if comparisons:

@@ -20,6 +20,10 @@ from eo_backbones.errors import UserError, unknown_name
 SPLITS = ("seeded", *STANDARD_LISTS)
 
 
+SHOT_SUFFIX = "-shot"
+"""What follows the number where a label budget is so many images of each class."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """A share of the labels, or ``shots`` of each class in all (give one of the two).
@@ -39,7 +43,7 @@ class Budget:
             )
 
     def __str__(self) -> str:
-        return f"{self.fraction:g}" if self.shots is None else f"{self.shots}-shot"
+        return f"{self.fraction:g}" if self.shots is None else f"{self.shots}{SHOT_SUFFIX}"
 
     def apply(self, split: Split, labels: np.ndarray, seed: int) -> Split:
         """Return the split with fewer labelled images, drawn by class; the test part stays whole.

@@ -19,7 +19,7 @@ def text(contents: Contents) -> str:
         if not said.has_imagenet(section):
             parts.append(
                 f"`{encoders.IMAGENET}` is {said.NOT_MEASURED}; this measures it:\n\n"
-                f"```\n{contents.imagenet_command}\n```"
+                f"```\n{contents.imagenet_command(section)}\n```"
             )
         if further := said.further_table(section):
             parts += [said.FURTHER_NOTE, _plain(further)]

@@ -1,9 +1,10 @@
 """``eo-backbones evaluate`` as a value, and what the command does with it."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,13 @@ from eo_backbones.errors import UserError
 from eo_backbones.evaluation import contents, html_report, plots, report
 from eo_backbones.evaluation.band_choice import choose_bands, named_positions
 from eo_backbones.evaluation.encoders import IMAGENET
-from eo_backbones.evaluation.labels import Budget, make_splits
+from eo_backbones.evaluation.labels import SHOT_SUFFIX, Budget, make_splits
 from eo_backbones.evaluation.plan import Outcome, Plan
 from eo_backbones.evaluation.precision import pick_device
 from eo_backbones.evaluation.protocols import SEGMENTATION, protocol_names
 from eo_backbones.evaluation.results import RESULTS_FILE, Result, ResultsFile, write_atomically
 from eo_backbones.evaluation.run import evaluate
+from eo_backbones.evaluation.summary import Section
 from eo_backbones.evaluation.watcher import Watcher
 
 COMMANDS_FILE = "commands.txt"
@@ -77,6 +79,16 @@ class Request:
         words += ["--seeds", str(self.seeds), "--size", *map(str, self.sizes)]
         words += ["--limit", str(self.limit)] if self.limit else []
         return shlex.join([*words, "--out", "OUT"])
+
+    def imagenet_command(self, section: Section) -> str:
+        """Return the command line that measures ImageNet's weights with the split and labels of a section."""
+        shots = section.fraction.removesuffix(SHOT_SUFFIX)
+        budget: dict[str, Any] = (
+            {"shots": (), "fractions": (float(section.fraction),)}
+            if shots == section.fraction
+            else {"shots": (int(shots),)}
+        )
+        return replace(self, models=(IMAGENET,), sizes=(64, 224), split=section.split, **budget).command()
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -142,14 +154,18 @@ def fulfil(
     if not results.rows:
         raise UserError(f"nothing was measured: {'; '.join(outcome.notes)}")
     commands = _remember(out / COMMANDS_FILE, request.command())
-    imagenet = replace(request, models=(IMAGENET,), sizes=(64, 224)).command()
     with watcher.stage("report", 1):
-        written = write_reports(out, data, results.rows, commands=commands, imagenet_command=imagenet)
+        written = write_reports(out, data, results.rows, commands=commands, imagenet_command=request.imagenet_command)
     return outcome, written
 
 
 def write_reports(
-    out: Path, data: LabelledImages, rows: Sequence[Result], *, commands: Sequence[str], imagenet_command: str
+    out: Path,
+    data: LabelledImages,
+    rows: Sequence[Result],
+    *,
+    commands: Sequence[str],
+    imagenet_command: Callable[[Section], str],
 ) -> Written:
     """Write the figure, ``report.md`` and ``report.html`` from all rows."""
     said = contents.gather(out, data, rows, commands=commands, imagenet_command=imagenet_command)

@@ -172,6 +172,11 @@ def test_imagenet_out_of_reach_is_a_note_not_an_end(
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| `imagenet` | not measured here |" in text
     assert "--models imagenet --bands B04 --protocol logistic --split seeded --seeds 1 --size 64 224" in text
+    measure("stats", shots=(2,))
+    text = (tmp_path / "out" / "report.md").read_text()
+    for budget in ("", "--shots 2 "):
+        command = f"--models imagenet --bands B04 --protocol logistic --split seeded {budget}--seeds 1 --size 64 224"
+        assert text.count(f"{command} --out OUT") == 1, "each table with its own label budget"
     assert str(eurosat_rgb_folder) not in text
 
 

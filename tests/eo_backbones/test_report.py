@@ -36,8 +36,14 @@ def rows_of_two_models() -> list[Result]:
     ]
 
 
+def imagenet_command(_: object) -> str:
+    return IMAGENET_COMMAND
+
+
 def text(data: LabelledImages, rows: list[Result], out: Path = Path("nowhere")) -> str:
-    said = contents.gather(out, data, rows, commands=["eo-backbones evaluate ..."], imagenet_command=IMAGENET_COMMAND)
+    said = contents.gather(
+        out, data, rows, commands=["eo-backbones evaluate ..."], imagenet_command=lambda _: IMAGENET_COMMAND
+    )
     return report.text(said)
 
 
@@ -161,7 +167,7 @@ def test_the_papers_own_figures_are_marked_as_such(data: LabelledImages) -> None
 
 def test_the_page_is_whole_and_stands_alone(data: LabelledImages, tmp_path: Path) -> None:
     rows = with_predictions(tmp_path, data)
-    said = contents.gather(tmp_path, data, rows, commands=["a <b>"], imagenet_command=IMAGENET_COMMAND)
+    said = contents.gather(tmp_path, data, rows, commands=["a <b>"], imagenet_command=imagenet_command)
     page = html_report.page(said, tmp_path, b"bars")
     parser = Structure()
     parser.feed(page)
@@ -178,7 +184,9 @@ def test_the_page_is_whole_and_stands_alone(data: LabelledImages, tmp_path: Path
 
 
 def test_a_page_without_predictions_is_still_a_page(data: LabelledImages, tmp_path: Path) -> None:
-    said = contents.gather(tmp_path, data, rows_of_two_models(), commands=["c"], imagenet_command=IMAGENET_COMMAND)
+    said = contents.gather(
+        tmp_path, data, rows_of_two_models(), commands=["c"], imagenet_command=lambda _: IMAGENET_COMMAND
+    )
     assert html_report.page(said, tmp_path, b"").count("<img") == 1
 
 
