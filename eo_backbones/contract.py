@@ -11,7 +11,7 @@ Each band has one native unit, in which clip, mean and standard deviation are wr
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from eo_backbones.bands import BANDS, PAPER_BANDS, S1_BANDS, band
@@ -89,6 +89,14 @@ class InputSpec:
         raise UserError(
             f"this model has no input statistics for band {canonical}; it takes {', '.join(self.band_names)}"
         )
+
+    def narrowed(self, names: Iterable[str]) -> "InputSpec":
+        """Return the contract of some of its bands, by any of their names, in the given order.
+
+        Raises:
+            UserError: as :meth:`for_band`.
+        """
+        return replace(self, bands=tuple(self.for_band(name) for name in names))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: also lists sampling distance and wavelength, so that a reader needs no other table."""

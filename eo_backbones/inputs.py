@@ -40,6 +40,19 @@ class UnitError(UserError):
     """The values cannot be in the unit that was declared for them."""
 
 
+def refuse_other_channels(images: Tensor, bands: Sequence[str]) -> None:
+    """Check that a network which knows its bands gets ``(B, C, H, W)`` with one channel a band.
+
+    Raises:
+        UserError: another number of channels or dimensions.
+    """
+    if images.ndim != 4 or images.shape[1] != len(bands):
+        raise UserError(
+            f"input of shape {tuple(images.shape)} for {len(bands)} band(s) ({', '.join(bands)}); pass (B, C, H, W) "
+            "with one channel per band"
+        )
+
+
 def check_values(values: Tensor, entry: BandInput, unit: Unit) -> str | None:
     """Return what is wrong with raw values of one band in their declared unit, or ``None``.
 

@@ -1,7 +1,6 @@
 """Several bands through an encoder of one band: each band is embedded on its own, then the features are fused."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from eo_backbones.bands import band_names
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
+from eo_backbones.inputs import refuse_other_channels
 
 Fuse = Literal["concat", "mean", "attention"]
 
@@ -92,7 +92,7 @@ class MultiBand(nn.Module):
         spec = getattr(encoder, "eo_input", None)
         self.eo_input: InputSpec | None = None
         if isinstance(spec, InputSpec):
-            self.eo_input = replace(spec, bands=tuple(spec.for_band(name) for name in self.bands))
+            self.eo_input = spec.narrowed(self.bands)
         self.encoder = encoder
         self.fuse: Fuse = fuse
         self.num_features = width * len(self.bands) if fuse == "concat" else width
@@ -105,11 +105,7 @@ class MultiBand(nn.Module):
         Raises:
             UserError: the number of channels differs from the number of bands.
         """
-        if images.ndim != 4 or images.shape[1] != len(self.bands):
-            raise UserError(
-                f"input of shape {tuple(images.shape)} for {len(self.bands)} band(s) ({', '.join(self.bands)}); pass "
-                "(B, C, H, W) with one channel per band"
-            )
+        refuse_other_channels(images, self.bands)
         features: Tensor = self.encoder(images.flatten(0, 1).unsqueeze(1)).unflatten(0, (-1, len(self.bands)))
         if self.fuse == "concat":
             return features.flatten(1)

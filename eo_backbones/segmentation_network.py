@@ -8,7 +8,6 @@ they meet.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from eo_backbones.bands import band_names
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
+from eo_backbones.inputs import refuse_other_channels
 
 MapFuse = Literal["concat", "mean", "early"]
 
@@ -80,7 +80,7 @@ class SegmentationNetwork(nn.Module):
         spec = getattr(encoder, "eo_input", None)
         self.eo_input: InputSpec | None = None
         if isinstance(spec, InputSpec):
-            self.eo_input = replace(spec, bands=tuple(spec.for_band(name) for name in self.bands))
+            self.eo_input = spec.narrowed(self.bands)
         widths = _widths(encoder)
         if fuse == "concat":
             widths = [width * len(self.bands) for width in widths]
@@ -96,11 +96,7 @@ class SegmentationNetwork(nn.Module):
         Raises:
             UserError: the number of channels differs from the number of bands.
         """
-        if images.ndim != 4 or images.shape[1] != len(self.bands):
-            raise UserError(
-                f"input of shape {tuple(images.shape)} for {len(self.bands)} band(s) ({', '.join(self.bands)}); pass "
-                "(B, C, H, W) with one channel per band"
-            )
+        refuse_other_channels(images, self.bands)
         height, width = images.shape[-2:]
         right, below = -width % STRIDES[-1], -height % STRIDES[-1]
         padded = F.pad(images, (0, right, 0, below), mode="replicate")

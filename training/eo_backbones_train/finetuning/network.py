@@ -1,6 +1,5 @@
 """The network to fine-tune: encoder and linear layer, or encoder and decoder; which parts learn, and at which rates."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,7 +44,7 @@ def build_network(settings: Settings, *, bands: tuple[str, ...], num_classes: in
     spec = network.eo_input
     if not isinstance(spec, InputSpec):
         raise UserError(f"{settings.model} declares no input contract, so nobody knows which values it takes")
-    network.eo_input = replace(spec, bands=tuple(spec.for_band(name) for name in bands))
+    network.eo_input = spec.narrowed(bands)
     if settings.task == "classification":
         layer = classifier_of(network)
         nn.init.zeros_(layer.weight)
