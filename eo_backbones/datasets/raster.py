@@ -102,8 +102,7 @@ def read_positions(path: Path, positions: Sequence[int]) -> np.ndarray:
         UserError: the file is missing or damaged, or has fewer bands.
     """
     with gdal_environment(), _opened(path, None) as dataset:
-        if max(positions) > dataset.count:
-            raise UserError(f"{path} has {dataset.count} bands, band number {max(positions)} is not in it")
+        _refuse_absent(dataset, path, positions)
         try:
             values: np.ndarray = dataset.read(list(positions))
         except RasterioError as error:
@@ -120,12 +119,21 @@ def read_valid(path: Path, positions: Sequence[int]) -> np.ndarray:
     Raises:
         UserError: as :func:`read_positions`.
     """
-    values = read_positions(path, positions)
     with gdal_environment(), _opened(path, None) as dataset:
-        if all(MaskFlags.all_valid in dataset.mask_flag_enums[place - 1] for place in positions):
-            return values
-        missing = dataset.read_masks(list(positions)) == 0
+        _refuse_absent(dataset, path, positions)
+        try:
+            values: np.ndarray = dataset.read(list(positions))
+            if all(MaskFlags.all_valid in dataset.mask_flag_enums[place - 1] for place in positions):
+                return values
+            missing = dataset.read_masks(list(positions)) == 0
+        except RasterioError as error:
+            raise _damaged(path, error) from error
     return np.where(missing, np.float32("nan"), values.astype(np.float32)) if missing.any() else values
+
+
+def _refuse_absent(dataset: Any, path: Path, positions: Sequence[int]) -> None:
+    if max(positions) > dataset.count:
+        raise UserError(f"{path} has {dataset.count} bands, band number {max(positions)} is not in it")
 
 
 @dataclass(frozen=True, slots=True)
