@@ -8,7 +8,6 @@ import csv
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,13 @@ from eo_backbones.errors import UserError
 from eo_backbones.inputs import TINY, InputTransform, UnitError
 from eo_backbones.predict import Classifier, declared_units, refuse_missing, requests_for
 from eo_backbones.scenes.band_files import BandFile, find_bands
+from eo_backbones.scenes.embed import Stage
 from eo_backbones.scenes.request import identity_of
 from eo_backbones.scenes.scene import Scene
 from eo_backbones.segment import windows
 from eo_backbones.segment.mask_file import MaskForm, new_mask, pixels_of
 
 TABLE_FILE = "predictions.csv"
-
-Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Name and number of steps of a part of the work -> what is told of steps done, as ``ProgressWatcher.stage``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,37 +124,28 @@ def _jobs(
                 declared.get(band.name, "uint8" if dtype == "uint8" else BANDS[band.name].unit)
                 for band, dtype in zip(found, scene.dtypes, strict=True)
             )
+            facts = {
+                "image": path.name,
+                "image_bytes": identity["bytes"],
+                "image_time": identity["time"],
+                "weights_sha256": model.network.eo_digest,
+                "bands": {band.name: band.index for band in found},
+                "units": list(units),
+                "classes": {str(value): name for value, name in zip(model.mask_values, model.classes, strict=True)},
+            }
+            done = pixels_of(mask, facts)
+            if done is None:
+                _check_units(model, scene, units)
             count = windows.count(scene.height, scene.width)
-        facts = {
-            "image": path.name,
-            "image_bytes": identity["bytes"],
-            "image_time": identity["time"],
-            "weights_sha256": model.network.eo_digest,
-            "bands": {band.name: band.index for band in found},
-            "units": list(units),
-            "classes": {str(value): name for value, name in zip(model.mask_values, model.classes, strict=True)},
-        }
-        job = _Job(
-            image=path,
-            mask=mask,
-            bands=found,
-            units=units,
-            facts=facts,
-            windows=count,
-            done=pixels_of(mask, facts),
-        )
-        if job.done is None:
-            _check_units(model, job)
-        jobs.append(job)
+        jobs.append(_Job(image=path, mask=mask, bands=found, units=units, facts=facts, windows=count, done=done))
     return jobs
 
 
-def _check_units(model: Classifier, job: _Job) -> None:
-    with Scene(job.bands) as scene:
-        try:
-            scene.check_units(model.spec, job.units)
-        except UnitError as error:
-            raise UserError(re.sub(r"unit='(\w+)'", r"--unit \1", str(error))) from error
+def _check_units(model: Classifier, scene: Scene, units: Sequence[Unit]) -> None:
+    try:
+        scene.check_units(model.spec, units)
+    except UnitError as error:
+        raise UserError(re.sub(r"unit='(\w+)'", r"--unit \1", str(error))) from error
 
 
 def _segment(model: Classifier, form: MaskForm, job: _Job, tick: Callable[[int], None]) -> tuple[int, ...]:
