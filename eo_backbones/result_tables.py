@@ -115,16 +115,15 @@ def summary_tables(rows: Sequence[Row], protocols: Sequence[str]) -> str:
         models = list(dict.fromkeys(row["model"] for row in lined))
         lines = []
         for (_, protocol, band), alike in sorted(
-            _grouped(lined, ("fraction", "protocol", "band")).items(),
-            key=lambda item: (-int(item[1][0]["n_train"]), _place(item[0][1], protocols)),
+            _grouped((row for row in lined if row["protocol"] in protocols), ("fraction", "protocol", "band")).items(),
+            key=lambda item: (-int(item[1][0]["n_train"]), protocols.index(item[0][1])),
         ):
-            if protocol in protocols:
-                found = {model: own for (model,), own in _grouped(alike, ("model",)).items()}
-                best = max(found, key=lambda model: _mean(found[model], "f1_weighted"))
-                shown = {model: _cell(own) for model, own in found.items()}
-                shown[best] = f"**{shown[best]}**"
-                cells = [shown.get(model, "") for model in models]
-                lines.append([f"{int(alike[0]['n_train']):,}", f"`{protocol}`", band, *cells])
+            found = {model: own for (model,), own in _grouped(alike, ("model",)).items()}
+            best = max(found, key=lambda model: _mean(found[model], "f1_weighted"))
+            shown = {model: _cell(own) for model, own in found.items()}
+            shown[best] = f"**{shown[best]}**"
+            cells = [shown.get(model, "") for model in models]
+            lines.append([f"{int(alike[0]['n_train']):,}", f"`{protocol}`", band, *cells])
         seeds = len({str(row["seed"]) for row in group})
         tables.append(
             f"`{dataset}`, split `{split}`, {int(group[0]['n_test']):,} test images, {size} px, {seeds} "
@@ -132,10 +131,6 @@ def summary_tables(rows: Sequence[Row], protocols: Sequence[str]) -> str:
             + markdown_table(["labelled images", "protocol", "band", *models], lines)
         )
     return "\n\n".join(tables)
-
-
-def _place(protocol: str, protocols: Sequence[str]) -> int:
-    return protocols.index(protocol) if protocol in protocols else len(protocols)
 
 
 def evaluation_commands(rows: Sequence[Row]) -> list[str]:
