@@ -35,6 +35,7 @@ TRIALS: Mapping[str, tuple[str, ...]] = {
     "one-directional": ("loss=one-directional",),
     "no blur": ("views.blur_p=0",),
     "no rotation": ("views.rotation_p=0",),
+    "crops of 32 to 128 pixels": ("views.crop_scale=0.0156,0.25",),
     "crops of 64 to 128 pixels": ("views.crop_scale=0.0625,0.25",),
     "crops of 128 to 256 pixels": ("views.crop_scale=0.25,1",),
     "crops at the same place": ("views.spread=0",),

@@ -11,7 +11,7 @@ SOURCES = {"eo_backbones": REPOSITORY, "eo_backbones_train": REPOSITORY / "train
 # Lowest first. Modules of one row do not import each other (a sub-package may import within itself).
 LAYERS = {
     "eo_backbones": (
-        ("errors", "class_colours"),
+        ("errors", "class_colours", "initialisation"),
         ("bands",),
         ("contract",),
         ("weights", "inputs"),

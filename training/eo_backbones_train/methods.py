@@ -3,8 +3,9 @@
 import timm
 from torch import nn
 
+from eo_backbones.initialisation import average_when_downsampling
 from eo_backbones_train.byol import BYOL
-from eo_backbones_train.recipe import Recipe
+from eo_backbones_train.recipe import STAGES, ModelPart, Recipe
 from eo_backbones_train.simsiam import SimSiam
 
 
@@ -16,8 +17,18 @@ def build_method(recipe: Recipe, encoder: nn.Module | None = None) -> BYOL | Sim
         encoder: instead of the ResNet50, for tests: [N, 1, H, W] -> [N, ``encoder.num_features``].
     """
     if encoder is None:
-        # timm starts the last BatchNorm of each block at zero (zero_init_last), as SimSiam's reference code does.
-        encoder = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
+        encoder = fresh_encoder(recipe.model)
     if recipe.target is None:
         return SimSiam(encoder, model=recipe.model, loss=recipe.loss)
     return BYOL(encoder, model=recipe.model, target=recipe.target, loss=recipe.loss)
+
+
+def fresh_encoder(model: ModelPart) -> nn.Module:
+    """Return the ResNet50 as a recipe starts it; what the recipe does not train asks for no gradient."""
+    # timm starts the last BatchNorm of each block at zero (zero_init_last), as SimSiam's reference code does.
+    encoder: nn.Module = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
+    if model.initialisation == "averaging":
+        average_when_downsampling(encoder)
+    for number in range(model.trained_stages + 1, STAGES + 1):
+        encoder.get_submodule(f"layer{number}").requires_grad_(False)
+    return encoder

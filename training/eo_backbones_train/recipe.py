@@ -15,6 +15,7 @@ from eo_backbones.errors import UserError, unknown_name
 
 REFERENCE_BATCH = 256  # the batch that scaled learning rates are written for (Goyal et al., arXiv 1706.02677)
 MAX_BLUR_SIGMA_PX = 2.0  # upper end in SimCLR, BYOL and SimSiam; views.py sizes its kernel for it
+STAGES = 4  # of a ResNet50
 MIN_SIZE_PX = 32  # ResNet50 divides the side by 32
 
 
@@ -77,6 +78,10 @@ class ModelPart:
         batch_norm: ``"joint"``: one forward pass holds both sensors, whose statistics mix; ``"separate"``: one forward
             pass for each sensor. Running statistics mix both, either way, wherever a network sees both.
         sync_batch_norm: batch statistics over all processes (CUDA only) instead of each process's share.
+        initialisation: ``"timm"``: its default; ``"averaging"``: strided blocks start as smoothing filters
+            (:mod:`eo_backbones.initialisation`).
+        trained_stages: the stem and that many of the four stages are trained. Later stages keep the weights that they
+            start with; their BatchNorm statistics follow the data.
     """
 
     projector_hidden: int
@@ -85,6 +90,8 @@ class ModelPart:
     predictor_hidden: int
     batch_norm: Literal["joint", "separate"]
     sync_batch_norm: bool
+    initialisation: Literal["timm", "averaging"] = "timm"
+    trained_stages: int = STAGES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +200,7 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
         "model.projector_hidden": (model.projector_hidden, 1, 65536),
         "model.projector_out": (model.projector_out, 1, 65536),
         "model.predictor_hidden": (model.predictor_hidden, 1, 65536),
+        "model.trained_stages": (model.trained_stages, 1, STAGES),
         "optim.base_lr": (optim.base_lr, 1e-12, 100),
         "optim.weight_decay": (optim.weight_decay, 0, 1),
         "optim.momentum": (optim.momentum, 0, 0.9999),
