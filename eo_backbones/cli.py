@@ -201,8 +201,8 @@ def evaluate(
         list[str],
         typer.Option(
             metavar="NAME...",
-            help="random, random-bn, stats, raw, imagenet, imagenet=SOURCE, a row of [bold]list[/bold], "
-            "hf-hub:ORG/NAME or local-dir:PATH.",
+            help="random, random-bn, random-averaging, stats, raw, imagenet, imagenet=SOURCE, a row of "
+            "[bold]list[/bold], hf-hub:ORG/NAME or local-dir:PATH.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results; completed if it has some.")],

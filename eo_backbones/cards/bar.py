@@ -4,7 +4,7 @@ The bar (set before the training): on the test part, protocols ``logistic`` and 
 weighted F1 above the best of random initialisation and image statistics, for each band, the intervals apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from eo_backbones.result_tables import Row, markdown_table, scores
 from eo_backbones.weights import Score
@@ -12,6 +12,8 @@ from eo_backbones.weights import Score
 BASELINES = ("random", "random-bn", "stats")
 PROTOCOLS = ("logistic", "paper")
 POINTS = 10.0
+UNTRAINED = "random-averaging"
+"""What the weights were before training; no baseline of the bar, which names ``random`` as everybody knows it."""
 
 
 def bar_section(own: Sequence[Row], results: Sequence[Row]) -> str:
@@ -31,9 +33,8 @@ def bar_section(own: Sequence[Row], results: Sequence[Row]) -> str:
         gain = round(100 * (score.f1 - best.f1), 2)  # figures have four decimals
         reached = gain >= POINTS and score.f1_low > best.f1_high
         missed += not reached
-        what = f"{score.dataset}, {score.protocol}, {score.n_train:,} training images"
         verdict = "reached" if reached else "missed"
-        lines.append([what, score.band, _shown(score), f"{name} {_shown(best)}", f"{gain:+.1f}", verdict])
+        lines.append([_setting(score), score.band, _shown(score), f"{name} {_shown(best)}", f"{gain:+.1f}", verdict])
     if not lines:
         return ""
     verdict = "Bar reached everywhere." if not missed else f"**Bar missed** in {missed} of {len(lines)} comparisons."
@@ -46,8 +47,34 @@ def bar_section(own: Sequence[Row], results: Sequence[Row]) -> str:
             f"The bar was set before the training: {POINTS:g} points of weighted F1 above the best of "
             f"{', '.join(BASELINES)}, intervals apart, for each band. {verdict}",
             markdown_table(["setting", "band", "these weights", "best baseline", "points", "bar"], lines),
+            *_training_part(own, results),
         ]
     )
+
+
+def _training_part(own: Sequence[Row], results: Sequence[Row]) -> Iterator[str]:
+    """Yield what of the gain came from training, where the network before training was measured too."""
+    before = {_place(score): score for score in scores([row for row in results if row["model"] == UNTRAINED])}
+    pairs = [
+        (score, before[_place(score)])
+        for score in scores(own)
+        if score.protocol in PROTOCOLS and _place(score) in before
+    ]
+    if not pairs:
+        return
+    yield (
+        f"`{UNTRAINED}` is the network as its training began. It is no baseline of the bar; what these weights have on "
+        "it is what training brought, the rest is the initialisation."
+    )
+    lines = [
+        [_setting(own), own.band, _shown(own), _shown(untrained), f"{100 * (own.f1 - untrained.f1):+.1f}"]
+        for own, untrained in pairs
+    ]
+    yield markdown_table(["setting", "band", "these weights", f"`{UNTRAINED}`", "points"], lines)
+
+
+def _setting(score: Score) -> str:
+    return f"{score.dataset}, {score.protocol}, {score.n_train:,} training images"
 
 
 def _place(score: Score) -> tuple[object, ...]:

@@ -4,6 +4,7 @@ from eo_backbones.bands import BANDS
 from eo_backbones.cards.facts import CardFacts
 from eo_backbones.contract import InputSpec
 
+_STAGES = 4  # of a ResNet50
 _MINI = "s1s2-mini"  # data.sources of the recipes for small data
 
 
@@ -22,10 +23,22 @@ def limits_section(facts: CardFacts) -> str:
             "- The loss was one-directional: this encoder learned from Sentinel-2 bands only; Sentinel-1 went through "
             "the target network."
         )
+    lines += _untrained_stages(facts)
     parts = ["\n".join(lines)]
     if is_mini(facts):
         parts = [_mini_in_plain_words(facts), *parts]
     return "\n\n".join(["## What it is good for, and what not" if is_mini(facts) else "## Limits", *parts])
+
+
+def _untrained_stages(facts: CardFacts) -> list[str]:
+    trained = facts.recipe.get("model", {}).get("trained_stages", _STAGES)
+    stages = " and ".join(str(number) for number in range(trained + 1, _STAGES + 1))
+    if not stages:
+        return []
+    return [
+        f"- Of the four stages of the network, {stages} were not trained: they pass on what the stages before them see, "
+        "averaged over space and mixed at random. Whoever has labels enough should train them (`--mode full`)."
+    ]
 
 
 def is_mini(facts: CardFacts) -> bool:

@@ -3,6 +3,8 @@
 ``random`` is timm's ``resnet50`` as it is initialised by default, one input channel, in eval mode. In that state
 BatchNorm passes activations through unscaled and every residual branch ends in a zero (timm's ``zero_init_last``).
 ``random-bn`` is the same network after BatchNorm has seen the training images: the fairer untrained baseline.
+``random-averaging`` starts as the recipes ``byol-mini`` and ``simsiam-mini`` do: what their weights have on it came
+from training, what it has on ``random`` did not.
 """
 
 import hashlib
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from eo_backbones.errors import UserError
+from eo_backbones.initialisation import average_when_downsampling
 
 PERCENTILES = (5, 25, 50, 75, 95)
 STATISTICS = ("mean", "deviation", "minimum", "maximum", *(f"percentile {p}" for p in PERCENTILES))
@@ -39,11 +42,18 @@ def raw_pixels(images: Tensor) -> Tensor:
     return images.flatten(1)
 
 
-def random_resnet50(seed: int) -> nn.Module:
-    """Return timm's ``resnet50`` with one input channel and random weights that depend on the seed only."""
+def random_resnet50(seed: int, *, averaging: bool = False) -> nn.Module:
+    """Return timm's ``resnet50`` with one input channel and random weights that depend on the seed only.
+
+    Args:
+        seed: of the weights.
+        averaging: strided blocks start as smoothing filters (:mod:`eo_backbones.initialisation`).
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: nn.Module = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
+        if averaging:
+            average_when_downsampling(network)
     return network.eval()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -26,10 +27,11 @@ SCALINGS: dict[Scaling, str] = {
 
 WITHOUT_MAPS = ("stats", "raw")
 """Baselines that are no network, so that they have no feature maps."""
-BASELINES = ("random", "random-bn", "stats", "raw", IMAGENET)
+BASELINES = ("random", "random-bn", "random-averaging", "stats", "raw", IMAGENET)
 DESCRIPTIONS = {
     "random": "timm's default initialisation of resnet50, one channel, eval mode, a new one for each seed",
     "random-bn": "the same with BatchNorm statistics estimated on the training images",
+    "random-averaging": "random, except that strided blocks start as smoothing filters, as the mini recipes start",
     "stats": ", ".join(baselines.STATISTICS) + " of the image",
     "raw": f"the pixels, at most {baselines.RAW_SIDE_PX} x {baselines.RAW_SIDE_PX}",
     IMAGENET: f"{IMAGENET_SOURCE}; the band copied to three channels, folded into one exactly",
@@ -106,10 +108,9 @@ def open_model(name: str, sizes: Sequence[int]) -> EvaluatedModel:
         UserError: unknown name, or weights that cannot be loaded.
     """
     plain = tuple(Setting(size=size, scaling="contract", spec=unit_range()) for size in sizes)
-    if name in {"random", "random-bn"}:
-        return EvaluatedModel(
-            name=name, settings=plain, build=_random_encoder, seeded=True, adapted=name == "random-bn"
-        )
+    if name in {"random", "random-bn", "random-averaging"}:
+        build = partial(_random_encoder, averaging=name == "random-averaging")
+        return EvaluatedModel(name=name, settings=plain, build=build, seeded=True, adapted=name == "random-bn")
     if name in {"stats", "raw"}:
         sides = dict.fromkeys(min(size, baselines.RAW_SIDE_PX) for size in sizes)
         settings = tuple(Setting(size=side, scaling="contract", spec=unit_range()) for side in sides)
@@ -135,8 +136,8 @@ def _load(source: str) -> nn.Module:
     return create_model(source, num_classes=0).eval()
 
 
-def _random_encoder(seed: int) -> Encoder:
-    network = baselines.random_resnet50(seed)
+def _random_encoder(seed: int, *, averaging: bool) -> Encoder:
+    network = baselines.random_resnet50(seed, averaging=averaging)
     return Encoder(embed=network, digest=baselines.state_digest(network))
 
 

@@ -39,6 +39,17 @@ def test_raw_keeps_every_pixel_in_order() -> None:
     np.testing.assert_array_equal(baselines.raw_pixels(images), [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]])
 
 
+def test_random_averaging_is_random_with_other_strided_blocks() -> None:
+    plain, averaging = (baselines.random_resnet50(0, averaging=flag) for flag in (False, True))
+    assert baselines.state_digest(averaging) == baselines.state_digest(baselines.random_resnet50(0, averaging=True))
+    changed = {
+        name.rsplit(".", 2)[0] if "downsample" not in name else name.rsplit(".", 3)[0]
+        for (name, one), other in zip(plain.state_dict().items(), averaging.state_dict().values(), strict=True)
+        if not torch.equal(one, other)
+    }
+    assert changed == {"layer2.0", "layer3.0", "layer4.0"}
+
+
 def test_random_depends_on_its_seed_only() -> None:
     torch.manual_seed(3)
     before = torch.random.get_rng_state()

@@ -247,6 +247,25 @@ def test_the_bar_is_computed_from_the_results(f1: str, low: str, verdict: str) -
     assert "Bar" not in model_card(facts(), rows), "weights from large data have no such bar"
 
 
+def test_stages_that_were_not_trained_are_told() -> None:
+    model = record()["recipe"].get("model", {}) | {"trained_stages": 2}
+    card = model_card(facts(record=record(recipe=record()["recipe"] | {"model": model})), [result()])
+    assert "- Of the four stages of the network, 3 and 4 were not trained" in card
+    assert "were not trained" not in model_card(facts(), [result()])
+
+
+def test_what_training_brought_is_told_apart_from_the_initialisation() -> None:
+    rows = [
+        result(f1_weighted="0.75", f1_low="0.73", f1_high="0.77"),
+        result(model="stats", weights_digest="s", f1_weighted="0.60", f1_low="0.58", f1_high="0.62"),
+    ]
+    assert "what training brought" not in model_card(mini(), rows)
+    untrained = result(model="random-averaging", weights_digest="a", f1_weighted="0.70", f1_low="0.68", f1_high="0.72")
+    card = model_card(mini(), [*rows, untrained])
+    assert "0.750 [0.730, 0.770] | 0.700 [0.680, 0.720] | +5.0 |" in card
+    assert "| stats 0.600 [0.580, 0.620] | +15.0 | reached |" in card, "no baseline of the bar"
+
+
 def test_hub_results_are_read_back_by_the_client() -> None:
     rows = [result(seed="0"), result(seed="1", f1_weighted="0.9"), result(dataset="my-fields")]
     (name, text), = hub_results(rows).items()  # fmt: skip

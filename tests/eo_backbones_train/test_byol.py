@@ -211,3 +211,21 @@ def test_a_step_of_resnet50_launches_at_most_900_operations(loss: str, batch_nor
     with LaunchedOperations() as launched:
         step()
     assert 400 < launched.count <= 900
+
+
+def test_stages_that_are_not_trained_keep_their_weights_while_their_statistics_follow() -> None:
+    torch.manual_seed(0)
+    module = build_method(get_recipe("byol-mini"))
+    before = {name: tensor.clone() for name, tensor in module.encoder.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.1)
+    module(torch.rand(2, 2, 1, 32, 32)).loss.backward()
+    optimizer.step()
+    module.update_target(torch.tensor(0.9))
+    changed = {name for name, tensor in module.encoder.state_dict().items() if not torch.equal(tensor, before[name])}
+    late = {name for name in before if name.startswith(("layer3.", "layer4."))}
+    statistics = {name for name in before if "running" in name or "num_batches" in name}
+    assert changed & late == late & statistics
+    assert {"conv1.weight", "layer2.0.conv2.weight", "layer2.3.bn3.weight"} <= changed  # others start behind a zero
+    for name, tensor in module.target_encoder.state_dict().items():
+        if name in late - statistics:
+            torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)

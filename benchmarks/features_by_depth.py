@@ -1,0 +1,116 @@
+"""What is lost between the stages of a ResNet50: the same probes on the pooled features of each stage.
+
+    python benchmarks/features_by_depth.py DIR MODEL... [--band B03] [--sizes 64] [--out FILE]
+
+DIR holds EuroSAT RGB. MODEL: ``random`` or ``random-averaging`` (their BatchNorm is estimated on the images that are
+learnt from), a row, or ``local-dir:FOLDER``. As in ``mini_validation.py``: of the seeded split with seed 0, 1,650
+training images are learnt from and 2,400 validation images are scored; the test part is not touched.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from mini_validation import validation_split
+from torch import Tensor, nn
+
+import eo_backbones
+from eo_backbones.contract import InputSpec, unit_range
+from eo_backbones.datasets import LabelledImages, open_dataset
+from eo_backbones.datasets.splits import Split
+from eo_backbones.evaluation import baselines, metrics, pixels, protocols
+from eo_backbones.evaluation.band_choice import choose_bands
+from eo_backbones.evaluation.encoders import Setting
+from eo_backbones.evaluation.extract import ModelInput
+from eo_backbones.evaluation.task import Task
+from eo_backbones.progress import ProgressWatcher
+from eo_backbones.result_tables import markdown_table
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+PROTOCOLS = ("logistic", "paper")
+
+
+def main() -> None:
+    """Print a table, and write it with ``--out``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("root", type=Path)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--band", default="B03")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[64], help="side that images are brought to, pixels")
+    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    options = parser.parse_args()
+    data = open_dataset("eurosat-rgb", options.root)
+    split = validation_split(data.labels)
+    rows = []
+    (column,) = choose_bands(data, [options.band])
+    (band,) = column.parts
+    for model in options.models:
+        network, spec = opened(model)
+        inputs = [ModelInput(data, Setting(size=size, scaling="contract", spec=spec), band) for size in options.sizes]
+        if model.startswith("random"):
+            with baselines.estimating_batch_norm(network), torch.no_grad():
+                pooled(network, data, inputs[0], band.source, split.train, f"{model}: BatchNorm")
+        for own in inputs:
+            used = np.sort(np.concatenate([split.train, split.val, split.test]))
+            with torch.inference_mode():
+                found = pooled(network, data, own, band.source, used, f"{model}, {own.size} px")
+            for stage, features in found.items():
+                scores = probed(features, data, split, used)
+                shown = [f"{scores[name]:.3f}" for name in PROTOCOLS]
+                rows.append([f"`{model}`", str(own.size), stage, str(features.shape[1]), *shown])
+    table = markdown_table(["model", "size", "stage", "width", *PROTOCOLS], rows)
+    command = " ".join("DIR" if word == str(options.root) else word for word in sys.argv[1:])
+    text = f"Command: `python benchmarks/features_by_depth.py {command}`\n\n{table}\n"
+    print(text)
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
+
+
+def opened(model: str) -> tuple[nn.Module, InputSpec]:
+    """Return a network in eval mode, and what it wants its input to be."""
+    if model in {"random", "random-averaging"}:
+        return baselines.random_resnet50(0, averaging=model == "random-averaging"), unit_range()
+    network = eo_backbones.create_model(model, num_classes=0).eval()
+    spec = network.eo_input
+    assert isinstance(spec, InputSpec), f"{model} has no input contract"
+    return network, spec
+
+
+def pooled(
+    network: nn.Module, data: LabelledImages, inputs: ModelInput, source: str, rows: np.ndarray, what: str
+) -> Mapping[str, Tensor]:
+    """Return for each stage the spatial means of its output ``(images, channels)``."""
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    found: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
+    with ProgressWatcher().stage(what, len(rows)) as tick:
+        for _, raw in pixels.batches(data, [source], rows):
+            maps = network.forward_intermediates(  # type: ignore[operator]
+                inputs(raw[:, 0]), indices=[1, 2, 3, 4], intermediates_only=True
+            )
+            for stage, own in zip(STAGES, maps, strict=True):
+                found[stage].append(own.mean(dim=(2, 3)))
+            tick(len(raw))
+    return {stage: torch.cat(parts) for stage, parts in found.items()}
+
+
+def probed(features: Tensor, data: LabelledImages, split: Split, used: np.ndarray) -> dict[str, float]:
+    """Return protocol -> weighted F1 on the scored images."""
+    train, val, test = (np.searchsorted(used, part) for part in (split.train, split.val, split.test))
+    task = Task(
+        features=features.float(),
+        labels=torch.from_numpy(data.labels[used]),
+        split=Split(name=split.name, train=train, val=val, test=test),
+        num_classes=len(data.classes),
+        seed=0,
+    )
+    true = data.labels[split.test]
+    answers = {name: protocols.run([name], [task], torch.float32)[name][0] for name in PROTOCOLS}
+    confusions = {name: metrics.confusion_matrix(true, own, len(data.classes)) for name, own in answers.items()}
+    return {name: float(metrics.weighted_f1(own)) for name, own in confusions.items()}
+
+
+if __name__ == "__main__":
+    main()
