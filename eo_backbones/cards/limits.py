@@ -36,7 +36,7 @@ def _untrained_stages(facts: CardFacts) -> list[str]:
     if not stages:
         return []
     return [
-        f"- Of the four stages of the network, {stages} were not trained: they pass on what the stages before them see, "
+        f"- Of the four stages of the network, {stages} were not trained: they pass on what the stages before see, "
         "averaged over space and mixed at random. Whoever has labels enough should train them (`--mode full`)."
     ]
 
