@@ -27,7 +27,9 @@ _PREPARE = {
     "dfc2020": ("eo-train prepare --layout dfc2020 --root DFC2020 --out STORE",),
     "sen12ms-90k": ("eo-train prepare --layout sen12ms --root SEN12MS --subset 90k --out STORE",),
     "s1s2-mini": (
-        "eo-train prepare --layout pairs --root ombria --unit uint8 --out STORE",
+        # display values of OMBRIA's optical bands stand for reflectance 0 to 1 (benchmarks/2026-11-23-mini-recipe.md)
+        "eo-train prepare --layout pairs --root ombria --unit B03=uint8:0:1 --unit B08=uint8:0:1 --unit B11=uint8:0:1 "
+        "--unit VV=uint8 --out STORE",
         "eo-train prepare --layout pairs --root multiband_pairs --out STORE",
         "eo-train prepare --layout sen12ms --root sen12ms_layout --out STORE",
     ),
