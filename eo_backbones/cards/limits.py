@@ -37,7 +37,9 @@ def _untrained_stages(facts: CardFacts) -> list[str]:
         return []
     return [
         f"- Of the four stages of the network, {stages} were not trained: they pass on what the stages before see, "
-        "averaged over space and mixed at random. Whoever has labels enough should train them (`--mode full`)."
+        "averaged over space and mixed at random. Whoever has labels enough should train them (`--mode full`). Most "
+        "of what frozen features gain over `random` comes from that start, which the baseline `random-averaging` of "
+        "`eo-backbones evaluate` has too, not from training."
     ]
 
 
