@@ -14,16 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mini_validation import validation_split
+from mini_validation import validation_part
 from torch import Tensor, nn
 
-import eo_backbones
-from eo_backbones.contract import InputSpec, unit_range
-from eo_backbones.datasets import LabelledImages, open_dataset
+from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.splits import Split
 from eo_backbones.evaluation import baselines, metrics, pixels, protocols
 from eo_backbones.evaluation.band_choice import choose_bands
-from eo_backbones.evaluation.encoders import Setting
+from eo_backbones.evaluation.encoders import open_model
 from eo_backbones.evaluation.extract import ModelInput
 from eo_backbones.evaluation.task import Task
 from eo_backbones.progress import ProgressWatcher
@@ -42,25 +40,24 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[64], help="side that images are brought to, pixels")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
-    data = open_dataset("eurosat-rgb", options.root)
-    split = validation_split(data.labels)
-    rows = []
+    data, split = validation_part(options.root)
     (column,) = choose_bands(data, [options.band])
     (band,) = column.parts
-    for model in options.models:
-        network, spec = opened(model)
-        inputs = [ModelInput(data, Setting(size=size, scaling="contract", spec=spec), band) for size in options.sizes]
-        if model.startswith("random"):
+    rows = []
+    for name in options.models:
+        model = open_model(name, options.sizes)
+        network = model.build(0).network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        inputs = [ModelInput(data, setting, band) for setting in model.settings]
+        if model.seeded:
             with baselines.estimating_batch_norm(network), torch.no_grad():
-                pooled(network, data, inputs[0], band.source, split.train, f"{model}: BatchNorm")
+                pooled(network, data, inputs[0], band.source, split.train, f"{name}: BatchNorm")
         for own in inputs:
-            used = np.sort(np.concatenate([split.train, split.val, split.test]))
             with torch.inference_mode():
-                found = pooled(network, data, own, band.source, used, f"{model}, {own.size} px")
+                found = pooled(network, data, own, band.source, np.arange(len(data)), f"{name}, {own.size} px")
             for stage, features in found.items():
-                scores = probed(features, data, split, used)
-                shown = [f"{scores[name]:.3f}" for name in PROTOCOLS]
-                rows.append([f"`{model}`", str(own.size), stage, str(features.shape[1]), *shown])
+                scores = probed(features, data, split)
+                shown = [f"{scores[protocol]:.3f}" for protocol in PROTOCOLS]
+                rows.append([f"`{name}`", str(own.size), stage, str(features.shape[1]), *shown])
     table = markdown_table(["model", "size", "stage", "width", *PROTOCOLS], rows)
     command = " ".join("DIR" if word == str(options.root) else word for word in sys.argv[1:])
     text = f"Command: `python benchmarks/features_by_depth.py {command}`\n\n{table}\n"
@@ -69,21 +66,10 @@ def main() -> None:
         options.out.write_text(text, encoding="utf-8")
 
 
-def opened(model: str) -> tuple[nn.Module, InputSpec]:
-    """Return a network in eval mode, and what it wants its input to be."""
-    if model in {"random", "random-averaging"}:
-        return baselines.random_resnet50(0, averaging=model == "random-averaging"), unit_range()
-    network = eo_backbones.create_model(model, num_classes=0).eval()
-    spec = network.eo_input
-    assert isinstance(spec, InputSpec), f"{model} has no input contract"
-    return network, spec
-
-
 def pooled(
     network: nn.Module, data: LabelledImages, inputs: ModelInput, source: str, rows: np.ndarray, what: str
 ) -> Mapping[str, Tensor]:
     """Return for each stage the spatial means of its output ``(images, channels)``."""
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     found: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
     with ProgressWatcher().stage(what, len(rows)) as tick:
         for _, raw in pixels.batches(data, [source], rows):
@@ -96,13 +82,12 @@ def pooled(
     return {stage: torch.cat(parts) for stage, parts in found.items()}
 
 
-def probed(features: Tensor, data: LabelledImages, split: Split, used: np.ndarray) -> dict[str, float]:
+def probed(features: Tensor, data: LabelledImages, split: Split) -> dict[str, float]:
     """Return protocol -> weighted F1 on the scored images."""
-    train, val, test = (np.searchsorted(used, part) for part in (split.train, split.val, split.test))
     task = Task(
         features=features.float(),
-        labels=torch.from_numpy(data.labels[used]),
-        split=Split(name=split.name, train=train, val=val, test=test),
+        labels=torch.from_numpy(data.labels),
+        split=split,
         num_classes=len(data.classes),
         seed=0,
     )

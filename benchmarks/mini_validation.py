@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eo_backbones.datasets import open_dataset
+from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.datasets.splits import Split, seeded_split, subset_of
 from eo_backbones.evaluation import run
 from eo_backbones.evaluation.band_choice import choose_bands
@@ -42,20 +42,25 @@ def main() -> None:
 
 def scores(root: Path, out: Path, model: str) -> dict[str, float]:
     """Return band -> weighted F1 of a model; measured once, kept in ``results.csv`` below ``out``."""
-    whole = open_dataset("eurosat-rgb", root)
-    split = validation_split(whole.labels)
-    used = np.sort(np.concatenate([split.train, split.val, split.test]))
-    data = whole.take(used)
-    train, val, test = (np.searchsorted(used, part) for part in (split.train, split.val, split.test))
+    data, split = validation_part(root)
     plan = run.Plan(
         models=(model,),
         bands=choose_bands(data, BANDS),
         protocols=("logistic",),
-        splits={0: Split(name=split.name, train=train, val=val, test=test)},
+        splits={0: split},
     )
     results = ResultsFile(out / "results.csv", data_digest=data.digest)
     run.evaluate(data, plan, results, cache=out / "cache", device=torch.device("cpu"))
     return {row.band: row.f1_weighted for row in results.rows if row.model == model}
+
+
+def validation_part(root: Path) -> tuple[LabelledImages, Split]:
+    """Return the images of :func:`validation_split` alone, and the split by their places among them."""
+    whole = open_dataset("eurosat-rgb", root)
+    split = validation_split(whole.labels)
+    used = np.sort(np.concatenate([split.train, split.val, split.test]))
+    train, val, test = (np.searchsorted(used, part) for part in (split.train, split.val, split.test))
+    return whole.take(used), Split(name=split.name, train=train, val=val, test=test)
 
 
 def validation_split(labels: np.ndarray) -> Split:

@@ -23,7 +23,7 @@ def bar_section(own: Sequence[Row], results: Sequence[Row]) -> str:
         own: rows of the weights.
         results: all rows, those of baselines among them.
     """
-    baselines = {name: {_place(s): s for s in scores([r for r in results if r["model"] == name])} for name in BASELINES}
+    baselines = {name: _measured(name, results) for name in BASELINES}
     lines, missed = [], 0
     for score in scores(own):
         others = {name: found[_place(score)] for name, found in baselines.items() if _place(score) in found}
@@ -54,7 +54,7 @@ def bar_section(own: Sequence[Row], results: Sequence[Row]) -> str:
 
 def _training_part(own: Sequence[Row], results: Sequence[Row]) -> Iterator[str]:
     """Yield what of the gain came from training, where the network before training was measured too."""
-    before = {_place(score): score for score in scores([row for row in results if row["model"] == UNTRAINED])}
+    before = _measured(UNTRAINED, results)
     pairs = [
         (score, before[_place(score)])
         for score in scores(own)
@@ -71,6 +71,10 @@ def _training_part(own: Sequence[Row], results: Sequence[Row]) -> Iterator[str]:
         for own, untrained in pairs
     ]
     yield markdown_table(["setting", "band", "these weights", f"`{UNTRAINED}`", "points"], lines)
+
+
+def _measured(model: str, results: Sequence[Row]) -> dict[tuple[object, ...], Score]:
+    return {_place(score): score for score in scores([row for row in results if row["model"] == model])}
 
 
 def _setting(score: Score) -> str:
