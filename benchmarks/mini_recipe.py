@@ -19,8 +19,8 @@ from rich.table import Table
 
 EPOCHS = 10
 
-# Where the search began, told as changes of today's recipe: all of the network trained, from timm's initialisation.
-_BEFORE = ("model.initialisation=timm", "model.trained_stages=4")
+# Where the search began, told as changes of today's recipe: all of the network trained.
+_BEFORE = ("model.trained_stages=4",)
 _START = (*_BEFORE, "data.input=unit-range", "views.spread=1", "optim.base_lr=0.0005", "global_batch=64")
 _STANDARDISED = (*_BEFORE, "views.spread=1", "optim.base_lr=0.0005", "global_batch=64")
 _NEAR = (*_BEFORE, "optim.base_lr=0.0005", "global_batch=64")
@@ -33,9 +33,11 @@ TRIALS: Mapping[str, tuple[str, ...]] = {
     "the same, rate 1.5e-3": (*_BEFORE, "optim.base_lr=0.0015", "global_batch=64"),
     "the same, batch of 32": (*_BEFORE, "optim.base_lr=0.0005"),
     "the same, rate 1e-3": _BEFORE,
-    "averaging start, everything trained": ("model.trained_stages=4",),
     "recipe": (),
+    "one stage trained": ("model.trained_stages=1",),
     "three stages trained": ("model.trained_stages=3",),
+    "half of the pairs optical": ("data.s2_s2_share=0.5",),
+    "rate 3e-4": ("optim.base_lr=0.0003",),
     "separate batch norm": ("model.batch_norm=separate",),
     "one-directional": ("loss=one-directional",),
     "no blur": ("views.blur_p=0",),

@@ -10,14 +10,14 @@ training does not mend it. Here the strided 3 x 3 convolution starts as a smooth
 import torch
 from torch import nn
 
-_STRIDED_STAGES = ("layer2", "layer3", "layer4")
+_STAGES = 4
 _BINOMIAL = (1.0, 2.0, 1.0)  # / 4 a side: the smallest filter that weighs every position alike at stride 2
 _OFFSET = 1.0  # deviations by which BatchNorm lifts activations, so that ReLU lets most of them pass unchanged
 
 
 @torch.no_grad()
-def average_when_downsampling(network: nn.Module) -> None:
-    """Draw the first block of stages 2 to 4 anew, so that it averages its input over space; the rest stays.
+def average_when_downsampling(network: nn.Module, *, after: int) -> None:
+    """Draw the first block of late stages anew, so that it averages its input over space; the rest stays.
 
     Main branch: rotations of the channels (orthogonal matrices) around a 3 x 3 binomial filter of stride 2, through
     ReLUs that mostly pass. Shortcut: switched off by its BatchNorm scale, for training to switch on. Draws from torch's
@@ -25,11 +25,12 @@ def average_when_downsampling(network: nn.Module) -> None:
 
     Args:
         network: timm's or torchvision's ``resnet50`` by structure; changed in place.
+        after: number of the last stage that is left alone, 1 to 4. The first stage has no stride.
     """
     side = torch.tensor(_BINOMIAL)
     binomial = torch.outer(side, side) / side.sum() ** 2
-    for stage in _STRIDED_STAGES:
-        block = f"{stage}.0"
+    for stage in range(after + 1, _STAGES + 1):
+        block = f"layer{stage}.0"
         nn.init.orthogonal_(network.get_parameter(f"{block}.conv1.weight"))
         nn.init.orthogonal_(network.get_parameter(f"{block}.conv3.weight"))
         spatial = network.get_parameter(f"{block}.conv2.weight")

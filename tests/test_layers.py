@@ -29,6 +29,7 @@ LAYERS = {
     ),
     "eo_backbones_train": (
         ("recipe", "schedules", "losses", "heads", "forward_passes", "codings"),
+        ("trained_stages",),
         ("recipe_json", "optim", "views", "byol", "simsiam", "store_format"),
         ("recipes", "methods", "store"),
         ("recipe_tables", "plan", "tiles", "decode_table", "preparation"),

@@ -3,8 +3,8 @@
 ``random`` is timm's ``resnet50`` as it is initialised by default, one input channel, in eval mode. In that state
 BatchNorm passes activations through unscaled and every residual branch ends in a zero (timm's ``zero_init_last``).
 ``random-bn`` is the same network after BatchNorm has seen the training images: the fairer untrained baseline.
-``random-averaging`` starts as the recipes ``byol-mini`` and ``simsiam-mini`` do: what their weights have on it came
-from training, what it has on ``random`` did not.
+``random-averaging`` starts as the recipes ``byol-mini`` and ``simsiam-mini`` do, and is otherwise like ``random-bn``:
+what their weights have on it came from training, what it has on ``random`` did not.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from eo_backbones.initialisation import average_when_downsampling
 PERCENTILES = (5, 25, 50, 75, 95)
 STATISTICS = ("mean", "deviation", "minimum", "maximum", *(f"percentile {p}" for p in PERCENTILES))
 """The nine features of ``stats``, in order."""
+_MINI_TRAINED = 2  # stages that the mini recipes train; the averaging start is for those after
 RAW_SIDE_PX = 64
 """``raw`` never sees more pixels a side: 4,096 features keep the probe's memory bounded."""
 
@@ -47,13 +48,13 @@ def random_resnet50(seed: int, *, averaging: bool = False) -> nn.Module:
 
     Args:
         seed: of the weights.
-        averaging: strided blocks start as smoothing filters (:mod:`eo_backbones.initialisation`).
+        averaging: stages 3 and 4 start as smoothing filters (:mod:`eo_backbones.initialisation`).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: nn.Module = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
         if averaging:
-            average_when_downsampling(network)
+            average_when_downsampling(network, after=_MINI_TRAINED)
     return network.eval()
 
 

@@ -31,7 +31,7 @@ BASELINES = ("random", "random-bn", "random-averaging", "stats", "raw", IMAGENET
 DESCRIPTIONS = {
     "random": "timm's default initialisation of resnet50, one channel, eval mode, a new one for each seed",
     "random-bn": "the same with BatchNorm statistics estimated on the training images",
-    "random-averaging": "random, except that strided blocks start as smoothing filters, as the mini recipes start",
+    "random-averaging": "random-bn, except that stages 3 and 4 start as smoothing filters, as the mini recipes start",
     "stats": ", ".join(baselines.STATISTICS) + " of the image",
     "raw": f"the pixels, at most {baselines.RAW_SIDE_PX} x {baselines.RAW_SIDE_PX}",
     IMAGENET: f"{IMAGENET_SOURCE}; the band copied to three channels, folded into one exactly",
@@ -110,7 +110,7 @@ def open_model(name: str, sizes: Sequence[int]) -> EvaluatedModel:
     plain = tuple(Setting(size=size, scaling="contract", spec=unit_range()) for size in sizes)
     if name in {"random", "random-bn", "random-averaging"}:
         build = partial(_random_encoder, averaging=name == "random-averaging")
-        return EvaluatedModel(name=name, settings=plain, build=build, seeded=True, adapted=name == "random-bn")
+        return EvaluatedModel(name=name, settings=plain, build=build, seeded=True, adapted=name != "random")
     if name in {"stats", "raw"}:
         sides = dict.fromkeys(min(size, baselines.RAW_SIDE_PX) for size in sizes)
         settings = tuple(Setting(size=side, scaling="contract", spec=unit_range()) for side in sides)

@@ -14,6 +14,7 @@ from eo_backbones.datasets.synthetic_files import write_eurosat_rgb
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import encoders, extract, metrics, predictions, run
 from eo_backbones.evaluation.band_choice import choose_bands
+from eo_backbones.evaluation.baselines import random_resnet50, state_digest
 from eo_backbones.evaluation.labels import Budget, make_splits
 from eo_backbones.evaluation.request import Request, fulfil, limited
 from eo_backbones.evaluation.results import Result, read_results
@@ -108,9 +109,14 @@ def test_a_seed_makes_its_own_random_network(measure: Callable[..., list[Result]
     rows = measure("random", seeds=2, protocols=("knn",))
     digests = {row.seed: row.weights_digest for row in rows}
     assert len(set(digests.values())) == 2
-    adapted = measure("random-bn", seeds=1, protocols=("knn",))
-    assert adapted[-1].model == "random-bn"
-    assert adapted[-1].weights_digest not in digests.values()
+
+
+@pytest.mark.parametrize(("model", "averaging"), [("random-bn", False), ("random-averaging", True)])
+def test_batch_norm_sees_the_training_images(measure: Callable[..., list[Result]], model: str, averaging: bool) -> None:
+    """As it is initialised, the averaging network passes on little: without estimated statistics it is no baseline."""
+    (row,) = measure(model, seeds=1, protocols=("knn",))
+    assert row.model == model
+    assert row.weights_digest != state_digest(random_resnet50(0, averaging=averaging))
 
 
 def test_a_local_folder_with_a_contract(

@@ -14,7 +14,7 @@ STRIDED = ("layer2.0", "layer3.0", "layer4.0")
 def network() -> nn.Module:
     torch.manual_seed(0)
     network: nn.Module = timm.create_model("resnet50", in_chans=1, num_classes=0)
-    average_when_downsampling(network)
+    average_when_downsampling(network, after=1)
     return network.eval()
 
 
@@ -63,3 +63,13 @@ def test_features_move_less_when_the_image_moves_by_a_pixel(network: nn.Module) 
         return float(((first - second).pow(2).mean(dim=0)[shown] / first.var(dim=0)[shown]).mean())
 
     assert moved(network) < 0.7 * moved(default)
+
+
+@pytest.mark.parametrize(("after", "changed"), [(2, {"layer3.0", "layer4.0"}), (3, {"layer4.0"}), (4, set())])
+def test_stages_before_stay_as_they_were(after: int, changed: set[str]) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("resnet50", in_chans=1, num_classes=0)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    average_when_downsampling(network, after=after)
+    differing = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {".".join(name.split(".")[:2]) for name in differing} == changed

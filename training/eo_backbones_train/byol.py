@@ -11,7 +11,7 @@ With ``separate`` passes, one direction needs one pass of each network, and the 
 """
 
 from copy import deepcopy
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from eo_backbones_train.forward_passes import StepOutput, per_sensor
 from eo_backbones_train.heads import predictor, projector
 from eo_backbones_train.losses import squared_distance
 from eo_backbones_train.recipe import ModelPart, TargetPart
+from eo_backbones_train.trained_stages import embed, width
 
 
 class BYOL(nn.Module):
@@ -37,27 +38,28 @@ class BYOL(nn.Module):
 
         Args:
             encoder: maps [N, 1, H, W] to [N, ``encoder.num_features``].
-            model: sizes of the heads, and how batches are normalised.
+            model: sizes of the heads, how batches are normalised, and the stages that are trained.
             target: says what happens to the target's BatchNorm buffers; its decay comes with every step.
             loss: the directions that are learnt.
         """
         super().__init__()
         self.encoder = encoder
-        features = cast("int", encoder.num_features)
+        features = width(encoder, model.trained_stages)
         self.projector = projector(features, model.projector_hidden, model.projector_out, layers=model.projector_layers)
         self.predictor = predictor(model.projector_out, model.predictor_hidden, model.projector_out)
         self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
         self.target_projector = deepcopy(self.projector).requires_grad_(False)
         self._passes, self._symmetric, self._buffer_policy = model.batch_norm, loss == "symmetric", target.buffers
+        self._stages = model.trained_stages
 
     def forward(self, views: Tensor) -> StepOutput:
         """Compute the loss of a step from the views [2, B, 1, H, W] (Sentinel-2, Sentinel-1)."""
         one_sensor_each = not self._symmetric and self._passes == "separate"
         x1, x2 = (views[:1], views[1:]) if one_sensor_each else (views, views)
-        y = per_sensor(self.encoder, x1, self._passes)
+        y = per_sensor(lambda images: embed(self.encoder, self._stages, images, follow=True), x1, self._passes)
         p = per_sensor(self.predictor, per_sensor(self.projector, y, self._passes), self._passes)
         with torch.no_grad():
-            target_y = per_sensor(self.target_encoder, x2, self._passes)
+            target_y = per_sensor(lambda images: embed(self.target_encoder, self._stages, images), x2, self._passes)
             target_z = per_sensor(self.target_projector, target_y, self._passes)
         # 2: a sum over the directions, not their mean.
         loss = 2 * squared_distance(p, target_z.flip(0)) if self._symmetric else squared_distance(p[0], target_z[-1])

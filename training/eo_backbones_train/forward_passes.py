@@ -18,7 +18,7 @@ class StepOutput(NamedTuple):
 
     Attributes:
         loss: scalar.
-        embeddings: [2, B, D] pooled encoder features of the Sentinel-2 and Sentinel-1 views, detached.
+        embeddings: [2, B, D] features of the Sentinel-2 and Sentinel-1 views that the loss sees, detached.
     """
 
     loss: Tensor

@@ -27,8 +27,7 @@ def fresh_encoder(model: ModelPart) -> nn.Module:
     """Return the ResNet50 as a recipe starts it; what the recipe does not train asks for no gradient."""
     # timm starts the last BatchNorm of each block at zero (zero_init_last), as SimSiam's reference code does.
     encoder: nn.Module = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
-    if model.initialisation == "averaging":
-        average_when_downsampling(encoder)
+    average_when_downsampling(encoder, after=model.trained_stages)
     for number in range(model.trained_stages + 1, STAGES + 1):
         encoder.get_submodule(f"layer{number}").requires_grad_(False)
     return encoder

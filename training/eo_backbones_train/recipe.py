@@ -78,10 +78,9 @@ class ModelPart:
         batch_norm: ``"joint"``: one forward pass holds both sensors, whose statistics mix; ``"separate"``: one forward
             pass for each sensor. Running statistics mix both, either way, wherever a network sees both.
         sync_batch_norm: batch statistics over all processes (CUDA only) instead of each process's share.
-        initialisation: ``"timm"``: its default; ``"averaging"``: strided blocks start as smoothing filters
-            (:mod:`eo_backbones.initialisation`).
-        trained_stages: the stem and that many of the four stages are trained. Later stages keep the weights that they
-            start with; their BatchNorm statistics follow the data.
+        trained_stages: the stem and that many of the four stages are trained, by a loss on the mean over their last
+            map. Later stages start as smoothing filters (:mod:`eo_backbones.initialisation`) and keep those weights;
+            their BatchNorm statistics follow the data.
     """
 
     projector_hidden: int
@@ -90,7 +89,6 @@ class ModelPart:
     predictor_hidden: int
     batch_norm: Literal["joint", "separate"]
     sync_batch_norm: bool
-    initialisation: Literal["timm", "averaging"] = "timm"
     trained_stages: int = STAGES
 
 

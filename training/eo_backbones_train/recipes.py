@@ -210,8 +210,7 @@ _BYOL_MINI = Recipe(
         predictor_hidden=2048,
         batch_norm="joint",
         sync_batch_norm=False,
-        initialisation="averaging",  # what the first stages see reaches the features: 10 points and more
-        trained_stages=2,  # trained on so few pairs, stages 3 and 4 lose most of it again
+        trained_stages=2,  # trained on so few pairs, stages 3 and 4 lose what the first stages see: 10 points and more
     ),
     loss="symmetric",
     target=TargetPart(decay=0.99, schedule="cosine", buffers="average"),
@@ -235,7 +234,7 @@ _SIMSIAM_MINI = replace(
     _BYOL_MINI,
     name="simsiam-mini",
     method="simsiam",
-    model=replace(_SIMSIAM_FULL.model, batch_norm="joint", initialisation="averaging", trained_stages=2),
+    model=replace(_SIMSIAM_FULL.model, batch_norm="joint", trained_stages=2),
     target=None,
     optim=replace(_BYOL_MINI.optim, fixed_predictor_lr=True),
 )
