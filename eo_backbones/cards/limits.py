@@ -38,9 +38,8 @@ def _untrained_stages(facts: CardFacts) -> list[str]:
     return [
         f"- Of the four stages of the network, {stages} were not trained: they pass on what the stages before see, "
         "averaged over space and mixed at random. Whoever has labels enough should train them (`--mode full`). Compare "
-        "frozen features with the baseline `random-averaging` of `eo-backbones evaluate`, which has that start too: "
-        "where `byol-mini` was first measured (benchmarks/2026-11-24-features-by-depth.md), it was most of the gain "
-        "over `random`.",
+        "frozen features with the baseline `random-averaging` of `eo-backbones evaluate`, which is such a network "
+        "before training.",
     ]
 
 
