@@ -74,8 +74,13 @@ class BYOL(nn.Module):
         """
         online = nn.ModuleList([self.encoder, self.projector])
         target = nn.ModuleList([self.target_encoder, self.target_projector])
-        sources: list[Tensor] = [*online.parameters()]
-        averages: list[Tensor] = [*target.parameters()]
+        moving = [
+            (own, average)
+            for own, average in zip(online.parameters(), target.parameters(), strict=True)
+            if own.requires_grad  # stages that are not trained are the same in both
+        ]
+        sources: list[Tensor] = [own for own, _ in moving]
+        averages: list[Tensor] = [average for _, average in moving]
         if self._buffer_policy == "average":
             sources += [buffer for buffer in online.buffers() if buffer.is_floating_point()]
             averages += [buffer for buffer in target.buffers() if buffer.is_floating_point()]
