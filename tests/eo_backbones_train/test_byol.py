@@ -225,7 +225,7 @@ def test_stages_that_are_not_trained_keep_their_weights_while_their_statistics_f
     late = {name for name in before if name.startswith(("layer3.", "layer4."))}
     statistics = {name for name in before if "running" in name or "num_batches" in name}
     assert changed & late == late & statistics
-    assert {"conv1.weight", "layer2.0.downsample.0.weight", "layer2.3.bn3.weight"} <= changed  # others start behind a zero
+    assert {"conv1.weight", "layer2.0.downsample.0.weight", "layer2.3.bn3.weight"} <= changed  # others: behind a zero
     for name, tensor in module.target_encoder.state_dict().items():
         if name in late - statistics:
             torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
