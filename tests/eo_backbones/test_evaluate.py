@@ -114,7 +114,7 @@ def test_a_seed_makes_its_own_random_network(measure: Callable[..., list[Result]
 @pytest.mark.parametrize(("model", "averaging"), [("random-bn", False), ("random-averaging", True)])
 def test_batch_norm_sees_the_training_images(measure: Callable[..., list[Result]], model: str, averaging: bool) -> None:
     """As it is initialised, the averaging network passes on little: without estimated statistics it is no baseline."""
-    (row,) = measure(model, seeds=1, protocols=("knn",))
+    row = measure(model, seeds=1, protocols=("knn",))[0]
     assert row.model == model
     assert row.weights_digest != state_digest(random_resnet50(0, averaging=averaging))
 

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 
 from eo_backbones_train.methods import build_method
 from eo_backbones_train.optim import build_optimizer
-from eo_backbones_train.recipe import Recipe
+from eo_backbones_train.recipe import STAGES, Recipe
 from eo_backbones_train.recipes import get_recipe, smoke
 from support.ddp_worker import PAIRS, STEPS, move_target, train_one_rank
 from support.tiny_networks import TinyResidual, tiny_views
@@ -17,7 +17,9 @@ from support.tiny_networks import TinyResidual, tiny_views
 
 def variant(name: str, loss: str, batch_norm: str) -> Recipe:
     base = smoke(get_recipe(name))
-    return replace(base, loss=loss, model=replace(base.model, batch_norm=batch_norm))  # type: ignore[arg-type]
+    # TinyResidual has no stages of a ResNet50: all of it is trained
+    model = replace(base.model, batch_norm=batch_norm, trained_stages=STAGES)  # type: ignore[arg-type]
+    return replace(base, loss=loss, model=model)  # type: ignore[arg-type]
 
 
 RECIPES = {

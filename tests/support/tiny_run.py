@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones_train.methods import build_method
 from eo_backbones_train.preparation.prepare import prepare
-from eo_backbones_train.recipe import Recipe
+from eo_backbones_train.recipe import STAGES, Recipe
 from eo_backbones_train.recipes import get_recipe, smoke
 from eo_backbones_train.run.loop import train
 from eo_backbones_train.run.run_options import RunOptions
@@ -46,8 +46,9 @@ class TinyEncoder(nn.Module):
 
 
 def build_tiny(recipe: Recipe) -> nn.Module:
-    """What ``train(build=...)`` takes."""
-    return build_method(recipe, TinyEncoder())
+    """What ``train(build=...)`` takes. The encoder has no stages, so all of it is trained."""
+    whole = replace(recipe, model=replace(recipe.model, trained_stages=STAGES))
+    return build_method(whole, TinyEncoder())
 
 
 def tiny_recipe(name: str = "byol-mini", *, epochs: int = 6, **changes: object) -> Recipe:
