@@ -19,8 +19,8 @@ from rich.table import Table
 
 EPOCHS = 10
 
-# Where the search began, told as changes of today's recipe: all of the network trained.
-_BEFORE = ("model.trained_stages=4",)
+# Where the search began, told as changes of today's recipe: all of the network trained, and blur.
+_BEFORE = ("model.trained_stages=4", "views.blur_p=0.2")
 _START = (*_BEFORE, "data.input=unit-range", "views.spread=1", "optim.base_lr=0.0005", "global_batch=64")
 _STANDARDISED = (*_BEFORE, "views.spread=1", "optim.base_lr=0.0005", "global_batch=64")
 _NEAR = (*_BEFORE, "optim.base_lr=0.0005", "global_batch=64")

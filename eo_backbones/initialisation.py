@@ -10,7 +10,9 @@ training does not mend it. Here the strided 3 x 3 convolution starts as a smooth
 import torch
 from torch import nn
 
-_STAGES = 4
+STAGES = 4
+"""Of a ResNet50, each of which begins by halving the side of its input, but for the first."""
+
 _BINOMIAL = (1.0, 2.0, 1.0)  # / 4 a side: the smallest filter that weighs every position alike at stride 2
 _OFFSET = 1.0  # deviations by which BatchNorm lifts activations, so that ReLU lets most of them pass unchanged
 
@@ -29,7 +31,7 @@ def average_when_downsampling(network: nn.Module, *, after: int) -> None:
     """
     side = torch.tensor(_BINOMIAL)
     binomial = torch.outer(side, side) / side.sum() ** 2
-    for stage in range(after + 1, _STAGES + 1):
+    for stage in range(after + 1, STAGES + 1):
         block = f"layer{stage}.0"
         nn.init.orthogonal_(network.get_parameter(f"{block}.conv1.weight"))
         nn.init.orthogonal_(network.get_parameter(f"{block}.conv3.weight"))

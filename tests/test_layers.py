@@ -28,8 +28,7 @@ LAYERS = {
         ("cli",),
     ),
     "eo_backbones_train": (
-        ("recipe", "schedules", "losses", "heads", "forward_passes", "codings"),
-        ("trained_stages",),
+        ("recipe", "schedules", "losses", "heads", "forward_passes", "codings", "trained_stages"),
         ("recipe_json", "optim", "views", "byol", "simsiam", "store_format"),
         ("recipes", "methods", "store"),
         ("recipe_tables", "plan", "tiles", "decode_table", "preparation"),

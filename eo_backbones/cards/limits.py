@@ -3,8 +3,8 @@
 from eo_backbones.bands import BANDS
 from eo_backbones.cards.facts import CardFacts
 from eo_backbones.contract import InputSpec
+from eo_backbones.initialisation import STAGES
 
-_STAGES = 4  # of a ResNet50
 _MINI = "s1s2-mini"  # data.sources of the recipes for small data
 
 
@@ -31,8 +31,8 @@ def limits_section(facts: CardFacts) -> str:
 
 
 def _untrained_stages(facts: CardFacts) -> list[str]:
-    trained = facts.recipe.get("model", {}).get("trained_stages", _STAGES)
-    stages = " and ".join(str(number) for number in range(trained + 1, _STAGES + 1))
+    trained = facts.recipe.get("model", {}).get("trained_stages", STAGES)
+    stages = " and ".join(str(number) for number in range(trained + 1, STAGES + 1))
     if not stages:
         return []
     return [

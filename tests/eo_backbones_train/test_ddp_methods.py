@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from eo_backbones.initialisation import STAGES
 from eo_backbones_train.methods import build_method
 from eo_backbones_train.optim import build_optimizer
-from eo_backbones_train.recipe import STAGES, Recipe
+from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipes import get_recipe, smoke
 from support.ddp_worker import PAIRS, STEPS, move_target, train_one_rank
 from support.tiny_networks import TinyResidual, tiny_views

@@ -6,6 +6,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from eo_backbones.evaluation.baselines import random_resnet50, state_digest
+from eo_backbones_train.methods import fresh_encoder
+from eo_backbones_train.recipes import get_recipe
 from eo_backbones_train.trained_stages import embed, width
 
 
@@ -50,3 +53,10 @@ def test_statistics_of_later_stages_follow_where_they_are_told_to(encoder: nn.Mo
         torch.testing.assert_close(tensor, expected[name] if follow or not late else before[name], rtol=1e-4, atol=1e-5)
     graded = {name.split(".")[0] for name, parameter in encoder.named_parameters() if parameter.grad is not None}
     assert graded == {"conv1", "bn1", "layer1", "layer2"}
+
+
+@pytest.mark.parametrize("recipe", ["byol-mini", "simsiam-mini"])
+def test_the_baseline_random_averaging_is_what_training_begins_with(recipe: str) -> None:
+    torch.manual_seed(3)
+    begun = fresh_encoder(get_recipe(recipe).model)
+    assert state_digest(begun) == state_digest(random_resnet50(3, averaging=True))

@@ -3,9 +3,9 @@
 import timm
 from torch import nn
 
-from eo_backbones.initialisation import average_when_downsampling
+from eo_backbones.initialisation import STAGES, average_when_downsampling
 from eo_backbones_train.byol import BYOL
-from eo_backbones_train.recipe import STAGES, ModelPart, Recipe
+from eo_backbones_train.recipe import ModelPart, Recipe
 from eo_backbones_train.simsiam import SimSiam
 
 

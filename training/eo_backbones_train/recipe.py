@@ -12,10 +12,10 @@ from typing import Literal
 
 from eo_backbones.bands import BANDS, Sensor
 from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.initialisation import STAGES
 
 REFERENCE_BATCH = 256  # the batch that scaled learning rates are written for (Goyal et al., arXiv 1706.02677)
 MAX_BLUR_SIGMA_PX = 2.0  # upper end in SimCLR, BYOL and SimSiam; views.py sizes its kernel for it
-STAGES = 4  # of a ResNet50
 MIN_SIZE_PX = 32  # ResNet50 divides the side by 32
 
 

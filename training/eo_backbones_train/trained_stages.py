@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from eo_backbones_train.recipe import STAGES
+from eo_backbones.initialisation import STAGES
 
 
 def width(encoder: nn.Module, stages: int) -> int:

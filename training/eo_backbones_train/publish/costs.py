@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eo_backbones.errors import UserError
+from eo_backbones.initialisation import STAGES
 from eo_backbones_train.recipe import Recipe
 
 _CPU_STEPS = {
@@ -82,6 +83,8 @@ def cost(recipe: Recipe, scenes: int, checkout: Path) -> tuple[list[tuple[str, s
     )
     if recipe.views.size_px != figures["step_size_px"]:
         basis += f"; scaled by the number of pixels to {recipe.views.size_px} px: {speed:.1f} pairs/s"
+    if recipe.model.trained_stages < STAGES:
+        basis += f"; that step trains all {STAGES} stages, this recipe {recipe.model.trained_stages}: rather too much"
     gpu = newest_report(checkout, "cuda")
     milliseconds = gpu.figures["gpu_graph_ms_paper"] if gpu else None
     if gpu is not None and milliseconds and (recipe.views.size_px, recipe.loss) == (_GPU_SIZE_PX, "one-directional"):
