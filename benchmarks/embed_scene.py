@@ -29,8 +29,8 @@ from rasterio.shutil import copy as raster_copy
 from rasterio.windows import Window
 from stand_in import write_stand_in
 
-from eo_backbones.evaluation.precision import fast_dtype, pick_device
-from eo_backbones.evaluation.results import versions
+from eo_backbones.device import fast_dtype, pick_device
+from eo_backbones.results import versions
 
 _TILE = 512
 
@@ -118,7 +118,7 @@ def read_once(path: Path) -> None:
 
 def measured(arguments: list[str]) -> tuple[dict[str, float], int]:
     """Run ``embed`` once; return what it says of itself, and the largest resident memory in bytes."""
-    command = [sys.executable, "-c", "from eo_backbones.cli import main; main()", "embed", *arguments]
+    command = [sys.executable, "-c", "from eo_backbones.cli.main import main; main()", "embed", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     said = process.stdout.read()

@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 from stand_in import write_stand_in
 
-from eo_backbones.evaluation.precision import fast_dtype, pick_device
-from eo_backbones.evaluation.results import versions
+from eo_backbones.device import fast_dtype, pick_device
 from eo_backbones.progress import ProgressWatcher
+from eo_backbones.results import versions
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
 
 def measured(arguments: list[str]) -> tuple[float, float, int]:
     """Run ``evaluate`` once; return seconds, seconds of all processors, and the largest resident memory in bytes."""
-    command = [sys.executable, "-c", "from eo_backbones.cli import main; main()", "evaluate", *arguments]
+    command = [sys.executable, "-c", "from eo_backbones.cli.main import main; main()", "evaluate", *arguments]
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None

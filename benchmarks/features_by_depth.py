@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.splits import Split
-from eo_backbones.evaluation import baselines, metrics, pixels, protocols
-from eo_backbones.evaluation.band_choice import choose_bands
+from eo_backbones.evaluation import encoders, features, metrics
+from eo_backbones.evaluation.columns import choose_bands
 from eo_backbones.evaluation.encoders import open_model
-from eo_backbones.evaluation.extract import ModelInput
-from eo_backbones.evaluation.task import Task
+from eo_backbones.evaluation.features import ModelInput
+from eo_backbones.evaluation.probes import protocols
+from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.progress import ProgressWatcher
-from eo_backbones.result_tables import markdown_table
+from eo_backbones.results import markdown_table
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 PROTOCOLS = ("logistic", "paper")
@@ -49,15 +50,15 @@ def main() -> None:
         network = model.build(0).network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         inputs = [ModelInput(data, setting, band) for setting in model.settings]
         if model.seeded:
-            with baselines.estimating_batch_norm(network), torch.no_grad():
+            with encoders.estimating_batch_norm(network), torch.no_grad():
                 pooled(network, data, inputs[0], band.source, split.train, f"{name}: BatchNorm")
         for own in inputs:
             with torch.inference_mode():
                 found = pooled(network, data, own, band.source, np.arange(len(data)), f"{name}, {own.size} px")
-            for stage, features in found.items():
-                scores = probed(features, data, split)
+            for stage, stage_features in found.items():
+                scores = probed(stage_features, data, split)
                 shown = [f"{scores[protocol]:.3f}" for protocol in PROTOCOLS]
-                rows.append([f"`{name}`", str(own.size), stage, str(features.shape[1]), *shown])
+                rows.append([f"`{name}`", str(own.size), stage, str(stage_features.shape[1]), *shown])
     table = markdown_table(["model", "size", "stage", "width", *PROTOCOLS], rows)
     command = " ".join("DIR" if word == str(options.root) else word for word in sys.argv[1:])
     text = f"Command: `python benchmarks/features_by_depth.py {command}`\n\n{table}\n"
@@ -72,7 +73,7 @@ def pooled(
     """Return for each stage the spatial means of its output ``(images, channels)``."""
     found: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
     with ProgressWatcher().stage(what, len(rows)) as tick:
-        for _, raw in pixels.batches(data, [source], rows):
+        for _, raw in features.batches(data, [source], rows):
             maps = network.forward_intermediates(  # type: ignore[operator]
                 inputs(raw[:, 0]), indices=[1, 2, 3, 4], intermediates_only=True
             )

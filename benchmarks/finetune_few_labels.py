@@ -26,9 +26,9 @@ import numpy as np
 from scipy.stats import t
 
 from eo_backbones.progress import ProgressWatcher
-from eo_backbones.result_tables import markdown_table
+from eo_backbones.results import markdown_table
 from eo_backbones_train.finetuning.finetune import finetune
-from eo_backbones_train.run.run_folder import versions
+from eo_backbones_train.pretraining.run_folder import versions
 
 STARTS = ("pretrained", "random")
 VALIDATING = 5  # one of so many labelled images

@@ -21,12 +21,12 @@ from stand_in import write_stand_in
 
 from eo_backbones.datasets import open_dataset
 from eo_backbones.evaluation import predictions, run
-from eo_backbones.evaluation.band_choice import choose_bands
-from eo_backbones.evaluation.labels import make_splits
-from eo_backbones.evaluation.protocols import protocol_names
+from eo_backbones.evaluation.budgets import make_splits
+from eo_backbones.evaluation.columns import choose_bands
+from eo_backbones.evaluation.probes.protocols import protocol_names
 from eo_backbones.evaluation.request import limited
-from eo_backbones.evaluation.results import Key, ResultsFile
 from eo_backbones.progress import ProgressWatcher
+from eo_backbones.results import Key, ResultsFile
 
 Answers = dict[Key, tuple[float, np.ndarray]]
 """For each figure its weighted F1 and the predicted classes."""

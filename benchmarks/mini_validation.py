@@ -16,8 +16,8 @@ import torch
 from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.datasets.splits import Split, seeded_split, subset_of
 from eo_backbones.evaluation import run
-from eo_backbones.evaluation.band_choice import choose_bands
-from eo_backbones.evaluation.results import ResultsFile
+from eo_backbones.evaluation.columns import choose_bands
+from eo_backbones.results import ResultsFile
 
 LEARNT_FROM = 1650
 SCORED = 2400

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from eo_backbones import folder
 from eo_backbones.contract import unit_range
-from eo_backbones.evaluation.baselines import random_resnet50
+from eo_backbones.evaluation.encoders import random_resnet50
+from eo_backbones.hub import folder
 
 
 def write_stand_in(path: Path) -> str:

@@ -8,11 +8,10 @@
 Importing registers our names in timm, and does nothing else.
 """
 
-from eo_backbones import timm_bridge as _timm_bridge  # noqa: F401  registers our names
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
 from eo_backbones.models import create_model, create_transform
-from eo_backbones.multi_band import MultiBand
+from eo_backbones.networks.multi_band import MultiBand
 from eo_backbones.weights import get_weights, list_models
 
 __version__ = "0.1.0"

@@ -20,13 +20,14 @@ from eo_backbones.contract import InputSpec, unit_range
 from eo_backbones.datasets.eurosat import EUROSAT_CLASSES
 from eo_backbones.datasets.splits import Split, seeded_split
 from eo_backbones.datasets.synthetic import synthetic_images
-from eo_backbones.evaluation import baselines, logistic, metrics, plots
-from eo_backbones.evaluation.precision import fast_dtype
-from eo_backbones.evaluation.summary import Cell, Section
-from eo_backbones.evaluation.task import Task
-from eo_backbones.evaluation.watcher import Watcher
+from eo_backbones.device import fast_dtype
+from eo_backbones.evaluation import encoders, metrics, plots
+from eo_backbones.evaluation.probes import logistic
+from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.inputs import InputTransform
 from eo_backbones.models import create_model
+from eo_backbones.progress import Watcher
+from eo_backbones.results import Cell, Section
 
 DEMO_BANDS = ("VV", "B04", "B08", "B11")
 """Radar, red, near infrared and short-wave infrared: four kinds of picture of the same ground."""
@@ -97,8 +98,8 @@ def run(encoder: DemoEncoder, watcher: Watcher, *, per_class: int = PER_CLASS, s
     split = seeded_split(labels, seed=0, fractions=_FRACTIONS)
     lines: dict[str, tuple[Callable[[Tensor], Tensor], InputSpec]] = {
         encoder.line: (encoder.network, encoder.spec),
-        "random": (baselines.random_resnet50(0), unit_range()),
-        "stats": (baselines.image_statistics, unit_range()),
+        "random": (encoders.random_resnet50(0), unit_range()),
+        "stats": (encoders.image_statistics, unit_range()),
     }
     cells: dict[tuple[str, str], Cell] = {}
     with watcher.stage(f"{len(lines)} models on {len(DEMO_BANDS)} bands", len(lines) * len(DEMO_BANDS)) as tick:

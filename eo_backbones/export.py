@@ -22,9 +22,10 @@ from torch.export import Dim, ExportedProgram
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError, unknown_name
-from eo_backbones.folder import sha256_of
-from eo_backbones.models import create_model, info
-from eo_backbones.multi_band import Fuse, MultiBand
+from eo_backbones.hub.folder import sha256_of
+from eo_backbones.info import info
+from eo_backbones.models import create_model
+from eo_backbones.networks.multi_band import Fuse, MultiBand
 
 logger = logging.getLogger(__name__)
 

@@ -1,13 +1,13 @@
 """Models from names: ``create_model``, its ``create_transform``, and the facts for ``info`` and ``verify``.
 
 timm builds the network and adapts stem and classifier; this module only hands it a file that was verified: content by
-:mod:`eo_backbones.hub`, names and shapes of all tensors here. timm itself loads non-strictly as soon as the number of
+:mod:`eo_backbones.hub.download`, names and shapes of all tensors here. timm itself loads non-strictly as soon as the number of
 classes differs, so a file that does not fit must never reach it.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,14 @@ import torch
 from timm.models import PretrainedCfg
 from torch import nn
 
-from eo_backbones import hub
 from eo_backbones.contract import InputSpec, Unit
 from eo_backbones.errors import UserError
-from eo_backbones.folder import DIGEST_KEY, RECIPE_FILE, check_golden, read_json, tensor_shapes
-from eo_backbones.hub import Resolved
+from eo_backbones.hub import download
+from eo_backbones.hub.download import Resolved
+from eo_backbones.hub.folder import tensor_shapes
 from eo_backbones.inputs import Check, InputTransform
-from eo_backbones.multi_band_folder import build_multi_band
-from eo_backbones.result_tables import RESULTS_FILE, read_rows, rows_of, scores
-from eo_backbones.segmentation_folder import build_segmentation
+from eo_backbones.networks.multi_band import build_multi_band
+from eo_backbones.networks.segmentation import build_segmentation
 from eo_backbones.weights import Weights
 
 TIMM_MINIMUM = (1, 0, 31)
@@ -98,7 +97,7 @@ def create_model(
             than declared.
     """
     _refuse_other_weights(timm_kwargs)
-    resolved = hub.resolve(name, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=pretrained)
+    resolved = download.resolve(name, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=pretrained)
     return _build(resolved, in_chans=in_chans, num_classes=num_classes, features_only=features_only, **timm_kwargs)
 
 
@@ -132,7 +131,7 @@ def create_transform(
         UserError: unknown name, band or unit; a unit the band cannot have; a model without an input contract.
     """
     if isinstance(source, str):
-        resolved = hub.resolve(source, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=False)
+        resolved = download.resolve(source, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=False)
         spec = resolved.config.input
     elif isinstance(source, Weights):
         spec = source.input
@@ -145,93 +144,6 @@ def create_transform(
             f"which values it takes"
         )
     return InputTransform(spec, band=band, unit=unit, offset=offset, display=display, check=check)
-
-
-def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False) -> dict[str, Any]:
-    """Return all that is declared about a model, as JSON types; loads no weights.
-
-    For a row this needs no network. ``how_to_make`` is ``None`` unless the row is declared but not published.
-    ``recipe_digest`` and ``results`` are there as far as they are known: from the row, or from ``recipe.json`` and
-    ``results.csv`` beside the weights.
-    """
-    resolved = hub.resolve(name, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=False)
-    config, row = resolved.config, resolved.row
-    facts: dict[str, Any] = {
-        "name": row.name if row else name,
-        "route": resolved.route,
-        "architecture": config.architecture,
-        "in_chans": config.in_chans,
-        "num_classes": config.num_classes,
-        "classes": list(config.classes),
-        **({"mask_values": list(config.mask_values)} if config.mask_values else {}),
-        "input": config.input.to_dict() if config.input else None,
-        "license": config.pretrained_cfg.get("license"),
-    }
-    if row is not None:
-        declared = asdict(row)
-        del declared["input"], declared["name"]
-        facts |= declared | {
-            "published": row.published,
-            "repo_id": None if row.embedded else row.repo_id,
-            "how_to_make": None if row.published else str(row.unpublished_error()),
-        }
-        return facts
-    where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
-    return facts | _recorded(name, where)
-
-
-def _recorded(name: str, where: Mapping[str, Any]) -> dict[str, Any]:
-    """Return recipe, digests and results of a Hub repository or folder, as far as its files say."""
-    recipe = hub.fetch_beside(name, RECIPE_FILE, **where)
-    if recipe is None:
-        return {}
-    record = read_json(recipe)
-    sha256 = record.get(DIGEST_KEY)
-    facts = {
-        "recipe": record.get("recipe", {}).get("name"),
-        "recipe_digest": record.get("recipe_digest"),
-        "sha256": sha256,
-        "results": [],
-    }
-    measured = hub.fetch_beside(name, RESULTS_FILE, **where)
-    if measured is not None and sha256:
-        own = rows_of(read_rows(measured), str(record.get("name")), sha256)
-        facts["results"] = [asdict(score) for score in scores(own)]
-    return facts
-
-
-def verify(
-    name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False, sha256: str | None = None
-) -> dict[str, Any]:
-    """Fetch a model's weights, compare them with their digest, build the model and repeat its recorded outputs.
-
-    Args:
-        name: as in :func:`create_model`.
-        cache_dir: likewise.
-        local_files_only: likewise.
-        sha256: what the weights of a Hub repository must have, if the caller knows better than the Hub.
-
-    Returns:
-        ``name``, ``route`` (``"embedded"``, ``"hub"``, ``"local"``), ``file``, ``sha256``, ``expected`` (``None``:
-        nothing says what it should be), ``pinned`` (whether a row of this package says it) and ``golden``: largest
-        absolute difference from the recorded outputs, ``None`` if there are none.
-
-    Raises:
-        UserError: whatever is wrong with the weights.
-    """
-    where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
-    resolved = hub.resolve(name, **where, sha256=sha256)
-    model = _build(resolved)
-    folder = hub.fetch_golden(resolved, **where)
-    return {
-        "name": name,
-        "route": resolved.route,
-        "file": str(resolved.weights_path),
-        "sha256": resolved.sha256,
-        "expected": resolved.expected,
-        "pinned": resolved.pinned,
-        "golden": check_golden(folder, model) if folder else None,
-    }
 
 
 def _build(

@@ -15,7 +15,7 @@ from torch import nn
 
 from eo_backbones import weights as rows
 from eo_backbones.errors import UserError
-from eo_backbones.hub import row_config
+from eo_backbones.hub.download import row_config
 from eo_backbones.models import create_model
 from eo_backbones.weights import Weights
 

@@ -33,7 +33,7 @@ EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 """Weights that ship inside the package, as package data."""
 
 PUBLISHED_FOLDER = Path(__file__).parent / "published"
-"""What is known about published weights, one file per row (``python -m eo_backbones_train.publish install``)."""
+"""What is known about published weights, one file per row (``python -m publish install``)."""
 
 PAPER = (
     "Jain, Schoen-Phelan, Ross: Multi-Modal Self-Supervised Representation Learning for Earth Observation, IGARSS 2021"

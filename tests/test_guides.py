@@ -19,16 +19,16 @@ import pytest
 import rasterio
 from matplotlib import pyplot as plt
 
-import eo_backbones.cli
-import eo_backbones_train.cli
+import eo_backbones.cli.main
+import eo_backbones_train.cli.main
 from eo_backbones import weights
-from eo_backbones.folder import WEIGHTS_FILE, sha256_of
+from eo_backbones.hub.folder import WEIGHTS_FILE, sha256_of
 from support.hub_http import Hub
 
 GUIDES = Path(__file__).parent.parent / "docs" / "guides"
 COMMANDS: dict[str, Callable[[], None]] = {
-    "eo-backbones": eo_backbones.cli.main,
-    "eo-train": eo_backbones_train.cli.main,
+    "eo-backbones": eo_backbones.cli.main.main,
+    "eo-train": eo_backbones_train.cli.main.main,
 }
 
 

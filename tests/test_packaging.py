@@ -40,7 +40,7 @@ def test_the_wheel_holds_every_module_and_the_package_data(wheel: zipfile.ZipFil
         for pattern in ("*.py", "py.typed", "*.safetensors", "*.json")
         for path in (root / package).rglob(pattern)
     }
-    assert {"eo_backbones/py.typed", "eo_backbones_train/py.typed", "eo_backbones/hub.py"} <= expected
+    assert {"eo_backbones/py.typed", "eo_backbones_train/py.typed", "eo_backbones/hub/download.py"} <= expected
     assert expected <= set(wheel.namelist())
     assert any(name.startswith("eo_backbones/embedded/") for name in wheel.namelist())
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
@@ -50,8 +50,8 @@ def test_the_wheel_declares_the_two_commands(wheel: zipfile.ZipFile) -> None:
     (name,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
     assert wheel.read(name).decode().split() == [
         "[console_scripts]",
-        *("eo-backbones", "=", "eo_backbones.cli:main"),
-        *("eo-train", "=", "eo_backbones_train.cli:main"),
+        *("eo-backbones", "=", "eo_backbones.cli.main:main"),
+        *("eo-train", "=", "eo_backbones_train.cli.main:main"),
     ]
 
 

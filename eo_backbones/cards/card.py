@@ -3,28 +3,324 @@
 Front matter: Hugging Face Hub, "Model Cards" documentation, checked by parsing it back with ``huggingface_hub``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from huggingface_hub import ModelCardData
 
 from eo_backbones.bands import BANDS, LAYOUTS
-from eo_backbones.cards.bar import bar_section
-from eo_backbones.cards.facts import CardFacts
-from eo_backbones.cards.input_section import input_section
-from eo_backbones.cards.licences import licence_section, license_fields
-from eo_backbones.cards.limits import is_mini, limits_section
-from eo_backbones.cards.sources import SOURCES
-from eo_backbones.cards.training_section import plan_section, training_section
-from eo_backbones.contract import InputSpec
-from eo_backbones.result_tables import (
+from eo_backbones.cards.facts import SOURCES, CardFacts, Plan, licence_section, license_fields
+from eo_backbones.contract import BandInput, InputSpec
+from eo_backbones.networks.initialisation import STAGES
+from eo_backbones.results import (
     Row,
     eval_results,
     evaluation_commands,
     imagenet_note,
+    markdown_table,
     renamed,
     result_sections,
     rows_of,
+    scores,
 )
+from eo_backbones.weights import Score
+
+# FOLDED eo_backbones/cards/card.py: 'What weights made from small data have to beat, and whether they do: computed from the results, not claimed.\n\nThe bar (set before the training): on the test part, protocols ``logistic`` and ``paper``, at least 10 points of\nweighted F1 above the best of random initialisation and image statistics, for each band, the intervals apart.'
+
+BASELINES = ("random", "random-bn", "stats")
+PROTOCOLS = ("logistic", "paper")
+POINTS = 10.0
+UNTRAINED = "random-averaging"
+"""What the weights were before training; no baseline of the bar, which names ``random`` as everybody knows it."""
+
+
+def bar_section(own: Sequence[Row], results: Sequence[Row]) -> str:
+    """Return a table of gains over the best baseline and a verdict, or ``""`` where no baseline was measured.
+
+    Args:
+        own: rows of the weights.
+        results: all rows, those of baselines among them.
+    """
+    baselines = {name: _measured(name, results) for name in BASELINES}
+    lines, missed = [], 0
+    for score in scores(own):
+        others = {name: found[_place(score)] for name, found in baselines.items() if _place(score) in found}
+        if score.protocol not in PROTOCOLS or not others:
+            continue
+        name, best = max(others.items(), key=lambda item: item[1].f1)
+        gain = round(100 * (score.f1 - best.f1), 2)  # figures have four decimals
+        reached = gain >= POINTS and score.f1_low > best.f1_high
+        missed += not reached
+        verdict = "reached" if reached else "missed"
+        lines.append([_setting(score), score.band, _shown(score), f"{name} {_shown(best)}", f"{gain:+.1f}", verdict])
+    if not lines:
+        return ""
+    verdict = "Bar reached everywhere." if not missed else f"**Bar missed** in {missed} of {len(lines)} comparisons."
+    unmeasured = [f"`{name}`" for name in BASELINES if not baselines[name]]
+    if unmeasured:
+        verdict += f" Not measured, so not compared with: {', '.join(unmeasured)}."
+    return "\n\n".join(
+        [
+            "### Against the best baseline",
+            f"The bar was set before the training: {POINTS:g} points of weighted F1 above the best of "
+            f"{', '.join(BASELINES)}, intervals apart, for each band. {verdict}",
+            markdown_table(["setting", "band", "these weights", "best baseline", "points", "bar"], lines),
+            *_training_part(own, results),
+        ]
+    )
+
+
+def _training_part(own: Sequence[Row], results: Sequence[Row]) -> Iterator[str]:
+    """Yield what of the gain came from training, where the network before training was measured too."""
+    before = _measured(UNTRAINED, results)
+    pairs = [
+        (score, before[_place(score)])
+        for score in scores(own)
+        if score.protocol in PROTOCOLS and _place(score) in before
+    ]
+    if not pairs:
+        return
+    yield (
+        f"`{UNTRAINED}` is the network as its training began. It is no baseline of the bar; what these weights have on "
+        "it is what training brought, the rest is the initialisation."
+    )
+    lines = [
+        [_setting(own), own.band, _shown(own), _shown(untrained), f"{100 * (own.f1 - untrained.f1):+.1f}"]
+        for own, untrained in pairs
+    ]
+    yield markdown_table(["setting", "band", "these weights", f"`{UNTRAINED}`", "points"], lines)
+
+
+def _measured(model: str, results: Sequence[Row]) -> dict[tuple[object, ...], Score]:
+    return {_place(score): score for score in scores([row for row in results if row["model"] == model])}
+
+
+def _setting(score: Score) -> str:
+    return f"{score.dataset}, {score.protocol}, {score.n_train:,} training images"
+
+
+def _place(score: Score) -> tuple[object, ...]:
+    return (score.dataset, score.band, score.protocol, score.split, score.fraction, score.size)
+
+
+def _shown(score: Score) -> str:
+    return f"{score.f1:.3f} [{score.f1_low:.3f}, {score.f1_high:.3f}]"
+
+
+# FOLDED eo_backbones/cards/card.py: 'The section of a card that says which values the model takes, band by band.'
+
+
+def input_section(contract: InputSpec, *, together: bool = False) -> str:
+    """Describe clip, normalisation and display range; figures in the unit of each band.
+
+    Args:
+        contract: of the model.
+        together: whether the model takes all bands at once, instead of any one of them.
+    """
+    channels = "One channel"
+    if together and len(contract.bands) > 1:
+        channels = f"{len(contract.bands)} channels, the bands in the order of the table"
+    how = (
+        "Values are clipped, then the model sees `(value - mean) / std`."
+        if contract.normalization == "band"
+        else "Values are clipped, then each image is standardised by its own mean and deviation."
+    )
+    by_band = contract.normalization == "band"
+    header = ["band", "wavelength", "GSD", "unit", "clip", *(["mean", "std"] if by_band else []), "8-bit 0 … 255 means"]
+    rows = [
+        [
+            entry.band,
+            _wavelength(entry),
+            f"{entry.gsd_m} m",
+            "dB" if entry.unit == "db" else entry.unit,
+            _range(entry.clip),
+            *([f"{entry.mean:g}", f"{entry.std:g}"] if by_band else []),
+            _range(entry.display),
+        ]
+        for entry in contract.bands
+    ]
+    return "\n".join(
+        [
+            "## Input",
+            "",
+            f"{channels}, float32, any height and width. {how} Reflectance is the digital number divided by 10,000 "
+            "(add -1,000 first for Sentinel-2 products of processing baseline 04.00 and later); dB is "
+            "10 log10 of the backscatter. Missing values become the low end of the clip range.",
+            "",
+            markdown_table(header, rows),
+            "",
+            "GSD is the ground sampling distance of the sensor.",
+        ]
+    )
+
+
+def _wavelength(entry: BandInput) -> str:
+    nm = entry.wavelength_nm
+    return f"{nm / 1e7:.1f} cm" if nm > 1e7 else f"{nm:g} nm"
+
+
+def _range(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:g} … {bounds[1]:g}"
+
+
+# FOLDED eo_backbones/cards/card.py: 'What weights are good for and what not, in plain words.'
+
+_MINI = "s1s2-mini"  # data.sources of the recipes for small data
+
+
+def limits_section(facts: CardFacts) -> str:
+    """Return the section of the card."""
+    lines = [
+        "- One band at a time: relations between bands (an index such as NDVI) are not in the features. "
+        "`eo_backbones.MultiBand` joins the features of several bands afterwards.",
+        f"- Trained at {_resolutions(facts.input)} ground sampling distance; very high resolution images, and bands "
+        "that are not in the table above, lie outside of what it has seen.",
+        "- Features follow what the training images show: other regions, seasons and sensors need a check on "
+        "labelled images of your own before anything depends on it.",
+    ]
+    if facts.recipe["method"] == "byol" and facts.recipe["loss"] == "one-directional":
+        lines.append(
+            "- The loss was one-directional: this encoder learned from Sentinel-2 bands only; Sentinel-1 went through "
+            "the target network."
+        )
+    lines += _untrained_stages(facts)
+    parts = ["\n".join(lines)]
+    if is_mini(facts):
+        parts = [_mini_in_plain_words(facts), *parts]
+    return "\n\n".join(["## What it is good for, and what not" if is_mini(facts) else "## Limits", *parts])
+
+
+def _untrained_stages(facts: CardFacts) -> list[str]:
+    trained = facts.recipe.get("model", {}).get("trained_stages", STAGES)
+    stages = " and ".join(str(number) for number in range(trained + 1, STAGES + 1))
+    if not stages:
+        return []
+    return [
+        f"- Of the four stages of the network, {stages} were not trained: they pass on what the stages before see, "
+        "averaged over space and mixed at random. Whoever has labels enough should train them (`--mode full`). Compare "
+        "frozen features with the baseline `random-averaging` of `eo-backbones evaluate`, which is such a network "
+        "before training.",
+    ]
+
+
+def is_mini(facts: CardFacts) -> bool:
+    """Return whether the weights come from the recipes for small data."""
+    return bool(facts.recipe.get("data", {}).get("sources") == _MINI)
+
+
+def _mini_in_plain_words(facts: CardFacts) -> str:
+    counts = dict(facts.sources)
+    total = sum(counts.values())
+    floods = counts.get("ombria", 0)
+    bands = [entry.band for entry in facts.input.bands]
+    seldom = [band for band in bands if band not in ("VV", "B03", "B08", "B11")]
+    return "\n".join(
+        [
+            f"Trained on {total:,} pairs of images, which is very little: SEN12MS has a hundred times as many. "
+            f"{floods:,} of them ({floods / total:.0%}) are from OMBRIA: about 830 places that were flooded once, as "
+            f"8-bit display values that have lost their absolute scale. The bands {', '.join(seldom)} occur only in "
+            f"the other {total - floods} pairs.",
+            "",
+            "Good for:",
+            "",
+            "- trying everything out, offline: loading, embedding, probing, fine-tuning, export;",
+            "- features of 8-bit display images of one band at about 10 m, where there are few labels;",
+            "- a start for your own pretraining or fine-tuning, to be compared with random initialisation.",
+            "",
+            "Not good for:",
+            "",
+            "- anything where a wrong answer costs something: it has seen about nine hundred places;",
+            "- physical quantities (water content, biomass, absolute backscatter): most training values had no units;",
+            "- land where no flood was mapped (mountains, deserts, ice), without a check on labelled images of yours;",
+            "- a claim about the method: for that, train on SEN12MS (`eo_resnet50.byol_sen12ms_90k`).",
+        ]
+    )
+
+
+def _resolutions(contract: InputSpec) -> str:
+    distances = sorted({BANDS[entry.band].gsd_m for entry in contract.bands})
+    return f"{distances[0]} m" if len(distances) == 1 else f"{distances[0]} to {distances[-1]} m"
+
+
+# FOLDED eo_backbones/cards/card.py: 'The sections of a card that say how weights were made, or how they would be made.'
+
+
+def plan_section(plan: Plan) -> str:
+    """Return how to make weights that do not exist yet, and what it would cost."""
+    return "\n".join(
+        [
+            "## How to make the weights",
+            "",
+            "```",
+            *plan.commands,
+            "```",
+            "",
+            "Expected cost (nothing of this was run):",
+            "",
+            markdown_table(["what", "how much"], plan.cost),
+            "",
+            plan.basis,
+        ]
+    )
+
+
+def training_section(facts: CardFacts) -> str:
+    """Return what was done, from the record, or the recipe alone if there are no weights yet."""
+    recipe = facts.recipe
+    values = [
+        "All values of the recipe (`recipe.json` has the same for programs):",
+        "",
+        markdown_table(["field", "value"], [[f"`{name}`", f"`{value}`"] for name, value in _flat(recipe)]),
+    ]
+    if not facts.made:
+        named = f"Recipe `{recipe['name']}`, digest `{facts.record['recipe_digest']}`."
+        return "\n".join(["## Training", "", named, "", *values])
+    record = facts.record
+    data = record["data"]
+    made = [
+        ["recipe", f"`{recipe['name']}`, digest `{record['recipe_digest']}`"],
+        ["training data", f"store with manifest digest `{data['manifest_digest']}`"],
+        ["steps", f"{record['steps']:,}{'' if record['finished'] else ' (unfinished)'}"],
+        ["seed", str(record["seed"])],
+        ["precision, processes", f"{record['machine']['precision']}, {record['machine']['world_size']}"],
+        ["device", str(record["machine"]["device_name"])],
+        ["versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())],
+        ["commit of the code", f"`{record['git_commit']}`" if record["git_commit"] else "not recorded"],
+        ["sha256 of the weights", f"`{record['weights_sha256']}`"],
+    ]
+    sources = markdown_table(
+        ["source", "layout", "scenes", "units"],
+        [
+            [source["name"], source["layout"], f"{source['scenes']:,}", ", ".join(sorted({*source["units"].values()}))]
+            for source in data["sources"]
+        ],
+    )
+    return "\n".join(
+        [
+            "## Training",
+            "",
+            markdown_table(["what", "value"], made),
+            "",
+            sources,
+            "",
+            *values,
+            "",
+            "![Loss over the training steps](loss.png)",
+            "",
+            "`training_log.jsonl` holds the loss and the collapse monitors of the whole run.",
+        ]
+    )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, entry in value.items():
+        if isinstance(entry, Mapping):
+            yield from _flat(entry, f"{prefix}{key}.")
+        elif isinstance(entry, (list, tuple)):
+            yield f"{prefix}{key}", ", ".join(map(str, entry))
+        else:
+            yield f"{prefix}{key}", str(entry)
+
 
 CARD_FILE = "README.md"
 

@@ -8,11 +8,96 @@ only the first three are known.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from eo_backbones.cards.sources import SOURCES, SourceTerms, planned_sources
 from eo_backbones.contract import InputSpec
 from eo_backbones.weights import Weights
+
+# FOLDED eo_backbones/cards/facts.py: 'Where training images come from and under which terms: what cards and licence files say about each source.\n\nA source is known by the name it has in a store of ``eo-train prepare`` (the name of its folder), a planned set of\nsources by the field ``data.sources`` of a recipe. Counts of scenes, except in words about subsets, come from records.'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTerms:
+    """One source of training images.
+
+    Attributes:
+        title: how people call it.
+        content: what its images are, in plain words.
+        origin: where it was published.
+        terms: its licence, in words.
+    """
+
+    title: str
+    content: str
+    origin: str
+    terms: str
+
+
+_SEN12MS_ORIGIN = "Schmitt, Hughes, Qiu, Zhu: SEN12MS, ISPRS Annals IV-2/W7, 2019, mediaTUM 1474000"
+
+SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
+    {
+        "ombria": SourceTerms(
+            title="OMBRIA",
+            content=(
+                "places of floods, each before and after, 256 pixels of 10 m: radar VV, and B03, B08, B11. Both are "
+                "8-bit display values: radar stretched for each image by its own extremes, so that absolute "
+                "backscatter is lost, and optical bands without their reflectance; compressed as JPEG. Some of the "
+                "images after a flood are cloudy or under water"
+            ),
+            origin="OMBRIA, IEEE JSTARS 2022, github.com/geodrak/OMBRIA",
+            terms="its repository states no licence",
+        ),
+        "multiband_pairs": SourceTerms(
+            title="patches of SEN12MS-CR, BigEarthNet and TerraMesh",
+            content=(
+                "20 patches of SEN12MS-CR (256 pixels, level 1C), 45 of BigEarthNet (120 pixels, level 2A) and 3 of "
+                "TerraMesh (224 pixels, level 1C): VV and VH in decibels and all the bands used here as digital numbers"
+            ),
+            origin=(
+                "SEN12MS-CR (Ebel et al., IEEE TGRS 2021), BigEarthNet v2 (Clasen et al., 2024), TerraMesh example "
+                "files of github.com/IBM/terramind"
+            ),
+            terms=(
+                "SEN12MS-CR: CC-BY-4.0; BigEarthNet: CDLA-Permissive-1.0; TerraMesh example files: as published with "
+                "IBM/terramind"
+            ),
+        ),
+        "sen12ms_layout": SourceTerms(
+            title="original patches of SEN12MS-CR",
+            content="256 pixels, level 1C, VV and VH in decibels, bands as digital numbers; three of five are open sea",
+            origin="SEN12MS-CR (Ebel et al., IEEE TGRS 2021)",
+            terms="CC-BY-4.0",
+        ),
+        "dfc2020": SourceTerms(
+            title="DFC2020, validation and test part",
+            content="256 pixels of 10 m, level 1C, VV and VH in decibels, 13 bands as digital numbers",
+            origin="IEEE GRSS Data Fusion Contest 2020, IEEE DataPort; imagery as in SEN12MS",
+            terms="CC-BY-4.0",
+        ),
+        "sen12ms": SourceTerms(
+            title="SEN12MS, half of the patches outside the official hold-out scenes",
+            content="256 pixels of 10 m, level 1C, VV and VH in decibels, 13 bands as digital numbers",
+            origin=_SEN12MS_ORIGIN,
+            terms="CC-BY-4.0",
+        ),
+    }
+)
+
+_PLANNED: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType(
+    {
+        "s1s2-mini": (("ombria", 1650), ("multiband_pairs", 68), ("sen12ms_layout", 5)),
+        "dfc2020": (("dfc2020", 6114),),
+        "sen12ms-90k": (("sen12ms", 90_331),),
+    }
+)
+
+
+def planned_sources(sources: str) -> list[tuple[str, int]]:
+    """Return name and number of scenes of what a recipe asks for in ``data.sources``."""
+    return list(_PLANNED[sources])
+
 
 OTHER = "other"
 LICENSE_FILE = "LICENSE"
@@ -90,3 +175,60 @@ class CardFacts:
     def has_licence_file(self) -> bool:
         """Whether the terms of the weights are written out in a file of their own, as ``license: other`` needs."""
         return self.license == OTHER and self.row is not None and len(self.terms) == len(self.sources)
+
+
+# FOLDED eo_backbones/cards/facts.py: 'Under which terms weights may be used: the card\'s section, its front matter, and the text of ``LICENSE``.\n\n``license: other`` needs ``license_name`` and ``license_link`` in the front matter (Hugging Face Hub documentation,\n"Licenses"); the link is then a file of the same repository.'
+
+COPERNICUS = "Contains modified Copernicus Sentinel data."
+"""The attribution that the legal notice on the use of Copernicus Sentinel data asks for; years as far as known."""
+
+_UNNAMED = "see-licence-section"
+
+
+def license_fields(facts: CardFacts) -> dict[str, str]:
+    """Return the licence as the front matter has it."""
+    if facts.license != OTHER:
+        return {"license": facts.license}
+    if not facts.has_licence_file:
+        return {"license": OTHER, "license_name": _UNNAMED}
+    assert facts.row is not None
+    return {"license": OTHER, "license_name": facts.row.tag.replace("_", "-"), "license_link": LICENSE_FILE}
+
+
+def licence_section(facts: CardFacts) -> str:
+    """Return the section of the card."""
+    text = f"Weights: `{facts.license}`."
+    if facts.has_licence_file:
+        text += (
+            f" One source of the training images states no licence, so none of the standard ones is claimed for the "
+            f"weights; [{LICENSE_FILE}]({LICENSE_FILE}) says what is granted and what is not."
+        )
+    elif facts.license == OTHER:
+        text += " No standard licence was chosen for them; the terms of the training images apply as far as they reach."
+    if facts.row:
+        text += f" Training images: `{facts.row.data_license}`."
+    sources = [f"- {entry.title}: {entry.terms} ({entry.origin})." for entry in facts.terms]
+    return "\n".join(["## Licence and attribution", "", text, "", *sources, *([""] if sources else []), COPERNICUS])
+
+
+def licence_text(facts: CardFacts) -> str:
+    """Return the content of ``LICENSE`` for weights whose licence is ``other``."""
+    sources = [
+        f"* {entry.title} ({count:,} pairs of images)\n  {entry.origin}\n  Terms: {entry.terms}."
+        for entry, (_, count) in zip(facts.terms, facts.sources, strict=True)
+    ]
+    return "\n\n".join(
+        [
+            f"Terms of the weights {facts.name}",
+            "The weights were computed from images of several sources. One of these states no licence, so no standard\n"
+            "licence is declared for the weights as a whole.",
+            "As far as the authors of eo_backbones hold rights in the weights, they grant their use under the Apache\n"
+            "License, Version 2.0 (http://www.apache.org/licenses/LICENSE-2.0). They grant nothing that is not\n"
+            "theirs, and give no warranty: whether rights in the training images reach the weights, and what that\n"
+            "means for your use, is for you to judge. The images are not part of the weights, and are not\n"
+            "distributed with them.",
+            "Sources of the training images:",
+            *sources,
+            COPERNICUS + "\n",
+        ]
+    )

@@ -1,15 +1,211 @@
 """All text files of a weights folder that follow from what is known about the weights and from results."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
+import yaml
+
+from eo_backbones.bands import BANDS
 from eo_backbones.cards.card import CARD_FILE, model_card
-from eo_backbones.cards.facts import LICENSE_FILE, CardFacts
-from eo_backbones.cards.hub_results import hub_results
-from eo_backbones.cards.licences import licence_text
-from eo_backbones.folder import CONFIG_FILE, STOCK_NUM_FEATURES, config_json
-from eo_backbones.result_tables import RESULTS_FILE, Row, csv_text, renamed, rows_of
-from eo_backbones.stac import STAC_FILE, stac_item
+from eo_backbones.cards.facts import LICENSE_FILE, CardFacts, licence_text
+from eo_backbones.contract import BandInput, InputSpec
+from eo_backbones.hub.folder import CONFIG_FILE, STOCK_NUM_FEATURES, config_json
+from eo_backbones.results import RESULTS_FILE, Row, csv_text, renamed, rows_of, scores
+from eo_backbones.weights import Score
+
+# FOLDED eo_backbones/cards/folder_texts.py: 'Results in the form that the Hub reads beside the card: ``.eval_results/<data set>.yaml``.\n\nFormat: huggingface.co/docs/hub/eval-results, as ``huggingface_hub.parse_eval_result_entries`` reads it. An entry names\na data set on the Hub; data sets without a known place there get no file.'
+
+RESULTS_FOLDER = ".eval_results"
+
+DATASET_IDS: Mapping[str, str] = MappingProxyType(
+    {
+        "eurosat-rgb": "blanchon/EuroSAT_RGB",
+        "eurosat-ms": "torchgeo/eurosat",  # where torchgeo downloads it from
+    }
+)
+"""Our data set -> its repository on the Hub."""
+
+
+def hub_results(rows: Sequence[Row]) -> dict[str, str]:
+    """Return file name -> text, one file per data set, for rows of one model."""
+    entries: dict[str, list[dict[str, Any]]] = {}
+    for score in scores(rows):
+        if score.dataset in DATASET_IDS:
+            entries.setdefault(score.dataset, []).append(_entry(score))
+    texts = {dataset: yaml.safe_dump(found, sort_keys=False) for dataset, found in entries.items()}
+    return {f"{RESULTS_FOLDER}/{dataset}.yaml": text for dataset, text in texts.items()}
+
+
+def _entry(score: Score) -> dict[str, Any]:
+    return {
+        "dataset": {"id": DATASET_IDS[score.dataset], "task_id": f"{score.band}_{score.protocol}_{score.fraction}"},
+        "value": score.f1,
+        "notes": (
+            f"weighted F1, 95 % interval {score.f1_low} to {score.f1_high}, of protocol {score.protocol} on frozen "
+            f"features of band {score.band} alone; {score.size} px, split {score.split}, {score.n_train} training and "
+            f"{score.n_test} test images, mean of {score.seeds} seed{'s' if score.seeds > 1 else ''}"
+        ),
+    }
+
+
+# FOLDED eo_backbones/cards/folder_texts.py: "The STAC item that describes a model: ``stac_mlm.json`` in its folder.\n\nSource: STAC extension Machine Learning Model (stac-extensions/mlm), ``json-schema/schema.json`` of v1.5.0; STAC 1.1\nitem specification. A model has no footprint and no acquisition time, so the geometry is null and the time range is\nthe open one of the extension's own examples."
+
+STAC_FILE = "stac_mlm.json"
+MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
+FILE_SCHEMA = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+EO_SCHEMA = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
+
+_TASKS = ["similarity-search"]  # what the extension's closed list has for features without a classifier
+_SHA256_MULTIHASH = "1220"  # multihash prefix of file:checksum: function 0x12 (sha2-256), 0x20 bytes
+_UNITS = {"reflectance": "1", "db": "dB"}
+
+
+def stac_item(
+    *,
+    name: str,
+    license: str,  # noqa: A002  named as the STAC field
+    input: InputSpec,  # noqa: A002  named as in config.json
+    record: Mapping[str, Any],
+    size_bytes: int | None,
+    num_params: int,
+    num_features: int,
+) -> dict[str, Any]:
+    """Return the item, ready for JSON.
+
+    Args:
+        name: of the model, free text.
+        license: SPDX identifier, or ``"other"``.
+        input: the input contract. Each band becomes one input: the encoder takes any one of them at a time.
+        record: content of ``recipe.json`` as :mod:`eo_backbones.cards.facts` describes it.
+        size_bytes: of ``model.safetensors``; ``None`` if nobody has made the weights yet.
+        num_params: of the encoder; loaded, each takes four bytes (float32).
+        num_features: length of the feature vector.
+    """
+    recipe = record["recipe"]
+    made = size_bytes is not None
+    properties = {
+        "title": name,
+        "description": f"ResNet50 encoder for one band at a time, pretrained with {recipe['method']}"
+        + ("" if made else "; declared, its weights are not published yet"),
+        "datetime": None,
+        "start_datetime": "1900-01-01T00:00:00Z",
+        "end_datetime": "9999-12-31T23:59:59Z",
+        "license": license,
+        "bands": [_band(entry) for entry in input.bands],
+        "mlm:name": _plain(name),
+        "mlm:architecture": "ResNet",
+        "mlm:tasks": _TASKS,
+        "mlm:framework": "PyTorch",
+        "mlm:total_parameters": num_params,
+        "mlm:memory_size": 4 * num_params,
+        "mlm:pretrained": made,
+        "mlm:pretrained_source": ", ".join(source["name"] for source in record["data"]["sources"]) if made else None,
+        "mlm:accelerator": None,
+        "mlm:hyperparameters": {
+            "recipe": recipe["name"],
+            "recipe_digest": record["recipe_digest"],
+            "method": recipe["method"],
+            "seed": recipe["seed"],
+            **({"steps": record["steps"]} if made else {}),
+        },
+        "mlm:input": [_input(entry, input) for entry in input.bands],
+        "mlm:output": [
+            {
+                "name": "features",
+                "description": "globally averaged features of the last stage",
+                "tasks": _TASKS,
+                "result": {"shape": [-1, num_features], "dim_order": ["batch", "embedding"], "data_type": "float32"},
+            }
+        ],
+    }
+    weights: dict[str, Any] = {
+        "href": "./model.safetensors",
+        "title": "Weights of timm's resnet50 with one input channel and no classifier",
+        "type": "application/octet-stream; application=safetensors",
+        "roles": ["mlm:model", "mlm:weights"],
+        "mlm:artifact_type": "safetensors.torch.save_file",
+    }
+    if made:
+        properties["mlm:framework_version"] = ".".join(re.findall(r"\d+", record["versions"]["torch"])[:3])
+        weights |= {"file:size": size_bytes, "file:checksum": _SHA256_MULTIHASH + record["weights_sha256"]}
+    else:
+        weights["description"] = "not published yet; the model card says how to make it"
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [MLM_SCHEMA, FILE_SCHEMA, EO_SCHEMA],
+        "id": _plain(name),
+        "geometry": None,
+        "properties": properties,
+        "links": [],
+        "assets": {
+            "weights": weights,
+            "source_code": {
+                "href": "https://github.com/huggingface/pytorch-image-models/blob/main/timm/models/resnet.py",
+                "title": "Implementation of the network",
+                "type": "text/x-python",
+                "roles": ["mlm:source_code", "code"],
+                "mlm:entrypoint": "timm.models.resnet:resnet50",
+            },
+            "config": {
+                "href": "./config.json",
+                "title": "Arguments of the network, and the input contract",
+                "type": "application/json",
+                "roles": ["metadata"],
+            },
+        },
+    }
+
+
+def _band(entry: BandInput) -> dict[str, Any]:
+    row = BANDS[entry.band]
+    described: dict[str, Any] = {
+        "name": entry.band,
+        "description": f"{'Sentinel-2' if row.sensor == 's2' else 'Sentinel-1'} {entry.band}",
+        "unit": _UNITS[entry.unit],
+        "gsd": row.gsd_m,
+    }
+    if row.bandwidth_nm is not None:
+        described |= {
+            "eo:center_wavelength": round(row.wavelength_nm / 1000, 6),
+            "eo:full_width_half_max": round(row.bandwidth_nm / 1000, 6),
+        }
+    return described
+
+
+def _input(entry: BandInput, contract: InputSpec) -> dict[str, Any]:
+    low, high = entry.clip
+    # The extension takes one scaling per band: the clipping before it is therefore part of reading the band.
+    scaling: dict[str, Any] = (
+        {"type": "z-score", "mean": entry.mean, "stddev": entry.std}
+        if contract.normalization == "band"
+        else {"type": "processing", "format": "gdal-calc", "expression": "(A - mean(A)) / std(A)"}
+    )
+    return {
+        "name": entry.band,
+        "description": (
+            f"Band {entry.band} alone, in {'dB' if entry.unit == 'db' else entry.unit}; "
+            "the inputs listed here are alternatives"
+        ),
+        "bands": [{"name": entry.band, "format": "gdal-calc", "expression": f"clip(A, {low!r}, {high!r})"}],
+        "input": {
+            "shape": [-1, 1, -1, -1],
+            "dim_order": ["batch", "bands", "height", "width"],
+            "data_type": "float32",
+        },
+        "value_scaling": [scaling],
+        "resize_type": None,
+        "pre_processing_function": {"format": "python", "expression": "eo_backbones:create_transform"},
+    }
+
+
+def _plain(name: str) -> str:
+    """Return the name with what ``mlm:name`` allows, letters, digits, dot, dash and underscore, ends alphanumeric."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-_.")
+
 
 NUM_PARAMS = 23_501_760  # timm's resnet50 with in_chans=1, num_classes=0
 

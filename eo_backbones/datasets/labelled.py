@@ -1,7 +1,7 @@
 """A labelled set of images on disk, read one image at a time: what evaluation needs to know of any data set."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,58 @@ import numpy as np
 
 from eo_backbones.bands import band_names
 from eo_backbones.contract import Unit
-from eo_backbones.datasets.strata import strata_of
 from eo_backbones.errors import UserError
+
+# FOLDED eo_backbones/datasets/labelled.py: 'What tells the files of very large data sets apart, without reading them whole: names, sizes and beginnings.\n\nSEN12MS has 510 GB and BigEarthNet seven million files: reading them all before every evaluation would take longer than\nthe evaluation. The beginning of an uncompressed GeoTIFF holds its header and its first pixels.'
+
+HEAD_BYTES = 4096
+
+
+def heads(paths: Iterable[Path]) -> bytes:
+    """Return name, size and the first :data:`HEAD_BYTES` of every file, one after the other.
+
+    Raises:
+        UserError: a file is missing or cannot be read.
+    """
+    parts = []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+                size = path.stat().st_size
+        except OSError as error:
+            raise UserError(f"cannot read {path} ({error.strerror}); restore it, or take its image out") from error
+        parts.append(f"{path.name}\0{size}\0".encode() + head)
+    return b"".join(parts)
+
+
+# FOLDED eo_backbones/datasets/labelled.py: 'Groups by which images with several labels are split, so that rare labels reach every part.'
+
+SMALLEST_GROUP = 3  # one image for each of training, validation and test
+
+
+def strata_of(labels: np.ndarray) -> np.ndarray:
+    """Return a group for each image, int64 ``(n,)``: its rarest label, as far as groups are not too small.
+
+    Labels are served from the rarest to the commonest: one takes all images that have it and are still free, if these
+    are at least :data:`SMALLEST_GROUP`. Images that are left form one group more, or join the largest if they are too
+    few.
+
+    Args:
+        labels: bool ``(n, labels)``.
+    """
+    strata = np.full(len(labels), -1, dtype=np.int64)
+    for label in np.argsort(labels.sum(axis=0), kind="stable"):
+        free = labels[:, label] & (strata < 0)
+        if free.sum() >= SMALLEST_GROUP:
+            strata[free] = label
+    left = strata < 0
+    if left.any():
+        groups, sizes = np.unique(strata[~left], return_counts=True)
+        few = left.sum() < SMALLEST_GROUP and len(groups) > 0
+        strata[left] = groups[sizes.argmax()] if few else labels.shape[1]
+    return strata
+
 
 _DIGEST_BYTES = 8
 
@@ -60,7 +110,7 @@ class LabelledImages:
         units: unit of the values that :meth:`read` returns, one a band.
         reader: returns the named bands of a path, ``(bands, height, width)``, as stored.
         load_bytes: returns what tells an image from another one, for the digest: the file's bytes, or for data sets
-            of hundreds of gigabytes a part of them (:mod:`eo_backbones.datasets.file_heads`).
+            of hundreds of gigabytes a part of them (:mod:`eo_backbones.datasets.labelled`).
         reading: how files are read where the user may choose; part of the digest.
         official: the published split, if the files say it.
         maps: class maps, if the data set has them.

@@ -24,10 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from eo_backbones.bands import BANDS, LAYOUTS, S1_BANDS, S2_BANDS
-from eo_backbones.datasets.file_heads import heads
-from eo_backbones.datasets.labelled import IGNORED, ClassMaps, LabelledImages, OfficialSplit
+from eo_backbones.datasets.labelled import IGNORED, SMALLEST_GROUP, ClassMaps, LabelledImages, OfficialSplit, heads
 from eo_backbones.datasets.raster import read_bands, read_positions
-from eo_backbones.datasets.strata import SMALLEST_GROUP
 from eo_backbones.errors import UserError
 
 logger = logging.getLogger(__name__)

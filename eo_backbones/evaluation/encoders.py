@@ -1,18 +1,110 @@
 """From a name of ``--models`` to encoders of single bands: baselines, ImageNet, declared weights, Hub ids, folders."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import timm
 import torch
 from torch import Tensor, nn
 
 from eo_backbones import weights as rows
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError, unknown_name
-from eo_backbones.evaluation import baselines
 from eo_backbones.models import create_model
+from eo_backbones.networks.initialisation import average_when_downsampling
+
+# FOLDED eo_backbones/evaluation/encoders.py: "What an encoder has to beat: plain statistics, raw pixels, an untrained network, and ImageNet weights.\n\n``random`` is timm's ``resnet50`` as it is initialised by default, one input channel, in eval mode. In that state\nBatchNorm passes activations through unscaled and every residual branch ends in a zero (timm's ``zero_init_last``).\n``random-bn`` is the same network after BatchNorm has seen the training images: the fairer untrained baseline.\n``random-averaging`` starts as the recipes ``byol-mini`` and ``simsiam-mini`` do, and is otherwise like ``random-bn``:\nwhat their weights have on it came from training, what it has on ``random`` did not."
+
+PERCENTILES = (5, 25, 50, 75, 95)
+STATISTICS = ("mean", "deviation", "minimum", "maximum", *(f"percentile {p}" for p in PERCENTILES))
+"""The nine features of ``stats``, in order."""
+_MINI_TRAINED = 2  # stages that the mini recipes train; the averaging start is for those after
+RAW_SIDE_PX = 64
+"""``raw`` never sees more pixels a side: 4,096 features keep the probe's memory bounded."""
+
+
+def image_statistics(images: Tensor) -> Tensor:
+    """Return :data:`STATISTICS` of single-band images ``(B, 1, H, W)`` as ``(B, 9)``; percentiles as in numpy."""
+    values = images.flatten(1).sort(dim=1).values
+    last = values.shape[1] - 1
+    position = torch.tensor(PERCENTILES, dtype=torch.float64, device=values.device) / 100 * last
+    below = position.floor().long()
+    share = (position - below).to(values.dtype)
+    percentiles = values[:, below].lerp(values[:, (below + 1).clamp_max(last)], share)
+    moments = [values.mean(dim=1), values.std(dim=1, correction=0), values[:, 0], values[:, -1]]
+    return torch.cat([torch.stack(moments, dim=1), percentiles], dim=1)
+
+
+def raw_pixels(images: Tensor) -> Tensor:
+    """Return single-band images ``(B, 1, H, W)`` flattened to ``(B, H * W)``."""
+    return images.flatten(1)
+
+
+def random_resnet50(seed: int, *, averaging: bool = False) -> nn.Module:
+    """Return timm's ``resnet50`` with one input channel and random weights that depend on the seed only.
+
+    Args:
+        seed: of the weights.
+        averaging: stages 3 and 4 start as smoothing filters (:mod:`eo_backbones.networks.initialisation`).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
+        if averaging:
+            average_when_downsampling(network, after=_MINI_TRAINED)
+    return network.eval()
+
+
+def state_digest(network: nn.Module) -> str:
+    """Return the sha256 of a network's parameters and buffers, names and values."""
+    total = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        total.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+@contextmanager
+def estimating_batch_norm(network: nn.Module) -> Iterator[None]:
+    """Within the block, every batch that passes the network counts equally in BatchNorm's running statistics.
+
+    Statistics from before are forgotten. Afterwards the network is in eval mode.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momentum = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's spelling of a plain average over all batches
+        layer.train()
+    yield
+    for layer, value in zip(layers, momentum, strict=True):
+        layer.momentum = value
+    network.eval()
+
+
+def fold_input_channels(network: nn.Module) -> nn.Module:
+    """Make a network for several channels take one, as if that one were copied to all of them. Exact.
+
+    A convolution of equal channels is the convolution of one of them with the summed kernel, zero padding included,
+    as long as all copies are normalised alike: normalise the band by its own figures, not by ImageNet's three.
+
+    Raises:
+        UserError: the network does not begin with an ordinary convolution.
+    """
+    place = network.pretrained_cfg.get("first_conv")  # type: ignore[union-attr, operator]  # timm's plain data
+    stem = network.get_submodule(place) if isinstance(place, str) else None
+    if not isinstance(stem, nn.Conv2d) or stem.groups != 1:
+        raise UserError(
+            "this network does not begin with a plain convolution, so its channels cannot be folded into one"
+        )
+    stem.weight = nn.Parameter(stem.weight.detach().sum(dim=1, keepdim=True))
+    stem.in_channels = 1
+    return network
+
 
 IMAGENET = "imagenet"
 IMAGENET_SOURCE = "hf-hub:timm/resnet50.tv_in1k"
@@ -32,8 +124,8 @@ DESCRIPTIONS = {
     "random": "timm's default initialisation of resnet50, one channel, eval mode, a new one for each seed",
     "random-bn": "the same with BatchNorm statistics estimated on the training images",
     "random-averaging": "random-bn, except that stages 3 and 4 start as smoothing filters, as the mini recipes start",
-    "stats": ", ".join(baselines.STATISTICS) + " of the image",
-    "raw": f"the pixels, at most {baselines.RAW_SIDE_PX} x {baselines.RAW_SIDE_PX}",
+    "stats": ", ".join(STATISTICS) + " of the image",
+    "raw": f"the pixels, at most {RAW_SIDE_PX} x {RAW_SIDE_PX}",
     IMAGENET: f"{IMAGENET_SOURCE}; the band copied to three channels, folded into one exactly",
 }
 
@@ -92,8 +184,8 @@ class EvaluatedModel:
 
 
 # The digest stands in for one of weights: changed whenever the definition of the features changes.
-_STATS = Encoder(embed=baselines.image_statistics, digest="stats-1", stored_as=torch.float32)
-_RAW = Encoder(embed=baselines.raw_pixels, digest="raw-1", stored_as=torch.float16)  # finer than 8-bit pixels
+_STATS = Encoder(embed=image_statistics, digest="stats-1", stored_as=torch.float32)
+_RAW = Encoder(embed=raw_pixels, digest="raw-1", stored_as=torch.float16)  # finer than 8-bit pixels
 
 
 def open_model(name: str, sizes: Sequence[int]) -> EvaluatedModel:
@@ -112,7 +204,7 @@ def open_model(name: str, sizes: Sequence[int]) -> EvaluatedModel:
         build = partial(_random_encoder, averaging=name == "random-averaging")
         return EvaluatedModel(name=name, settings=plain, build=build, seeded=True, adapted=name != "random")
     if name in {"stats", "raw"}:
-        sides = dict.fromkeys(min(size, baselines.RAW_SIDE_PX) for size in sizes)
+        sides = dict.fromkeys(min(size, RAW_SIDE_PX) for size in sizes)
         settings = tuple(Setting(size=side, scaling="contract", spec=unit_range()) for side in sides)
         encoder = _STATS if name == "stats" else _RAW
         return EvaluatedModel(name=name, settings=settings, build=lambda _: encoder)
@@ -137,14 +229,14 @@ def _load(source: str) -> nn.Module:
 
 
 def _random_encoder(seed: int, *, averaging: bool) -> Encoder:
-    network = baselines.random_resnet50(seed, averaging=averaging)
-    return Encoder(embed=network, digest=baselines.state_digest(network))
+    network = random_resnet50(seed, averaging=averaging)
+    return Encoder(embed=network, digest=state_digest(network))
 
 
 def _foreign(name: str, network: nn.Module, sizes: Sequence[int]) -> EvaluatedModel:
     """A network without a contract of ours: three channels, and both scalings that are in use."""
     if _channels(network) == 3:
-        network = baselines.fold_input_channels(network)
+        network = fold_input_channels(network)
     scalings: tuple[tuple[Scaling, InputSpec], ...] = (("div10000", unit_range()), ("standardised", standardized()))
     settings = tuple(Setting(size=size, scaling=scaling, spec=spec) for size in sizes for scaling, spec in scalings)
     return _one_encoder(name, network, settings)

@@ -6,6 +6,7 @@ replacement, and costs the same for a million images as for ten (Efron & Tibshir
 a statistic that depends on counts only).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,3 +128,181 @@ def f1_difference(true: Counts, first: Counts, second: Counts, num_classes: int,
 
     low, high = interval(difference(resampled(counts, seed=seed)))
     return Estimate(float(difference(counts[None])[0]), low, high)
+
+
+# FOLDED eo_backbones/evaluation/metrics.py: 'Bootstrap intervals of figures that follow from counts which add up over images.\n\nSeveral labels an image, or a class for every pixel: here an image carries a whole table of counts, and resampling\nimages means summing the tables of the drawn ones. Labels of one image, and its pixels, are so kept together; taking\nthem for independent would make intervals far too narrow.'
+
+Score = Callable[[Counts], Floats]
+"""Sums of tables ``(..., *table)`` -> figures ``(...)``."""
+
+_CELLS_AT_ONCE = 2**22  # bounds the drawn numbers in memory: 32 MiB
+
+
+def resampled_sums(tables: Counts, *, resamples: int = RESAMPLES, seed: int = 0) -> Counts:
+    """Return sums over bootstrap draws of images, ``(resamples, *table)``.
+
+    Args:
+        tables: counts of each image ``(n, *table)``.
+        resamples: how many draws of n images.
+        seed: of the draws; the same for all figures that are to be compared.
+    """
+    count = len(tables)
+    flat = tables.reshape(count, -1).astype(np.float64)  # exact below 2**53, and much faster to multiply
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _CELLS_AT_ONCE // count)
+    sums = []
+    for start in range(0, resamples, at_once):
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=min(at_once, resamples - start))
+        sums.append(np.rint(drawn @ flat).astype(np.int64))
+    return np.concatenate(sums).reshape(resamples, *tables.shape[1:])
+
+
+def estimate(tables: Counts, score: Score, *, seed: int = 0) -> Estimate:
+    """Return a figure of all images with its 95 % interval."""
+    low, high = interval(score(resampled_sums(tables, seed=seed)))
+    return Estimate(float(score(tables.sum(axis=0))), low, high)
+
+
+def difference(first: Counts, second: Counts, score: Score, *, seed: int = 0) -> Estimate:
+    """Return ``score(first) - score(second)`` of the same images with its paired 95 % interval."""
+    draws = [score(resampled_sums(tables, seed=seed)) for tables in (first, second)]
+    low, high = interval(draws[0] - draws[1])
+    return Estimate(float(score(first.sum(axis=0)) - score(second.sum(axis=0))), low, high)
+
+
+# FOLDED eo_backbones/evaluation/metrics.py: 'Average precision and F1 where an image may have several labels, as scikit-learn defines them.\n\nThe reference for BigEarthNet: mean average precision, macro (the mean over labels) and micro (all decisions in one\nlist), and F1 of the labels whose probability is above one half.'
+
+THRESHOLD = 0.5
+"""A label is predicted if its probability is above this."""
+
+
+def average_precision(true: np.ndarray, scores: np.ndarray) -> float:
+    """Return the mean of precision over recall steps of one ranked list; equal scores are one step.
+
+    Args:
+        true: bool ``(n,)``, at least one of them true.
+        scores: ``(n,)``, higher for what is more likely.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last_of_step = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    hits = np.cumsum(true[order])[last_of_step]
+    steps = np.diff(hits, prepend=0)
+    return float((steps * hits / (last_of_step + 1)).sum() / hits[-1])
+
+
+def average_precisions(true: np.ndarray, scores: np.ndarray) -> Floats:
+    """Return the average precision of each label ``(labels,)``; NaN for one that no image has."""
+    return np.array(
+        [
+            average_precision(own, ranked) if own.any() else np.nan
+            for own, ranked in zip(np.ascontiguousarray(true.T), np.ascontiguousarray(scores.T), strict=True)
+        ]
+    )
+
+
+def micro_average_precision(true: np.ndarray, scores: np.ndarray) -> float:
+    """Return the average precision of all (image, label) pairs in one list."""
+    return average_precision(true.ravel(), scores.ravel())
+
+
+def count_decisions(true: np.ndarray, predicted: np.ndarray) -> Counts:
+    """Return hits, false alarms and misses of each image and label, ``(n, labels, 3)``; bool in."""
+    return np.stack([true & predicted, ~true & predicted, true & ~predicted], axis=2).astype(np.int64)
+
+
+def label_f1(decisions: Counts) -> Floats:
+    """Return the F1 of each label from summed decisions ``(..., labels, 3)``; 0 where there is nothing to find."""
+    hits, alarms, misses = np.moveaxis(decisions, -1, 0)
+    size = 2 * hits + alarms + misses
+    f1: Floats = np.divide(2 * hits, size, out=np.zeros(size.shape), where=size > 0)
+    return f1
+
+
+def multilabel_weighted_f1(decisions: Counts) -> Floats:
+    """Return the mean of the labels' F1, weighted by how many images have each, of ``(..., labels, 3)``."""
+    support = decisions[..., 0] + decisions[..., 2]
+    return np.asarray((label_f1(decisions) * support).sum(axis=-1) / np.maximum(support.sum(axis=-1), 1))
+
+
+def micro_f1(decisions: Counts) -> Floats:
+    """Return the F1 of all decisions taken together, of ``(..., labels, 3)``."""
+    return np.asarray(label_f1(decisions.sum(axis=-2, keepdims=True))[..., 0])
+
+
+# FOLDED eo_backbones/evaluation/metrics.py: 'All figures of one probe on its test images: one class an image, several labels an image, or a class a pixel.'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The columns of ``results.csv`` that hold figures; ``None`` where a figure has no meaning.
+
+    Attributes: see :class:`eo_backbones.results.Result`.
+    """
+
+    f1_weighted: float
+    accuracy: float
+    f1_low: float
+    f1_high: float
+    f1_micro: float | None = None
+    map_macro: float | None = None
+    map_micro: float | None = None
+    miou: float | None = None
+    per_class: str = ""
+
+
+def of_classes(true: Counts, predicted: Counts, classes: Sequence[str]) -> Figures:
+    """Return the figures of one class an image: class numbers ``(n,)`` both."""
+    confusion = confusion_matrix(true, predicted, len(classes))
+    return Figures(
+        **_f1(f1_estimate(confusion)),
+        accuracy=float(accuracy(confusion)),
+        per_class=_listed("F1", class_f1(confusion), classes),
+    )
+
+
+def of_labels(true: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> Figures:
+    """Return the figures of several labels an image.
+
+    Args:
+        true: bool ``(n, labels)``.
+        scores: probabilities ``(n, labels)``.
+        classes: names of the labels.
+    """
+    predicted = scores > THRESHOLD
+    decisions = count_decisions(true, predicted)
+    precisions = average_precisions(true, scores)
+    return Figures(
+        **_f1(estimate(decisions, multilabel_weighted_f1)),
+        accuracy=float((true == predicted).all(axis=1).mean()),
+        f1_micro=float(micro_f1(decisions.sum(axis=0))),
+        map_macro=float(np.nanmean(precisions)),
+        map_micro=micro_average_precision(true, scores),
+        per_class=_listed("AP", precisions, classes),
+    )
+
+
+def of_pixels(confusions: Counts, classes: Sequence[str]) -> Figures:
+    """Return the figures of a class for every pixel.
+
+    Args:
+        confusions: of each test image ``(n, classes, classes)``; row = true class.
+        classes: names of the classes.
+    """
+    whole = confusions.sum(axis=0)
+    return Figures(
+        **_f1(estimate(confusions, weighted_f1)),
+        accuracy=float(accuracy(whole)),
+        miou=float(mean_iou(whole)),
+        per_class=_listed("IoU", class_iou(whole), classes),
+    )
+
+
+def _f1(found: Estimate) -> dict[str, float]:
+    return {"f1_weighted": found.value, "f1_low": found.low, "f1_high": found.high}
+
+
+def _listed(figure: str, values: Floats, classes: Sequence[str]) -> str:
+    """Return the figures of the classes that the test images have, as text."""
+    known = [f"{name} {value:.4f}" for name, value in zip(classes, values, strict=True) if np.isfinite(value)]
+    return f"{figure}: {'; '.join(known)}"

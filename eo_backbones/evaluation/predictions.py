@@ -1,14 +1,20 @@
 """What every figure rests on: the test images and a model's answers, kept beside ``results.csv``."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
+from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eo_backbones.evaluation.results import Key
+from eo_backbones.evaluation import metrics
+from eo_backbones.evaluation.encoders import BASELINES
+from eo_backbones.evaluation.metrics import Estimate, f1_difference, weighted_f1
+from eo_backbones.results import Key, Result
 
 FOLDER = "predictions"
 NO_PROJECTION = np.empty((0, 2), np.float32)
@@ -68,3 +74,71 @@ def principal_components(features: Tensor) -> np.ndarray:
         pair = torch.cat([pair, torch.zeros(len(pair), 2 - pair.shape[1], device=pair.device)], dim=1)
     components: np.ndarray = pair.cpu().numpy()
     return components
+
+
+# FOLDED eo_backbones/evaluation/predictions.py: 'Is one model better than another? Paired differences on the same test images, with their intervals.'
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """``first`` minus ``second``, by band; mean over the seeds that both were measured with."""
+
+    first: str
+    second: str
+    bands: dict[str, Estimate]
+
+
+def is_baseline(line: str) -> bool:
+    """Return whether a line of a table is a baseline, ImageNet included."""
+    return line.partition(" ")[0].partition("=")[0] in BASELINES
+
+
+def pairs_of(lines: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what is worth comparing: every encoder with every other line; without an encoder, all baselines."""
+    encoders = [line for line in lines if not is_baseline(line)]
+    baselines = [line for line in lines if is_baseline(line)]
+    if not encoders:
+        return list(combinations(baselines, 2))
+    return list(combinations(encoders, 2)) + [(encoder, other) for encoder in encoders for other in baselines]
+
+
+def compare(out: Path, labels: np.ndarray, num_classes: int, lines: dict[str, list[Result]]) -> list[Comparison]:
+    """Return the paired differences of the lines of one table.
+
+    As in the table itself, value and interval are means over the seeds: the interval is that of one test set.
+
+    Args:
+        out: folder of the results.
+        labels: class numbers of all images, or several labels of each.
+        num_classes: how many classes there are.
+        lines: line of the table -> its rows.
+    """
+    found = []
+    for first, second in pairs_of(list(lines)):
+        bands: dict[str, list[Estimate]] = {}
+        others = {(row.band, row.seed): row for row in lines[second]}
+        for row in lines[first]:
+            other = others.get((row.band, row.seed))
+            if other is None:
+                continue
+            one, two = read(out, row.key), read(out, other.key)
+            if one is None or two is None or not np.array_equal(one.test, two.test):
+                continue
+            difference = _difference(labels[one.test], one.predicted, two.predicted, num_classes)
+            bands.setdefault(row.band, []).append(difference)
+        if bands:
+            found.append(Comparison(first, second, {band: _mean(parts) for band, parts in bands.items()}))
+    return found
+
+
+def _difference(true: np.ndarray, first: np.ndarray, second: np.ndarray, num_classes: int) -> Estimate:
+    if first.ndim == 1:
+        return f1_difference(true, first, second, num_classes)
+    if first.ndim == 2:  # several labels an image
+        decisions = [metrics.count_decisions(true, predicted) for predicted in (first, second)]
+        return metrics.difference(decisions[0], decisions[1], metrics.multilabel_weighted_f1)
+    return metrics.difference(first, second, weighted_f1)  # confusion matrices of pixels
+
+
+def _mean(parts: Sequence[Estimate]) -> Estimate:
+    return Estimate(fmean(p.value for p in parts), fmean(p.low for p in parts), fmean(p.high for p in parts))

@@ -1,11 +1,393 @@
-"""``report.md``: the tables, and everything a reader needs to judge and repeat them."""
+"""What a report says, before it is Markdown or HTML: tables, comparisons, setup, definitions, commands."""
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from statistics import fmean
+from types import MappingProxyType
 
-from eo_backbones.evaluation import contents as said
-from eo_backbones.evaluation import encoders
-from eo_backbones.evaluation.contents import Contents, Grid
-from eo_backbones.result_tables import markdown_table
+from eo_backbones.bands import PAPER_BANDS
+from eo_backbones.contract import Unit
+from eo_backbones.datasets import LabelledImages
+from eo_backbones.evaluation import encoders, plots, predictions
+from eo_backbones.evaluation.columns import FUSES, PLUS, sources_of
+from eo_backbones.evaluation.metrics import RESAMPLES, Estimate
+from eo_backbones.evaluation.predictions import Comparison, compare
+from eo_backbones.evaluation.probes import protocols
+from eo_backbones.results import Cell, Result, Section, markdown_table, sections
+
+# FOLDED eo_backbones/evaluation/report.py: "The paper's own figures, to be shown as the paper's only: Table I of Jain et al., IGARSS 2021 (weighted F1).\n\nIts split, input size and normalisation are not stated, so they are no measurement of this project and no target that\ncould be met exactly."
+
+# Columns: B02 B03 B04 B05 B06 B07 B08 B8A B11 B12
+_TABLE = {
+    "ImageNet": (0.65, 0.62, 0.56, 0.61, 0.51, 0.47, 0.41, 0.44, 0.58, 0.47),
+    "SimSiam, baseline": (0.74, 0.77, 0.76, 0.70, 0.68, 0.70, 0.75, 0.50, 0.72, 0.67),
+    "BYOL, baseline": (0.67, 0.77, 0.77, 0.72, 0.69, 0.69, 0.74, 0.52, 0.70, 0.68),
+    "SimSiam-90K": (0.85, 0.86, 0.85, 0.80, 0.82, 0.81, 0.83, 0.59, 0.77, 0.81),
+    "BYOL-90K": (0.87, 0.88, 0.86, 0.80, 0.74, 0.74, 0.79, 0.59, 0.83, 0.73),
+}
+
+PAPER_FIGURES: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {model: MappingProxyType(dict(zip(PAPER_BANDS, figures, strict=True))) for model, figures in _TABLE.items()}
+)
+"""Column of the paper -> band -> weighted F1."""
+
+NOT_MEASURED = "not measured here"
+INTRODUCTION = (
+    "Every encoder is frozen and sees one band at a time; only the small classifier behind it is trained. Cells: "
+    f"weighted F1, mean over seeds [95 % interval over the test images, {RESAMPLES:,} bootstrap resamples] ± standard "
+    "deviation over seeds."
+)
+COMPARISON_NOTE = (
+    "Differences in weighted F1 on the same test images, mean over seeds [paired 95 % interval]; * where the interval "
+    "leaves out 0."
+)
+PAPER_NOTE = (
+    "The paper's own figures (Jain et al., IGARSS 2021, Table I), for orientation: its split, input size and "
+    "normalisation are not stated."
+)
+
+_SPLITS = {
+    "seeded": "60 % train, 20 % validation, 20 % test of every class, redrawn with every seed",
+    "standard": "the published lists of arXiv 1911.06721",
+    "spatial": "the published lists by longitude (torchgeo)",
+}
+_UNITS: dict[Unit, str] = {
+    "dn": "digital numbers (reflectance x 10000)",
+    "reflectance": "reflectance (1 = white)",
+    "db": "backscatter in dB",
+    "linear": "linear backscatter",
+    "uint8": "8-bit display values (optical: 0...255 read as 0...2750 digital numbers, radar: as -25...0 dB)",
+}
+_FURTHER = {
+    "map_macro": "mean average precision, macro",
+    "map_micro": "mean average precision, micro",
+    "f1_micro": "F1, micro",
+    "miou": "mean intersection over union",
+}
+FURTHER_NOTE = (
+    "Weighted F1 above weighs the labels, or the pixels' classes, by their number; figures of each: results.csv."
+)
+_DIGITS = 12  # of a digest
+_DIGESTS_SHOWN = 3
+
+Grid = list[list[str]]
+"""A table as text: the first line is its header."""
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Contents:
+    """Everything in a report.
+
+    Attributes:
+        data: the images.
+        rows: of ``results.csv``.
+        tables: each section with its comparisons.
+        commands: those that made the rows.
+        imagenet_command: how to measure the ImageNet line of a section, shown where it is missing.
+    """
+
+    data: LabelledImages
+    rows: Sequence[Result]
+    tables: list[tuple[Section, list[Comparison]]]
+    commands: Sequence[str]
+    imagenet_command: Callable[[Section], str]
+
+    @property
+    def title(self) -> str:
+        """Heading of the report."""
+        return f"Frozen encoders on {self.data.name}, band by band"
+
+
+def gather(
+    out: Path,
+    data: LabelledImages,
+    rows: Sequence[Result],
+    *,
+    commands: Sequence[str],
+    imagenet_command: Callable[[Section], str],
+) -> Contents:
+    """Bring rows and predictions together.
+
+    Args:
+        out: folder of the results, for the predictions behind them.
+        data: the images the rows are about.
+        rows: of ``results.csv``.
+        commands: those that made the rows.
+        imagenet_command: see :class:`Contents`.
+    """
+    tables = [(section, compare(out, data.labels, len(data.classes), section.rows)) for section in sections(rows)]
+    return Contents(data=data, rows=rows, tables=tables, commands=commands, imagenet_command=imagenet_command)
+
+
+def shown(cell: Cell) -> str:
+    """Return a cell as text."""
+    spread = "" if cell.spread is None else f" ± {cell.spread:.3f}"
+    return f"{cell.f1:.3f} [{cell.low:.3f}, {cell.high:.3f}]{spread}"
+
+
+def heading(section: Section) -> str:
+    """Return the title of a section."""
+    labels = "all labels" if section.fraction == "1" else f"label budget {section.fraction}"
+    return f"Protocol {section.protocol}, split {section.split}, {labels}"
+
+
+def counts(section: Section) -> str:
+    """Return how many images and seeds stand behind a section."""
+    seeds = max(cell.seeds for cell in section.cells.values())
+    return (
+        f"{section.n_train:,} labelled images (train + validation), {section.n_test:,} test images, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}."
+    )
+
+
+def has_imagenet(section: Section) -> bool:
+    """Return whether ImageNet weights were measured in a section."""
+    return any(model.startswith(encoders.IMAGENET) for model in section.models)
+
+
+def table(section: Section) -> Grid:
+    """Return models by bands; the ImageNet line is never left out."""
+    grid = [["model", *section.bands]]
+    for model in section.models:
+        cells = (section.cells.get((model, band)) for band in section.bands)
+        grid.append([model, *("" if cell is None else shown(cell) for cell in cells)])
+    if not has_imagenet(section):
+        grid.append([encoders.IMAGENET, *[NOT_MEASURED] * len(section.bands)])
+    return grid
+
+
+def further_table(section: Section) -> Grid | None:
+    """Return the other figures of several labels an image, or of pixels, by bands; ``None`` where there are none."""
+    grid = [["figure, mean over seeds", *section.bands]]
+    for model, rows in section.rows.items():
+        for column, name in _FURTHER.items():
+            by_band = {
+                band: [value for row in rows if row.band == band and (value := getattr(row, column)) is not None]
+                for band in section.bands
+            }
+            if any(by_band.values()):
+                means = (f"{fmean(values):.3f}" if values else "" for values in by_band.values())
+                grid.append([f"{name}: {model}", *means])
+    return grid if len(grid) > 1 else None
+
+
+def comparison_table(section: Section, comparisons: Sequence[Comparison]) -> Grid:
+    """Return pairs of models by bands."""
+    grid = [["difference", *section.bands]]
+    for pair in comparisons:
+        cells = (pair.bands.get(band) for band in section.bands)
+        grid.append([f"{pair.first} - {pair.second}", *("" if cell is None else _signed(cell) for cell in cells)])
+    return grid
+
+
+def paper_table(section: Section) -> Grid | None:
+    """Return the paper's own figures for the bands of a section, if it used this protocol on this kind of data."""
+    bands = [band for band in section.bands if band in PAPER_FIGURES["ImageNet"]]
+    if section.protocol != "paper" or not section.dataset.startswith("eurosat") or not bands:
+        return None
+    return [
+        ["the paper", *bands],
+        *([model, *(f"{figures[band]:.2f}" for band in bands)] for model, figures in PAPER_FIGURES.items()),
+    ]
+
+
+def setup(contents: Contents) -> Grid:
+    """Return what was read, how, and with which versions and weights."""
+    data, rows = contents.data, contents.rows
+    names = dict.fromkeys(row.input_scaling for row in rows)
+    scalings = [f"{name}: {meaning}" for name, meaning in encoders.SCALINGS.items() if name in names]
+    sizes = dict.fromkeys(f"{row.size}" for row in rows)
+    splits = dict.fromkeys(row.split for row in rows)
+    facts = [
+        ["data", f"{data.name}, {len(data):,} images, {len(data.classes)} classes, digest {data.digest}"],
+        ["values", _values(data)],
+        ["input", f"{', '.join(sizes)} px; {'; '.join(scalings)}"],
+        ["split", "; ".join(f"{name}: {_split(data, name)}" for name in splits)],
+        ["features", "taken once, standardised on the training part"],
+        ["seed", "draws the split (where seeded), the labelled subset, the probe's and a random encoder's weights"],
+        ["final fit", "on train + validation labels, with every protocol"],
+    ]
+    facts += [["versions", found] for found in dict.fromkeys(row.versions for row in rows)]
+    facts += [[f"weights of {model}", digests] for model, digests in _digests(rows).items()]
+    return [["", ""], *facts]
+
+
+def definitions(rows: Sequence[Result]) -> Grid:
+    """Return the names in the tables and what they mean."""
+    models = dict.fromkeys(row.model for row in rows)
+    used = dict.fromkeys(row.protocol for row in rows)
+    grid = [["name", "meaning"]]
+    grid += [[name, encoders.DESCRIPTIONS[name]] for name in models if name in encoders.DESCRIPTIONS]
+    fused = [fuse for fuse in FUSES if any(PLUS in row.band and row.band.endswith(f" ({fuse})") for row in rows)]
+    grid += [[f"BAND{PLUS}BAND ({fuse})", FUSES[fuse]] for fuse in fused]
+    return grid + [[f"protocol {name}", protocols.DESCRIPTIONS[name]] for name in used]
+
+
+def _signed(estimate: Estimate) -> str:
+    clear = "*" if estimate.low > 0 or estimate.high < 0 else ""
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]{clear}"
+
+
+def _values(data: LabelledImages) -> str:
+    """Return the units, with their bands where there are several."""
+    named = {
+        unit: [band for band, own in zip(data.bands, data.units, strict=True) if own == unit] for unit in data.units
+    }
+    if len(named) == 1:
+        return _UNITS[data.units[0]]
+    return "; ".join(f"{', '.join(bands)}: {_UNITS[unit]}" for unit, bands in named.items())
+
+
+def _split(data: LabelledImages, name: str) -> str:
+    if name == "standard" and data.official is not None:
+        return data.official.source
+    return _SPLITS[name]
+
+
+def _digests(rows: Sequence[Result]) -> dict[str, str]:
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        found.setdefault(row.model, {})[row.weights_digest[:_DIGITS]] = None
+    return {
+        model: ", ".join(digests) if len(digests) <= _DIGESTS_SHOWN else f"{len(digests)} different ones (results.csv)"
+        for model, digests in found.items()
+    }
+
+
+# FOLDED eo_backbones/evaluation/report.py: '``report.html``: the same report as one file that opens anywhere, with pictures of what the models did.'
+
+HTML_FILE = "report.html"
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; max-width: 1120px; margin: 2.5rem auto; padding: 0 1.2rem }
+h1 { font-size: 1.7rem; margin-bottom: .2rem }
+h2 { font-size: 1.2rem; margin-top: 2.4rem; border-top: 1px solid #e6e8ec; padding-top: 1.2rem }
+h3 { font-size: 1rem; margin: 1.6rem 0 .3rem }
+p.note { color: #596273; margin: .3rem 0 .8rem }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums }
+th, td { padding: .35rem .7rem; text-align: left; border-bottom: 1px solid #e6e8ec; white-space: nowrap }
+table.facts td { white-space: normal; vertical-align: top }
+th { font-weight: 600 }
+td small { color: #596273 }
+td.missing { color: #8a93a1; font-style: italic }
+pre { background: #f5f6f8; padding: .7rem .9rem; overflow-x: auto; border-radius: 6px; font-size: .82rem }
+img { max-width: 100%; height: auto }
+summary { cursor: pointer; font-weight: 600; margin: .8rem 0 }
+"""
+
+
+def page(contents: Contents, out: Path, bars: bytes) -> str:
+    """Return the whole page.
+
+    Args:
+        contents: what it says.
+        out: folder of the results, for the predictions behind them.
+        bars: the content of ``bands.png``.
+    """
+    body = [f"<h1>{escape(contents.title)}</h1>", _note(INTRODUCTION), _picture(bars, "weighted F1 per band")]
+    for section, comparisons in contents.tables:
+        body += [f"<h2>{escape(heading(section))}</h2>", _note(counts(section)), _figures(section)]
+        if not has_imagenet(section):
+            body.append(_note(f"{encoders.IMAGENET} is {NOT_MEASURED}; this measures it:"))
+            body.append(_code([contents.imagenet_command(section)]))
+        if further := further_table(section):
+            body += [_note(FURTHER_NOTE), _grid(further)]
+        if comparisons:
+            body += [_note(COMPARISON_NOTE), _grid(comparison_table(section, comparisons))]
+        if paper := paper_table(section):
+            body += [_note(PAPER_NOTE), _grid(paper)]
+    section, _ = contents.tables[0]
+    body.append(f"<h2>A closer look: {escape(heading(section))}</h2>")
+    body.append(_note("Each model on the band that suits it best, first seed."))
+    body += _closer_looks(contents, section, out)
+    body += ["<h2>Setup</h2>", _grid(setup(contents), facts=True)]
+    body += ["<h2>What the names mean</h2>", _grid(definitions(contents.rows), facts=True)]
+    body += ["<h2>Commands</h2>", _code(contents.commands)]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(contents.title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>\n'
+        + "\n".join(body)
+        + "\n</body></html>\n"
+    )
+
+
+def _closer_looks(contents: Contents, section: Section, out: Path) -> Iterator[str]:
+    for number, (model, rows) in enumerate(section.rows.items()):
+        best = max(section.bands, key=lambda band, model=model: _f1(section, model, band))  # type: ignore[misc]
+        row = min((row for row in rows if row.band == best), key=lambda row: row.seed)
+        looked = _closer_look(contents, row, out)
+        if looked:
+            opened = " open" if number == 0 else ""
+            title = f"{model} on {best}: weighted F1 {row.f1_weighted:.3f}, accuracy {row.accuracy:.3f}"
+            yield f"<details{opened}><summary>{escape(title)}</summary>{looked}</details>"
+
+
+def _closer_look(contents: Contents, row: Result, out: Path) -> str:
+    kept = predictions.read(out, row.key)
+    if kept is None:
+        return ""
+    maps = contents.data.maps
+    if kept.predicted.ndim == 3 and maps is not None:
+        (band, *_) = sources_of(contents.data, row.band)
+        return _picture(plots.confusion(maps, kept), "confusion matrix of pixels") + _picture(
+            plots.examples(contents.data, maps, band, kept), "class maps of test images"
+        )
+    shown = plots.samples(contents.data, sources_of(contents.data, row.band), kept)
+    return _picture(plots.confusion_and_projection(contents.data, kept), "confusion matrix") + _picture(
+        shown, "test images that were right and wrong"
+    )
+
+
+def _f1(section: Section, model: str, band: str) -> float:
+    cell = section.cells.get((model, band))
+    return -1.0 if cell is None else cell.f1
+
+
+def _figures(section: Section) -> str:
+    """Return the main table: the figure large, its interval small, the better the bluer."""
+    header, *lines = table(section)
+    rows = [_row("th", header)]
+    for line in lines:
+        cells = [f"<td><code>{escape(line[0])}</code></td>"]
+        for band, text in zip(section.bands, line[1:], strict=True):
+            cell = section.cells.get((line[0], band))
+            if cell is None:
+                cells.append(f'<td class="missing">{escape(text)}</td>')
+                continue
+            figure, _, rest = text.partition(" ")
+            shade = f"background: rgba(0, 114, 178, {0.45 * cell.f1**2:.3f})"
+            cells.append(f'<td style="{shade}"><b>{figure}</b> <small>{escape(rest)}</small></td>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return f'<div class="scroll"><table>{"".join(rows)}</table></div>'
+
+
+def _grid(grid: Grid, *, facts: bool = False) -> str:
+    header, *lines = grid
+    rows = ([_row("th", header)] if any(header) else []) + [_row("td", line) for line in lines]
+    return f'<div class="scroll"><table class="{"facts" if facts else "plain"}">{"".join(rows)}</table></div>'
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def _code(lines: Sequence[str]) -> str:
+    return f"<pre>{escape(chr(10).join(lines))}</pre>"
+
+
+def _picture(content: bytes, alt: str) -> str:
+    return f'<p><img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(content).decode()}"></p>'
+
+
+# FOLDED eo_backbones/evaluation/report.py: '``report.md``: the tables, and everything a reader needs to judge and repeat them.'
 
 REPORT_FILE = "report.md"
 FIGURE_FILE = "bands.png"
@@ -13,22 +395,22 @@ FIGURE_FILE = "bands.png"
 
 def text(contents: Contents) -> str:
     """Return the report as Markdown."""
-    parts = [f"# {contents.title}", said.INTRODUCTION, f"![weighted F1 per band]({FIGURE_FILE})"]
+    parts = [f"# {contents.title}", INTRODUCTION, f"![weighted F1 per band]({FIGURE_FILE})"]
     for section, comparisons in contents.tables:
-        parts += [f"## {said.heading(section)}", said.counts(section), _named(said.table(section))]
-        if not said.has_imagenet(section):
+        parts += [f"## {heading(section)}", counts(section), _named(table(section))]
+        if not has_imagenet(section):
             parts.append(
-                f"`{encoders.IMAGENET}` is {said.NOT_MEASURED}; this measures it:\n\n"
+                f"`{encoders.IMAGENET}` is {NOT_MEASURED}; this measures it:\n\n"
                 f"```\n{contents.imagenet_command(section)}\n```"
             )
-        if further := said.further_table(section):
-            parts += [said.FURTHER_NOTE, _plain(further)]
+        if further := further_table(section):
+            parts += [FURTHER_NOTE, _plain(further)]
         if comparisons:
-            parts += [said.COMPARISON_NOTE, _plain(said.comparison_table(section, comparisons))]
-        if paper := said.paper_table(section):
-            parts += [said.PAPER_NOTE, _plain(paper)]
-    parts += ["## Setup", _plain(said.setup(contents))]
-    parts += ["## What the names mean", _named(said.definitions(contents.rows))]
+            parts += [COMPARISON_NOTE, _plain(comparison_table(section, comparisons))]
+        if paper := paper_table(section):
+            parts += [PAPER_NOTE, _plain(paper)]
+    parts += ["## Setup", _plain(setup(contents))]
+    parts += ["## What the names mean", _named(definitions(contents.rows))]
     parts += ["## Commands", "```\n" + "\n".join(contents.commands) + "\n```"]
     return "\n\n".join(parts) + "\n"
 

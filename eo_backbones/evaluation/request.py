@@ -10,18 +10,16 @@ import numpy as np
 
 from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.datasets.splits import subset_of
+from eo_backbones.device import pick_device
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import contents, html_report, plots, report
-from eo_backbones.evaluation.band_choice import choose_bands, named_positions
+from eo_backbones.evaluation import plots, report
+from eo_backbones.evaluation.budgets import SHOT_SUFFIX, Budget, make_splits
+from eo_backbones.evaluation.columns import choose_bands, named_positions
 from eo_backbones.evaluation.encoders import IMAGENET
-from eo_backbones.evaluation.labels import SHOT_SUFFIX, Budget, make_splits
-from eo_backbones.evaluation.plan import Outcome, Plan
-from eo_backbones.evaluation.precision import pick_device
-from eo_backbones.evaluation.protocols import SEGMENTATION, protocol_names
-from eo_backbones.evaluation.results import RESULTS_FILE, Result, ResultsFile, write_atomically
-from eo_backbones.evaluation.run import evaluate
-from eo_backbones.evaluation.summary import Section
-from eo_backbones.evaluation.watcher import Watcher
+from eo_backbones.evaluation.probes.protocols import SEGMENTATION, protocol_names
+from eo_backbones.evaluation.run import Outcome, Plan, evaluate
+from eo_backbones.progress import Watcher
+from eo_backbones.results import RESULTS_FILE, Result, ResultsFile, Section, write_atomically
 
 COMMANDS_FILE = "commands.txt"
 SMALLEST_SIZE_PX = 32  # a ResNet50 divides by 32
@@ -168,11 +166,11 @@ def write_reports(
     imagenet_command: Callable[[Section], str],
 ) -> Written:
     """Write the figure, ``report.md`` and ``report.html`` from all rows."""
-    said = contents.gather(out, data, rows, commands=commands, imagenet_command=imagenet_command)
-    written = Written(out / report.REPORT_FILE, out / html_report.HTML_FILE, out / report.FIGURE_FILE)
+    said = report.gather(out, data, rows, commands=commands, imagenet_command=imagenet_command)
+    written = Written(out / report.REPORT_FILE, out / report.HTML_FILE, out / report.FIGURE_FILE)
     plots.write_bands(written.figure, rows)
     write_atomically(written.report, report.text(said))
-    write_atomically(written.html, html_report.page(said, out, written.figure.read_bytes()))
+    write_atomically(written.html, report.page(said, out, written.figure.read_bytes()))
     return written
 
 

@@ -6,7 +6,7 @@ then every probe on them. Rows are written as soon as they exist, so an interrup
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from eo_backbones.datasets import LabelledImages
-from eo_backbones.evaluation import extract, figures, multilabel_metrics, predictions, protocols, segmentation
-from eo_backbones.evaluation.band_choice import BandChoice, Column
-from eo_backbones.evaluation.cache import FeatureFile
+from eo_backbones.datasets.splits import Split
+from eo_backbones.device import bytes_for_columns, fast_dtype
+from eo_backbones.evaluation import features, metrics, predictions
+from eo_backbones.evaluation.budgets import Budget
+from eo_backbones.evaluation.columns import BandChoice, Column
 from eo_backbones.evaluation.encoders import (
     WITHOUT_MAPS,
     Encoder,
@@ -25,12 +27,51 @@ from eo_backbones.evaluation.encoders import (
     Setting,
     open_model,
 )
-from eo_backbones.evaluation.labels import Budget
-from eo_backbones.evaluation.plan import Outcome, Plan
-from eo_backbones.evaluation.precision import bytes_for_columns, fast_dtype
-from eo_backbones.evaluation.results import Key, Result, ResultsFile, versions
-from eo_backbones.evaluation.task import Task
-from eo_backbones.evaluation.watcher import Silent, Watcher
+from eo_backbones.evaluation.features import FeatureFile
+from eo_backbones.evaluation.probes import protocols, segmentation
+from eo_backbones.evaluation.probes.task import Task
+from eo_backbones.progress import Silent, Watcher
+from eo_backbones.results import Key, Result, ResultsFile, versions
+
+# FOLDED eo_backbones/evaluation/run.py: 'What an evaluation is to measure, and what came of it.'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        models: names as typed.
+        bands: columns of the table, of one band or several.
+        protocols: those of :mod:`eo_backbones.evaluation.probes.protocols`, by name.
+        splits: seed -> split; its keys are the seeds.
+        budgets: how many labels.
+        sizes: sides in pixels of what networks get.
+    """
+
+    models: Sequence[str]
+    bands: Sequence[Column]
+    protocols: Sequence[str]
+    splits: Mapping[int, Split]
+    budgets: Sequence[Budget] = (Budget(),)
+    sizes: Sequence[int] = (64,)
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        results: all rows, old and new.
+        added: how many are new.
+        unmeasured: model -> why its weights were out of reach.
+        notes: what the user should know about rows that are not there.
+    """
+
+    results: ResultsFile
+    added: int = 0
+    unmeasured: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +164,7 @@ class _Run:
         files = {
             (cell.seed, part.label): FeatureFile(
                 self.cache,
-                extract.key_of(self.data, digests[cell.seed, part.label], setting, part),
+                features.key_of(self.data, digests[cell.seed, part.label], setting, part),
                 encoders[cell.seed].stored_as or self.dtype,
             )
             for cell in missing
@@ -168,7 +209,7 @@ class _Run:
     def _digest(self, model: EvaluatedModel, encoder: Encoder, seed: int, band: BandChoice) -> str:
         if not model.adapted:
             return encoder.digest
-        return extract.adapted_digest(self.data, encoder, band.label, self.plan.splits[seed].train)
+        return features.adapted_digest(self.data, encoder, band.label, self.plan.splits[seed].train)
 
     def _extract(
         self,
@@ -180,12 +221,12 @@ class _Run:
     ) -> None:
         encoder_of = self._encoder_of(model, setting, seed, encoder, list(files))
         jobs = [
-            extract.Job(encoder=encoder_of[band.label], setting=setting, band=band, file=file)
+            features.Job(encoder=encoder_of[band.label], setting=setting, band=band, file=file)
             for band, file in files.items()
         ]
         named = ", ".join(encoder_of)
         with self.watcher.stage(f"{_what(model, setting, seed)}: features of {named}", len(self.data)) as tick:
-            extract.extract(self.data, jobs, device=self.device, dtype=self.dtype, tick=tick)
+            features.extract(self.data, jobs, device=self.device, dtype=self.dtype, tick=tick)
 
     def _encoder_of(
         self, model: EvaluatedModel, setting: Setting, seed: int, encoder: Encoder, bands: Sequence[BandChoice]
@@ -195,7 +236,7 @@ class _Run:
             return {band.label: encoder for band in bands}
         train, named = self.plan.splits[seed].train, ", ".join(band.label for band in bands)
         with self.watcher.stage(f"{_what(model, setting, seed)}: BatchNorm on {named}", len(train)) as tick:
-            return extract.adapt(
+            return features.adapt(
                 self.data, encoder, setting, bands, train, device=self.device, dtype=self.dtype, tick=tick
             )
 
@@ -222,7 +263,7 @@ class _Run:
                 answers = segmentation.run(task, tick)
             kept = predictions.Predictions(test, answers.confusions, predictions.NO_PROJECTION, answers.shown)
             predictions.write(self.results.path.parent, cell.key, kept)
-            figured = figures.of_pixels(answers.confusions, task.maps.classes)
+            figured = metrics.of_pixels(answers.confusions, task.maps.classes)
             self.results.add([self._row(cell.key, figured, n_train=len(task.labelled), n_test=len(test))])
 
     def _at_once(self, missing: Sequence[_Cell], files: Mapping[tuple[int, str], FeatureFile]) -> list[list[_Cell]]:
@@ -286,14 +327,14 @@ class _Run:
         test, classes = task.split.test, self.data.classes
         true = self.data.labels[test]
         found = (
-            figures.of_labels(true, answers, classes) if task.multilabel else figures.of_classes(true, answers, classes)
+            metrics.of_labels(true, answers, classes) if task.multilabel else metrics.of_classes(true, answers, classes)
         )
-        predicted = answers > multilabel_metrics.THRESHOLD if task.multilabel else answers
+        predicted = answers > metrics.THRESHOLD if task.multilabel else answers
         kept = predictions.Predictions(test, predicted, self._projection(cell, task))
         predictions.write(self.results.path.parent, cell.key, kept)
         return self._row(cell.key, found, n_train=len(task.labelled), n_test=len(test))
 
-    def _row(self, key: Key, found: figures.Figures, *, n_train: int, n_test: int) -> Result:
+    def _row(self, key: Key, found: metrics.Figures, *, n_train: int, n_test: int) -> Result:
         return Result(
             **asdict(key),
             **asdict(found),

@@ -11,10 +11,9 @@ from eo_backbones.bands import BANDS
 from eo_backbones.contract import UNITS, InputSpec, Unit
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.models import create_model
-from eo_backbones.multi_band import Fuse, MultiBand
+from eo_backbones.networks.multi_band import Fuse, MultiBand
 from eo_backbones.scenes.band_files import BandFile, is_remote
-from eo_backbones.scenes.geotiff import MOST_BANDS, NumberFormat
-from eo_backbones.scenes.parquet import load_pyarrow
+from eo_backbones.scenes.outputs import MOST_BANDS, NumberFormat, load_pyarrow
 
 Format = Literal["geotiff", "parquet"]
 FROZEN_FUSES: tuple[Fuse, ...] = ("concat", "mean")

@@ -15,10 +15,9 @@ from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
 from eo_backbones.scenes.band_files import opened
-from eo_backbones.scenes.geotiff import TAG
 from eo_backbones.scenes.grid import at as position
 from eo_backbones.scenes.grid import from_degrees, to_degrees
-from eo_backbones.scenes.pictures import write_similarity_picture
+from eo_backbones.scenes.outputs import TAG, write_similarity_picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import baselines
+from eo_backbones.evaluation import encoders
 
 
 @pytest.fixture(params=["test_resnet", "resnet50"])
@@ -30,18 +30,18 @@ def test_statistics_equal_numpy(shape: tuple[int, int]) -> None:
     expected = np.stack(
         [flat.mean(1), flat.std(1), flat.min(1), flat.max(1), *np.percentile(flat, [5, 25, 50, 75, 95], axis=1)], axis=1
     )
-    np.testing.assert_allclose(baselines.image_statistics(images), expected, atol=1e-6)
-    assert expected.shape[1] == len(baselines.STATISTICS)
+    np.testing.assert_allclose(encoders.image_statistics(images), expected, atol=1e-6)
+    assert expected.shape[1] == len(encoders.STATISTICS)
 
 
 def test_raw_keeps_every_pixel_in_order() -> None:
     images = torch.arange(2 * 6).float().view(2, 1, 2, 3)
-    np.testing.assert_array_equal(baselines.raw_pixels(images), [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]])
+    np.testing.assert_array_equal(encoders.raw_pixels(images), [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]])
 
 
 def test_random_averaging_is_random_with_other_strided_blocks() -> None:
-    plain, averaging = (baselines.random_resnet50(0, averaging=flag) for flag in (False, True))
-    assert baselines.state_digest(averaging) == baselines.state_digest(baselines.random_resnet50(0, averaging=True))
+    plain, averaging = (encoders.random_resnet50(0, averaging=flag) for flag in (False, True))
+    assert encoders.state_digest(averaging) == encoders.state_digest(encoders.random_resnet50(0, averaging=True))
     changed = {
         ".".join(name.split(".")[:2])
         for (name, one), other in zip(plain.state_dict().items(), averaging.state_dict().values(), strict=True)
@@ -53,18 +53,18 @@ def test_random_averaging_is_random_with_other_strided_blocks() -> None:
 def test_random_depends_on_its_seed_only() -> None:
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    first, again, other = (baselines.random_resnet50(seed) for seed in (0, 0, 1))
+    first, again, other = (encoders.random_resnet50(seed) for seed in (0, 0, 1))
     torch.testing.assert_close(torch.random.get_rng_state(), before)
-    assert baselines.state_digest(first) == baselines.state_digest(again) != baselines.state_digest(other)
+    assert encoders.state_digest(first) == encoders.state_digest(again) != encoders.state_digest(other)
     assert not any(module.training for module in first.modules())
     assert first.conv1.in_channels == 1
 
 
 def test_state_digest_sees_buffers() -> None:
     norm = nn.BatchNorm1d(3)
-    before = baselines.state_digest(norm)
+    before = encoders.state_digest(norm)
     norm.running_mean += 1
-    assert baselines.state_digest(norm) != before
+    assert encoders.state_digest(norm) != before
 
 
 def test_folding_equals_the_literal_copy(three_channel_network: nn.Module) -> None:
@@ -73,7 +73,7 @@ def test_folding_equals_the_literal_copy(three_channel_network: nn.Module) -> No
     band = (torch.rand(4, 1, 64, 64, generator=generator) - 0.4) / 0.2
     with torch.inference_mode():
         expected = three_channel_network(band.expand(-1, 3, -1, -1))
-        folded = baselines.fold_input_channels(three_channel_network)
+        folded = encoders.fold_input_channels(three_channel_network)
         assert (folded(band) - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert expected.abs().max() > 1e-3
     assert folded.get_submodule(folded.pretrained_cfg["first_conv"]).weight.shape[1] == 1
@@ -82,7 +82,7 @@ def test_folding_equals_the_literal_copy(three_channel_network: nn.Module) -> No
 def test_folding_refuses_a_network_without_a_plain_stem(three_channel_network: nn.Module) -> None:
     three_channel_network.pretrained_cfg = {"first_conv": ("a", "b")}
     with pytest.raises(UserError, match="folded"):
-        baselines.fold_input_channels(three_channel_network)
+        encoders.fold_input_channels(three_channel_network)
 
 
 def test_estimated_statistics_are_those_of_the_images() -> None:
@@ -90,7 +90,7 @@ def test_estimated_statistics_are_those_of_the_images() -> None:
     network = nn.Sequential(nn.BatchNorm2d(1))
     network[0].running_mean.fill_(100)
     batches = [torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(s)) * 2 + s for s in (1, 5)]
-    with torch.inference_mode(), baselines.estimating_batch_norm(network):
+    with torch.inference_mode(), encoders.estimating_batch_norm(network):
         for batch in batches:
             network(batch)
     assert network[0].running_mean.item() == pytest.approx(np.mean([b.mean() for b in batches]), abs=1e-5)

@@ -12,8 +12,7 @@ import pytest
 
 from eo_backbones.bands import LAYOUTS
 from eo_backbones.datasets import open_dataset
-from eo_backbones.datasets.bigearthnet import bigearthnet
-from eo_backbones.datasets.bigearthnet_labels import BIGEARTHNET_CLASSES, label_numbers
+from eo_backbones.datasets.bigearthnet import BIGEARTHNET_CLASSES, bigearthnet, label_numbers
 from eo_backbones.datasets.raster import read_bands
 from eo_backbones.datasets.synthetic import scene
 from eo_backbones.datasets.synthetic_files import write_bigearthnet

@@ -10,10 +10,9 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from eo_backbones.cards import CardFacts, model_card
-from eo_backbones.cards.hub_results import hub_results
+from eo_backbones.cards.folder_texts import hub_results, stac_item
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError
-from eo_backbones.stac import stac_item
 from eo_backbones.weights import WEIGHTS
 
 SHA256 = "0123456789abcdef" * 4

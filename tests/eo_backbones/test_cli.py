@@ -10,10 +10,11 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
-from eo_backbones import cli, weights
+from eo_backbones import weights
+from eo_backbones.cli import main
+from eo_backbones.cli.options import split_commas, spread
 from eo_backbones.evaluation import request
-from eo_backbones.evaluation.results import COLUMNS
-from eo_backbones.list_options import split_commas, spread
+from eo_backbones.results import COLUMNS
 from support.hub_http import Hub
 from support.synthetic_data import eurosat_ms_folder, eurosat_rgb_folder  # noqa: F401  fixtures
 from support.typed_command import Ended
@@ -163,7 +164,7 @@ def test_an_unreachable_hub(
     def dead(*_: object, **__: object) -> None:
         raise LocalEntryNotFoundError("not cached, and no connection") from ConnectionError("refused")
 
-    monkeypatch.setattr("eo_backbones.hub.hf_hub_download", dead)
+    monkeypatch.setattr("eo_backbones.hub.download.hf_hub_download", dead)
     for ended in (command("verify", "hf-hub:a/b"), command("info", "hf-hub:a/b"), evaluate("--models", "hf-hub:a/b")):
         message = one_line_error(ended)
         for help_ in ("HF_ENDPOINT", "HF_HUB_OFFLINE=1", "local-dir:PATH"):
@@ -216,7 +217,7 @@ def test_demo(command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_version_and_help(command: Callable[..., Ended]) -> None:
-    assert command("--version").out.strip() == f"eo-backbones {cli.package_version('eo-backbones')}"
+    assert command("--version").out.strip() == f"eo-backbones {main.package_version('eo-backbones')}"
     assert command("evaluate", "--help").status == 0
     helped = command("--help").out
     for name in ("demo", "list", "info", "verify", "evaluate", "embed", "similar", "predict", "push"):

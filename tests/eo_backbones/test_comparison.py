@@ -8,10 +8,9 @@ from sklearn.metrics import f1_score
 
 from eo_backbones.bands import PAPER_BANDS
 from eo_backbones.evaluation import predictions
-from eo_backbones.evaluation.comparison import compare, is_baseline, pairs_of
 from eo_backbones.evaluation.metrics import f1_difference
-from eo_backbones.evaluation.paper_table import PAPER_FIGURES
-from eo_backbones.evaluation.predictions import Predictions, principal_components
+from eo_backbones.evaluation.predictions import Predictions, compare, is_baseline, pairs_of, principal_components
+from eo_backbones.evaluation.report import PAPER_FIGURES
 from support.result_rows import result
 
 NOTHING = np.empty((0, 2), np.float32)

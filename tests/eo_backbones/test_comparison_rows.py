@@ -11,10 +11,10 @@ from torch import nn
 
 from eo_backbones.bands import BANDS
 from eo_backbones.datasets import LabelledImages, open_dataset
-from eo_backbones.evaluation import encoders, extract, predictions
-from eo_backbones.evaluation.band_choice import choose_bands
+from eo_backbones.evaluation import encoders, features, predictions
+from eo_backbones.evaluation.columns import choose_bands
 from eo_backbones.evaluation.request import Request
-from eo_backbones.evaluation.results import Result
+from eo_backbones.results import Result
 from support.measured import measured
 from support.synthetic_data import eurosat_rgb_folder  # noqa: F401  fixture
 from support.tiny_encoders import write_tiny_encoder
@@ -87,12 +87,12 @@ def test_every_network_is_frozen_in_eval_mode(
     (band,) = choose_bands(data, ["B04"])
     if model.adapted:
         options = {"device": torch.device("cpu"), "dtype": torch.float32, "tick": lambda _: None}
-        encoder = extract.adapt(data, encoder, setting, [band], np.arange(10), **options)["B04"]  # type: ignore[arg-type]
+        encoder = features.adapt(data, encoder, setting, [band], np.arange(10), **options)["B04"]  # type: ignore[arg-type]
     network = encoder.network
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     assert not any(module.training for module in network.modules())
     raw = torch.from_numpy(np.stack([data.read(index, ["B04"])[0] for index in (0, 13, 27, 39)]))
-    images = extract.ModelInput(data, setting, band)(raw)
+    images = features.ModelInput(data, setting, band)(raw)
     with torch.inference_mode():
         torch.testing.assert_close(network(images)[:1], network(images[:1]), atol=1e-4, rtol=1e-3)
 
@@ -111,7 +111,7 @@ def test_what_imagenet_weights_see(data: LabelledImages, tiny_folder: Path) -> N
     reflectance = 100 * 0.275 / 255
     figures = BANDS["B04"]
     for setting in model.settings:
-        images = extract.ModelInput(data, setting, band)(raw)
+        images = features.ModelInput(data, setting, band)(raw)
         value = reflectance
         if setting.scaling == "standardised":
             value = (reflectance * 10_000 - figures.mean) / figures.std

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from eo_backbones import demo, weights
-from eo_backbones.evaluation import baselines
+from eo_backbones.evaluation import encoders
 from eo_backbones.evaluation.run import Silent
-from eo_backbones.folder import sha256_of
+from eo_backbones.hub.folder import sha256_of
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_random_weights_are_never_passed_off_as_trained() -> None:
     assert encoder.line == "stand-in (random weights)"
     assert encoder.models == (), "there is nothing to type for it"
     assert not encoder.network.training
-    assert baselines.state_digest(encoder.network) != baselines.state_digest(baselines.random_resnet50(0))
+    assert encoders.state_digest(encoder.network) != encoders.state_digest(encoders.random_resnet50(0))
 
 
 def test_published_weights_are_used_as_soon_as_they_are_there(

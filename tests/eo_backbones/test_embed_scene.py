@@ -15,7 +15,7 @@ import torch
 from affine import Affine
 from rasterio.crs import CRS
 
-from eo_backbones.scenes import Embedded, EmbedRequest, compute, embed_scene
+from eo_backbones.scenes import Embedded, EmbedRequest, embed, embed_scene
 from eo_backbones.scenes.band_files import BandFile
 from eo_backbones.scenes.grid import Grid
 from eo_backbones.scenes.scene import Scene, cell_rows
@@ -127,8 +127,8 @@ def test_small_batches_and_blocks_change_nothing(tmp_path: Path, model: str, mon
     values[0, 20:40, 30:50] = np.nan
     scene = write_scene(tmp_path / "scene.tif", values, names=("B04",))
     run(scene, model, tmp_path / "one.tif", size=16, stride=8)
-    monkeypatch.setattr(compute, "_CELLS_A_BLOCK", 40)  # three rows of 15 cells
-    monkeypatch.setitem(compute._PIXELS_A_BATCH, "cpu", 7 * 16 * 16)  # neither a row nor a block is whole batches
+    monkeypatch.setattr(embed, "_CELLS_A_BLOCK", 40)  # three rows of 15 cells
+    monkeypatch.setitem(embed._PIXELS_A_BATCH, "cpu", 7 * 16 * 16)  # neither a row nor a block is whole batches
     run(scene, model, tmp_path / "many.tif", size=16, stride=8)
     expected = read(tmp_path / "one.tif")
     assert 0 < np.isnan(expected[..., 0]).sum() < expected[..., 0].size / 2
@@ -169,7 +169,7 @@ def killing(after: int) -> Callable[[str, int], Any]:
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute, "_CELLS_A_BLOCK", 12)  # two rows of six cells
+    monkeypatch.setattr(embed, "_CELLS_A_BLOCK", 12)  # two rows of six cells
     scene = write_scene(tmp_path / "scene.tif", numbers(1, 112, 112), names=("B04",))
     run(scene, model, tmp_path / "whole.tif", size=32, stride=16)
     out = tmp_path / "out.tif"

@@ -17,9 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import eo_backbones
-from eo_backbones import demo, models, weights
+from eo_backbones import demo, weights
 from eo_backbones.contract import InputSpec
-from eo_backbones.folder import sha256_of
+from eo_backbones.hub.folder import sha256_of
+from eo_backbones.info import info, verify
 from eo_backbones.weights import Weights
 
 LARGEST = 50_000_000
@@ -74,7 +75,7 @@ def test_every_route_gives_the_recorded_features(row: Weights, repository: Path)
 
 
 def test_verify_reproduces_the_record(row: Weights) -> None:
-    facts = models.verify(row.name)
+    facts = verify(row.name)
     assert (facts["route"], facts["pinned"], facts["sha256"]) == ("embedded", True, row.sha256)
     assert facts["golden"] <= 1e-4
 
@@ -89,7 +90,7 @@ def test_the_demo_names_the_weights_in_its_first_line(row: Weights) -> None:
 
 
 def test_info_leads_to_recipe_and_results(row: Weights) -> None:
-    facts = models.info(row.name)
+    facts = info(row.name)
     assert facts["published"] is True
     assert facts["recipe_digest"] == row.recipe_digest
     assert [score["f1"] for score in facts["results"]] == [score.f1 for score in row.results]
@@ -98,7 +99,7 @@ def test_info_leads_to_recipe_and_results(row: Weights) -> None:
 
 def test_the_row_has_the_contract_of_its_recipe(row: Weights) -> None:
     """Whatever contract the recipe trains with."""
-    from eo_backbones_train.recipes import RECIPES, input_spec
+    from eo_backbones_train.recipes.published import RECIPES, input_spec
 
     assert row.input == input_spec(RECIPES[row.recipe])
 
@@ -134,7 +135,7 @@ class TestTheRealFile:
         assert beside.read_bytes() == (folder / "golden.safetensors").read_bytes()
 
     def test_its_results_are_those_of_the_card(self, repository: Path) -> None:
-        from eo_backbones.result_tables import read_rows, rows_of, scores
+        from eo_backbones.results import read_rows, rows_of, scores
 
         rows = read_rows(repository / "model_cards" / weights.DEFAULT.name)
         assert (

@@ -12,13 +12,13 @@ from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.datasets.splits import seeded_split
 from eo_backbones.datasets.synthetic_files import write_eurosat_rgb
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import encoders, extract, metrics, predictions, run
-from eo_backbones.evaluation.band_choice import choose_bands
-from eo_backbones.evaluation.baselines import random_resnet50, state_digest
-from eo_backbones.evaluation.labels import Budget, make_splits
+from eo_backbones.evaluation import encoders, features, metrics, predictions, run
+from eo_backbones.evaluation.budgets import Budget, make_splits
+from eo_backbones.evaluation.columns import choose_bands
+from eo_backbones.evaluation.encoders import random_resnet50, state_digest
 from eo_backbones.evaluation.request import Request, fulfil, limited
-from eo_backbones.evaluation.results import Result, read_results
 from eo_backbones.models import create_model, create_transform
+from eo_backbones.results import Result, read_results
 from support.hub_fixtures import files_of
 from support.hub_http import Hub
 from support.measured import measured
@@ -76,7 +76,7 @@ def test_what_is_there_is_not_measured_again(
     measure: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = measure("stats", seeds=2)
-    monkeypatch.setattr(extract, "extract", lambda *_, **__: pytest.fail("features are in the cache"))
+    monkeypatch.setattr(features, "extract", lambda *_, **__: pytest.fail("features are in the cache"))
     assert measure("stats", seeds=2) == first
     assert len(measure("stats", seeds=2, protocols=("logistic", "knn"))) == 2 + 4
     monkeypatch.setattr(run.protocols, "run", lambda *_: pytest.fail("all rows are there"))
@@ -158,7 +158,7 @@ def test_imagenet_through_the_hub(
     (band,) = choose_bands(data, ["B04"])
     raw = torch.from_numpy(np.stack([data.read(i, ["B04"])[0] for i in range(4)]))
     for setting in model.settings:
-        images = extract.ModelInput(data, setting, band)(raw)
+        images = features.ModelInput(data, setting, band)(raw)
         with torch.inference_mode():
             copied = literal(images.expand(-1, 3, -1, -1))
             assert (network(images) - copied).abs().max() <= 1e-5 * copied.abs().max()

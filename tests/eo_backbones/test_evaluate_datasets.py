@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from eo_backbones.cli import main
+from eo_backbones.cli.main import main
 from eo_backbones.datasets.synthetic_files import write_class_folders, write_dfc2020
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.request import Request
-from eo_backbones.evaluation.results import Result
+from eo_backbones.results import Result
 from support.measured import measured
 
 Measure = Callable[..., list[Result]]

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from eo_backbones.contract import standardized, unit_range
 from eo_backbones.datasets import LabelledImages, open_dataset
+from eo_backbones.device import fast_dtype, pick_device
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import baselines, extract, pixels
-from eo_backbones.evaluation.band_choice import BandChoice, choose_bands
-from eo_backbones.evaluation.cache import FeatureFile, default_folder
+from eo_backbones.evaluation import encoders, features
+from eo_backbones.evaluation.columns import BandChoice, choose_bands
 from eo_backbones.evaluation.encoders import Encoder, Setting
-from eo_backbones.evaluation.precision import fast_dtype, pick_device
+from eo_backbones.evaluation.features import FeatureFile, default_folder
 from eo_backbones.inputs import UnitError
 from support.synthetic_data import eurosat_ms_folder, eurosat_rgb_folder  # noqa: F401  fixtures
 
 CPU = torch.device("cpu")
 SETTING = Setting(size=32, scaling="contract", spec=unit_range())
-STATS = Encoder(embed=baselines.image_statistics, digest="stats-1", stored_as=torch.float32)
+STATS = Encoder(embed=encoders.image_statistics, digest="stats-1", stored_as=torch.float32)
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def features_of(
     data: LabelledImages, encoder: Encoder, folder: Path, *, dtype: torch.dtype = torch.float32, band: str = "B04"
 ) -> Tensor:
     (choice,) = choose_bands(data, [band])
-    file = FeatureFile(folder, extract.key_of(data, encoder.digest, SETTING, choice), encoder.stored_as or dtype)
-    job = extract.Job(encoder=encoder, setting=SETTING, band=choice, file=file)
-    extract.extract(data, [job], device=CPU, dtype=dtype, tick=lambda _: None)
+    file = FeatureFile(folder, features.key_of(data, encoder.digest, SETTING, choice), encoder.stored_as or dtype)
+    job = features.Job(encoder=encoder, setting=SETTING, band=choice, file=file)
+    features.extract(data, [job], device=CPU, dtype=dtype, tick=lambda _: None)
     return file.read()
 
 
@@ -56,13 +56,13 @@ def test_streamed_features_are_those_of_each_image(
     rgb: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over several batches; value by value from the pixels: grey level x 2750 / 255 / 10000, halved in size."""
-    monkeypatch.setattr(pixels, "BATCH", 7)
+    monkeypatch.setattr(features, "BATCH", 7)
     found = features_of(rgb, STATS, tmp_path, band="red")
     grey = rgb.read(5, ["B04"])[0].astype(np.float64)
     small = nn.functional.interpolate(
         torch.from_numpy(grey * 0.275 / 255)[None, None], (32, 32), mode="bilinear", antialias=True
     )
-    np.testing.assert_allclose(found[5], baselines.image_statistics(small)[0], atol=1e-6)
+    np.testing.assert_allclose(found[5], encoders.image_statistics(small)[0], atol=1e-6)
     assert found.shape == (len(rgb), 9)
 
 
@@ -75,12 +75,12 @@ def test_all_bands_of_a_pass_are_read_at_once(rgb: LabelledImages, tmp_path: Pat
 
     data = replace(rgb, reader=counted)
     jobs = [
-        extract.Job(
+        features.Job(
             encoder=STATS, setting=SETTING, band=band, file=FeatureFile(tmp_path, {"b": band.label}, torch.float32)
         )
         for band in choose_bands(data, ["B02", "B03", "B04"])
     ]
-    extract.extract(data, jobs, device=CPU, dtype=torch.float32, tick=lambda _: None)
+    features.extract(data, jobs, device=CPU, dtype=torch.float32, tick=lambda _: None)
     assert len(reads) == len(data)
     assert not torch.equal(jobs[0].file.read(), jobs[2].file.read())
 
@@ -141,28 +141,28 @@ def test_a_failed_pass_leaves_nothing(tmp_path: Path) -> None:
 
 def test_everything_that_decides_features_is_in_their_key(rgb: LabelledImages, tmp_path: Path) -> None:
     red, green = choose_bands(rgb, ["B04", "B03"])
-    base = extract.key_of(rgb, "w", SETTING, red)
+    base = features.key_of(rgb, "w", SETTING, red)
     fewer = replace(rgb, paths=rgb.paths[:-1], labels=rgb.labels[:-1])
     others = [
-        extract.key_of(rgb, "v", SETTING, red),
-        extract.key_of(rgb, "w", SETTING, green),
-        extract.key_of(fewer, "w", SETTING, red),
-        extract.key_of(rgb, "w", replace(SETTING, size=64), red),
-        extract.key_of(rgb, "w", replace(SETTING, spec=standardized()), red),
-        extract.key_of(rgb, "w", SETTING, BandChoice("x", "B03", "B04")),
+        features.key_of(rgb, "v", SETTING, red),
+        features.key_of(rgb, "w", SETTING, green),
+        features.key_of(fewer, "w", SETTING, red),
+        features.key_of(rgb, "w", replace(SETTING, size=64), red),
+        features.key_of(rgb, "w", replace(SETTING, spec=standardized()), red),
+        features.key_of(rgb, "w", SETTING, BandChoice("x", "B03", "B04")),
     ]
     paths = {FeatureFile(tmp_path, key, torch.float32).path for key in [base, *others]}
     paths.add(FeatureFile(tmp_path, base, torch.bfloat16).path)
     assert len(paths) == len(others) + 2
-    assert FeatureFile(tmp_path, extract.key_of(rgb, "w", SETTING, red), torch.float32).path in paths
+    assert FeatureFile(tmp_path, features.key_of(rgb, "w", SETTING, red), torch.float32).path in paths
 
 
 def test_frozen_means_frozen(rgb: LabelledImages, tmp_path: Path) -> None:
     """Extraction leaves BatchNorm's running statistics as they were (lightning#15062, virtex#16)."""
     network = tiny_network()
-    before = baselines.state_digest(network)
+    before = encoders.state_digest(network)
     features_of(rgb, Encoder(embed=network, digest="n"), tmp_path)
-    assert baselines.state_digest(network) == before
+    assert encoders.state_digest(network) == before
 
 
 def test_adapted_networks_standardise_their_own_band(rgb: LabelledImages) -> None:
@@ -171,23 +171,23 @@ def test_adapted_networks_standardise_their_own_band(rgb: LabelledImages) -> Non
     encoder = Encoder(embed=network, digest="n")
     bands = choose_bands(rgb, ["B02", "B04"])
     train = np.arange(0, len(rgb), 2)
-    adapted = extract.adapt(rgb, encoder, SETTING, bands, train, device=CPU, dtype=torch.float32, tick=lambda _: None)
+    adapted = features.adapt(rgb, encoder, SETTING, bands, train, device=CPU, dtype=torch.float32, tick=lambda _: None)
     for band in bands:
-        images = extract.ModelInput(rgb, SETTING, band)(
+        images = features.ModelInput(rgb, SETTING, band)(
             torch.from_numpy(np.stack([rgb.read(int(i), [band.source])[0] for i in train]))
         )
         norm = adapted[band.label].network[0]
         assert norm.running_mean.item() == pytest.approx(images.mean().item(), rel=1e-4)
         assert norm.running_var.item() == pytest.approx(images.var().item(), rel=1e-4)
     digests = {entry.digest for entry in adapted.values()} | {"n"}
-    digests.add(extract.adapted_digest(rgb, encoder, "B04", train[1:]))
+    digests.add(features.adapted_digest(rgb, encoder, "B04", train[1:]))
     assert len(digests) == 4
     assert network[0].running_mean.item() == 0
 
 
 def test_half_precision_changes_features_little(rgb: LabelledImages, tmp_path: Path) -> None:
     """As measured: below 1 % (PERFORMANCE E); the effect on the metric is in benchmarks/."""
-    encoder = Encoder(embed=baselines.random_resnet50(0), digest="r")
+    encoder = Encoder(embed=encoders.random_resnet50(0), digest="r")
     few = replace(rgb, paths=rgb.paths[:8], labels=rgb.labels[:8])
     full = features_of(few, encoder, tmp_path)
     half = features_of(few, encoder, tmp_path, dtype=torch.bfloat16)
@@ -200,13 +200,13 @@ def test_images_of_two_sizes_are_refused(rgb: LabelledImages) -> None:
         return np.zeros((len(bands), 8, 8 if path == rgb.paths[2] else 9), np.uint8)
 
     with pytest.raises(UserError, match=r"has 8 x 8 pixels, other images have 9 x 8"):
-        list(pixels.batches(replace(rgb, reader=uneven), ["B04"], np.arange(5)))  # type: ignore[arg-type]
+        list(features.batches(replace(rgb, reader=uneven), ["B04"], np.arange(5)))  # type: ignore[arg-type]
 
 
 def test_pixels_come_in_order_whatever_thread_reads_them(rgb: LabelledImages, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixels, "BATCH", 3)
+    monkeypatch.setattr(features, "BATCH", 3)
     rows = np.random.default_rng(0).permutation(len(rgb))
-    got = [(start, batch) for start, batch in pixels.batches(rgb, ["B03"], rows)]
+    got = [(start, batch) for start, batch in features.batches(rgb, ["B03"], rows)]
     assert [start for start, _ in got] == list(range(0, len(rgb), 3))
     expected = np.stack([rgb.read(int(row), ["B03"]) for row in rows])
     np.testing.assert_array_equal(torch.cat([batch for _, batch in got]), expected)

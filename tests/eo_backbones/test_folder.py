@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from timm.models import PretrainedCfg
 from torch import nn
 
-from eo_backbones import folder
 from eo_backbones.contract import standardized, unit_range
 from eo_backbones.errors import UserError
-from eo_backbones.folder import FolderConfig
+from eo_backbones.hub import folder
+from eo_backbones.hub.folder import FolderConfig
 
 
 def written(path: Path, data: object) -> Path:

@@ -13,14 +13,13 @@ from PIL import Image
 from eo_backbones import MultiBand, create_model, create_transform
 from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import extract, pictures, plots, run
-from eo_backbones.evaluation.band_choice import FusedBands, choose_bands, sources_of
+from eo_backbones.evaluation import features, plots, run
+from eo_backbones.evaluation.columns import FusedBands, choose_bands, sources_of
 from eo_backbones.evaluation.predictions import Predictions
+from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.evaluation.request import Request, fulfil
-from eo_backbones.evaluation.results import Result, read_results
-from eo_backbones.evaluation.summary import sections
-from eo_backbones.evaluation.task import Task
-from eo_backbones.multi_band import Fuse
+from eo_backbones.networks.multi_band import Fuse
+from eo_backbones.results import Result, read_results, sections
 from support.measured import measured
 from support.result_rows import result
 from support.synthetic_data import eurosat_rgb_folder  # noqa: F401  fixture
@@ -119,7 +118,7 @@ def test_no_second_extraction(measure: Measure, monkeypatch: pytest.MonkeyPatch,
     """Single bands first, then the three at once: only files that are there are read, and rows are not repeated."""
     measure("stats", bands=("B02", "B03", "B04"))
     before = {path.name for path in (tmp_path / "cache" / "features").glob("*.npy")}
-    monkeypatch.setattr(extract, "extract", lambda *_, **__: pytest.fail("features are in the cache"))
+    monkeypatch.setattr(features, "extract", lambda *_, **__: pytest.fail("features are in the cache"))
     rows = measure("stats", fuses=("concat", "mean"), protocols=("logistic", "knn"))
     assert {path.name for path in (tmp_path / "cache" / "features").glob("*.npy")} == before
     assert len(before) == 3
@@ -134,13 +133,13 @@ def test_no_second_extraction(measure: Measure, monkeypatch: pytest.MonkeyPatch,
 def test_one_pass_extracts_every_band_once(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where single bands and fused ones are asked for together."""
     jobs: list[str] = []
-    original = extract.extract
+    original = features.extract
 
-    def watched(data: LabelledImages, jobs_: list[extract.Job], **options: object) -> None:
+    def watched(data: LabelledImages, jobs_: list[features.Job], **options: object) -> None:
         jobs.extend(job.band.label for job in jobs_)
         original(data, jobs_, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(extract, "extract", watched)
+    monkeypatch.setattr(features, "extract", watched)
     measure("stats", bands=("B04", RGB, "B03+B04"), fuses=("concat", "mean"))
     assert sorted(jobs) == ["B02", "B03", "B04"]
 
@@ -226,7 +225,7 @@ def test_three_bands_are_shown_in_colour(data: LabelledImages) -> None:
     kept = Predictions(test, data.labels, np.empty((0, 2), np.float32))
 
     def colourful(bands: tuple[str, ...]) -> bool:
-        pixels = np.asarray(Image.open(BytesIO(pictures.samples(data, bands, kept))).convert("RGB")).astype(int)
+        pixels = np.asarray(Image.open(BytesIO(plots.samples(data, bands, kept))).convert("RGB")).astype(int)
         area = pixels[60:140]  # the upper row of images; frames and letters lie outside their middle
         return bool((np.ptp(area, axis=2) > 25).mean() > 0.1)
 

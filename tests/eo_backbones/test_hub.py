@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from eo_backbones import hub as eo_hub
 from eo_backbones import weights
 from eo_backbones.errors import UserError
+from eo_backbones.hub import download as eo_hub
 from eo_backbones.weights import Weights
 from support.hub_fixtures import RunPython
 from support.hub_http import Fault, Hub
@@ -166,7 +166,7 @@ class TestRepository:
         self, hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         hub.store.publish("acme/spare", FILES)
-        with caplog.at_level(logging.WARNING, "eo_backbones.hub"):
+        with caplog.at_level(logging.WARNING, "eo_backbones.hub.download"):
             found = eo_hub.resolve(SPARE, cache_dir=tmp_path)
         assert (found.sha256, found.expected, found.pinned) == (DIGEST, DIGEST, False)
         assert f"{SPARE} is not pinned" in caplog.text

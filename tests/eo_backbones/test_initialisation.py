@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from eo_backbones.initialisation import average_when_downsampling
+from eo_backbones.networks.initialisation import average_when_downsampling
 
 STRIDED = ("layer2.0", "layer3.0", "layer4.0")
 

@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import eo_backbones
-from eo_backbones import folder, models, weights
+from eo_backbones import weights
 from eo_backbones.contract import standardized, unit_range
 from eo_backbones.errors import UserError
+from eo_backbones.hub import folder
+from eo_backbones.info import info, verify
 from support.hub_fixtures import RunPython, files_of
 from support.hub_http import Hub
 
@@ -246,7 +248,7 @@ class TestFacts:
     """``info`` and ``verify`` return plain data."""
 
     def test_info_of_a_declared_row_needs_no_network(self, hub: Hub) -> None:
-        facts = json.loads(json.dumps(models.info("eo_resnet50.simsiam_dfc2020")))
+        facts = json.loads(json.dumps(info("eo_resnet50.simsiam_dfc2020")))
         assert (facts["published"], facts["recipe"], facts["num_params"]) == (False, "simsiam-dfc2020", 23_501_760)
         assert facts["repo_id"] == "eo-backbones/eo_resnet50.simsiam_dfc2020"
         assert "eo-train pretrain simsiam-dfc2020" in facts["how_to_make"]
@@ -254,17 +256,17 @@ class TestFacts:
         assert hub.requests == []
 
     def test_info_of_a_folder(self, weights_folder: Path) -> None:
-        facts = models.info(f"local-dir:{weights_folder}")
+        facts = info(f"local-dir:{weights_folder}")
         assert (facts["route"], facts["architecture"], facts["license"]) == ("local", "resnet50", "cc-by-4.0")
         assert facts["input"] == standardized(["B04", "VV"]).to_dict()
 
     def test_verify_compares_content_and_outputs(
         self, published: weights.Weights, weights_folder: Path, tmp_path: Path
     ) -> None:
-        by_row = models.verify(published.name, cache_dir=tmp_path)
+        by_row = verify(published.name, cache_dir=tmp_path)
         assert (by_row["sha256"], by_row["expected"], by_row["pinned"]) == (published.sha256, published.sha256, True)
         assert 0 <= by_row["golden"] <= 1e-4
-        by_path = models.verify(f"local-dir:{weights_folder}")
+        by_path = verify(f"local-dir:{weights_folder}")
         assert (by_path["file"], by_path["pinned"]) == (str(weights_folder / "model.safetensors"), False)
         assert by_path["golden"] == by_row["golden"]
 
@@ -276,9 +278,9 @@ class TestFacts:
         tensors["layer4.2.bn3.bias"] += 0.01
         folder.save_weights(tensors, tmp_path / "model.safetensors", {})
         with pytest.raises(UserError, match="does not reproduce"):
-            models.verify(f"local-dir:{tmp_path}")
+            verify(f"local-dir:{tmp_path}")
 
     def test_verify_without_a_record_says_so(self, tiny_encoder: Path, hub: Hub, tmp_path: Path) -> None:
         hub.store.publish("acme/tiny", files_of(tiny_encoder))
-        assert models.verify("hf-hub:acme/tiny", cache_dir=tmp_path)["golden"] is None
-        assert models.verify(f"local-dir:{tiny_encoder}")["golden"] is None
+        assert verify("hf-hub:acme/tiny", cache_dir=tmp_path)["golden"] is None
+        assert verify(f"local-dir:{tiny_encoder}")["golden"] is None

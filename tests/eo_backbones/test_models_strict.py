@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from eo_backbones import folder, models
+from eo_backbones import models
 from eo_backbones.errors import UserError
+from eo_backbones.hub import folder
 from eo_backbones.models import create_model
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import eo_backbones
 from eo_backbones import MultiBand, UserError
 from eo_backbones.contract import standardized, unit_range
-from eo_backbones.multi_band import BandAttention
+from eo_backbones.networks.multi_band import BandAttention
 from support.tiny_networks import TinyResidual
 
 BANDS = ("B02", "B03", "VV")

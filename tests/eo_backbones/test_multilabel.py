@@ -11,17 +11,17 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from eo_backbones.datasets.bigearthnet_labels import BIGEARTHNET_CLASSES
+from eo_backbones.datasets.bigearthnet import BIGEARTHNET_CLASSES
 from eo_backbones.datasets.splits import Split
 from eo_backbones.datasets.synthetic_files import write_bigearthnet
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import figures, logistic, metrics_by_image, neighbours, perceptron, predictions, protocols
-from eo_backbones.evaluation import multilabel_metrics as metrics
-from eo_backbones.evaluation.comparison import compare
+from eo_backbones.evaluation import metrics, predictions
+from eo_backbones.evaluation.predictions import compare
+from eo_backbones.evaluation.probes import knn, logistic, mlp, protocols
+from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.evaluation.request import Request, fulfil
-from eo_backbones.evaluation.results import read_results
 from eo_backbones.evaluation.run import Silent
-from eo_backbones.evaluation.task import Task
+from eo_backbones.results import read_results
 from support.plain_perceptron import trained_plainly
 from support.result_rows import result
 
@@ -68,7 +68,7 @@ def test_a_hand_made_average_precision() -> None:
 
 def test_figures_equal_scikit_learn(scored: tuple[np.ndarray, np.ndarray]) -> None:
     true, scores = scored
-    found = figures.of_labels(true, scores, "abcdef")
+    found = metrics.of_labels(true, scores, "abcdef")
     predicted = scores > 0.5
     assert found.f1_weighted == pytest.approx(f1_score(true, predicted, average="weighted"), abs=1e-12)
     assert found.f1_micro == pytest.approx(f1_score(true, predicted, average="micro"), abs=1e-12)
@@ -82,7 +82,7 @@ def test_a_label_that_no_image_has_is_left_out_of_the_macro_mean(scored: tuple[n
     true = true.copy()
     true[:, 2] = False
     present = [0, 1, 3, 4, 5]
-    found = figures.of_labels(true, scores, "abcdef")
+    found = metrics.of_labels(true, scores, "abcdef")
     assert found.map_macro == pytest.approx(average_precision_score(true[:, present], scores[:, present]), abs=1e-12)
     assert "; c 0." not in found.per_class
 
@@ -91,7 +91,7 @@ def test_the_interval_draws_whole_images(scored: tuple[np.ndarray, np.ndarray]) 
     """Against a literal bootstrap; every image twice does not narrow it as twice as many independent ones would."""
     true, scores = scored
     decisions = metrics.count_decisions(true, scores > 0.5)
-    found = metrics_by_image.estimate(decisions, metrics.weighted_f1)
+    found = metrics.estimate(decisions, metrics.multilabel_weighted_f1)
     rng = np.random.default_rng(9)
     draws = [rng.integers(0, len(true), len(true)) for _ in range(600)]
     literal = [f1_score(true[rows], scores[rows] > 0.5, average="weighted") for rows in draws]
@@ -136,7 +136,7 @@ def test_a_label_without_examples_is_unlikely() -> None:
 def test_neighbours_equal_scikit_learn(k: int) -> None:
     features, labels = images(300)
     reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(features[:200], labels[:200])
-    shares = neighbours.predict(features[:200], labels[:200], features[200:], LABELS, neighbours=k)
+    shares = knn.predict(features[:200], labels[:200], features[200:], LABELS, neighbours=k)
     expected = np.stack([own[:, 1] for own in reference.predict_proba(features[200:])], axis=1)
     np.testing.assert_allclose(shares, expected, atol=1e-6)
     np.testing.assert_array_equal(shares.numpy() > 0.5, reference.predict(features[200:]).astype(bool))
@@ -145,8 +145,8 @@ def test_neighbours_equal_scikit_learn(k: int) -> None:
 def test_perceptron_equals_a_plain_loop() -> None:
     features, labels = images(300)
     features = features.float()
-    model = perceptron.train(features[None], labels, [np.arange(300)], LABELS, seeds=[5], epochs=3)
-    start = perceptron.Perceptrons.initialise(12, LABELS, [5], torch.device("cpu"))
+    model = mlp.train(features[None], labels, [np.arange(300)], LABELS, seeds=[5], epochs=3)
+    start = mlp.Perceptrons.initialise(12, LABELS, [5], torch.device("cpu"))
     truth = labels.float()
     plain = trained_plainly(start, features, truth, np.arange(300), loss=nn.BCEWithLogitsLoss(), seed=5, epochs=3)
     with torch.no_grad():

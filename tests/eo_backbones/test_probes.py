@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from eo_backbones.datasets.splits import seeded_split
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import logistic, metrics, neighbours, perceptron, protocols
-from eo_backbones.evaluation.task import Task
+from eo_backbones.evaluation import metrics
+from eo_backbones.evaluation.probes import knn, logistic, mlp, protocols
+from eo_backbones.evaluation.probes.task import Task
 from support.plain_perceptron import trained_plainly
 
 CLASSES = 4
@@ -148,7 +149,7 @@ def test_neighbours_equal_scikit_learn(k: int) -> None:
     features, labels = blobs(400, 10, spread=2.0)
     known, queries = features[:300], features[300:]
     reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(known, labels[:300])
-    ours = neighbours.predict(known, labels[:300], queries, CLASSES, neighbours=k)
+    ours = knn.predict(known, labels[:300], queries, CLASSES, neighbours=k)
     np.testing.assert_array_equal(ours, reference.predict(queries))
 
 
@@ -158,7 +159,7 @@ def test_neighbours_know_train_and_validation() -> None:
     reference = KNeighborsClassifier(5, metric="cosine", algorithm="brute").fit(
         x[own.labelled], own.labels[own.labelled]
     )
-    assert np.mean(neighbours.run(own, neighbours=[5])[0] == reference.predict(x[own.split.test])) >= 0.98
+    assert np.mean(knn.run(own, neighbours=[5])[0] == reference.predict(x[own.split.test])) >= 0.98
 
 
 def test_one_search_answers_for_every_number_of_neighbours() -> None:
@@ -166,7 +167,7 @@ def test_one_search_answers_for_every_number_of_neighbours() -> None:
     for own in (task(), task(25)):
         together = protocols.run(["knn", "knn-20"], [own, own], torch.float32)
         for name, count in protocols.NEIGHBOURS.items():
-            (alone,) = neighbours.run(own, neighbours=[count])
+            (alone,) = knn.run(own, neighbours=[count])
             np.testing.assert_array_equal(together[name][0], alone)
             np.testing.assert_array_equal(together[name][1], alone)
     assert not np.array_equal(*(protocols.run([name], [task()], torch.float32)[name][0] for name in ("knn", "knn-20")))
@@ -178,8 +179,8 @@ def test_perceptron_equals_a_plain_loop() -> None:
     features = features.float()
     rows = np.arange(520)  # not a multiple of the batch
     seed, epochs = 5, 3
-    model = perceptron.train(features[None], labels, [rows], CLASSES, seeds=[seed], epochs=epochs)
-    start = perceptron.Perceptrons.initialise(16, CLASSES, [seed], torch.device("cpu"))
+    model = mlp.train(features[None], labels, [rows], CLASSES, seeds=[seed], epochs=epochs)
+    start = mlp.Perceptrons.initialise(16, CLASSES, [seed], torch.device("cpu"))
     plain = trained_plainly(start, features, labels, rows, loss=nn.CrossEntropyLoss(), seed=seed, epochs=epochs)
     with torch.no_grad():
         torch.testing.assert_close(model.logits(features[None])[0], plain(features), atol=1e-4, rtol=1e-4)
@@ -188,15 +189,15 @@ def test_perceptron_equals_a_plain_loop() -> None:
 
 
 def test_perceptron_starts_as_torch_does() -> None:
-    start = perceptron.Perceptrons.initialise(100, CLASSES, [0], torch.device("cpu"))
+    start = mlp.Perceptrons.initialise(100, CLASSES, [0], torch.device("cpu"))
     assert 0.095 < start.hidden.abs().max() <= 0.1  # 1 / sqrt(100)
     assert 0.08 < start.output.abs().max() <= 128**-0.5
 
 
 def test_seeds_trained_together_are_those_trained_alone() -> None:
     tasks = [task(seed=seed) for seed in (0, 1, 2)]
-    together = perceptron.run(tasks, torch.float32, epochs=5)
-    alone = [perceptron.run([own], torch.float32, epochs=5)[0] for own in tasks]
+    together = mlp.run(tasks, torch.float32, epochs=5)
+    alone = [mlp.run([own], torch.float32, epochs=5)[0] for own in tasks]
     for one, other in zip(together, alone, strict=True):
         assert np.mean(one == other) >= 0.98
     assert not np.array_equal(tasks[0].split.test, tasks[1].split.test)
@@ -205,13 +206,13 @@ def test_seeds_trained_together_are_those_trained_alone() -> None:
 def test_perceptrons_of_other_widths_and_sizes_are_trained_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what has one shape and fits into memory shares a batch; the answers come back in order."""
     sizes: list[int] = []
-    original = perceptron.run
+    original = mlp.run
 
     def watched(tasks: list[Task], dtype: torch.dtype) -> list[np.ndarray]:
         sizes.append(len(tasks))
         return original(tasks, dtype, epochs=1)
 
-    monkeypatch.setattr(perceptron, "run", watched)
+    monkeypatch.setattr(mlp, "run", watched)
     tasks = [task(), task(seed=1), task(width=30), task(250), task(250, seed=1)]
     answers = protocols.run(["paper"], tasks, torch.float32)["paper"]
     assert sizes == [2, 1, 2]

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import eo_backbones
-from eo_backbones import folder
 from eo_backbones.errors import UserError
+from eo_backbones.hub import folder
 from eo_backbones.push import check_folder, push
 from support.hub_fixtures import RunPython
 from support.hub_http import Fault, Hub, Outage
@@ -209,7 +209,7 @@ def test_a_rejected_upload_leaves_nothing(hub: Hub, small: Path, monkeypatch: py
 def test_somebody_elses_commit_in_between_is_not_overwritten(
     hub: Hub, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eo_backbones.hub_push import RemoteRepository
+    from eo_backbones.push import RemoteRepository
 
     upload = RemoteRepository.commit
 

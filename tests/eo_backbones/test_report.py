@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from eo_backbones.datasets import LabelledImages, open_dataset
-from eo_backbones.evaluation import contents, html_report, plots, predictions, report
+from eo_backbones.evaluation import plots, predictions, report
 from eo_backbones.evaluation.predictions import Predictions
-from eo_backbones.evaluation.results import Result
-from eo_backbones.evaluation.summary import sections
+from eo_backbones.results import Result, sections
 from support.result_rows import result
 from support.synthetic_data import eurosat_rgb_folder  # noqa: F401  fixture
 
@@ -41,7 +40,7 @@ def imagenet_command(_: object) -> str:
 
 
 def text(data: LabelledImages, rows: list[Result], out: Path = Path("nowhere")) -> str:
-    said = contents.gather(
+    said = report.gather(
         out, data, rows, commands=["eo-backbones evaluate ..."], imagenet_command=lambda _: IMAGENET_COMMAND
     )
     return report.text(said)
@@ -167,8 +166,8 @@ def test_the_papers_own_figures_are_marked_as_such(data: LabelledImages) -> None
 
 def test_the_page_is_whole_and_stands_alone(data: LabelledImages, tmp_path: Path) -> None:
     rows = with_predictions(tmp_path, data)
-    said = contents.gather(tmp_path, data, rows, commands=["a <b>"], imagenet_command=imagenet_command)
-    page = html_report.page(said, tmp_path, b"bars")
+    said = report.gather(tmp_path, data, rows, commands=["a <b>"], imagenet_command=imagenet_command)
+    page = report.page(said, tmp_path, b"bars")
     parser = Structure()
     parser.feed(page)
     assert parser.open == []
@@ -184,10 +183,10 @@ def test_the_page_is_whole_and_stands_alone(data: LabelledImages, tmp_path: Path
 
 
 def test_a_page_without_predictions_is_still_a_page(data: LabelledImages, tmp_path: Path) -> None:
-    said = contents.gather(
+    said = report.gather(
         tmp_path, data, rows_of_two_models(), commands=["c"], imagenet_command=lambda _: IMAGENET_COMMAND
     )
-    assert html_report.page(said, tmp_path, b"").count("<img") == 1
+    assert report.page(said, tmp_path, b"").count("<img") == 1
 
 
 class Structure(HTMLParser):

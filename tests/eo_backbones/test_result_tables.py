@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from eo_backbones.result_tables import summary_tables
+from eo_backbones.results import summary_tables
 from support.result_rows import result
 
 

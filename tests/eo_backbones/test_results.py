@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation.results import COLUMNS, ResultsFile, read_results
+from eo_backbones.results import COLUMNS, ResultsFile, read_results
 from support.result_rows import result
 
 # DESIGN 3.5, literally; further columns follow

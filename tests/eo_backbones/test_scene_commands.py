@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from eo_backbones import cli
+from eo_backbones.cli import main
 from support.synthetic_scene import numbers, write_scene
 from support.tiny_encoders import write_tiny_encoder
 
@@ -14,7 +14,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run the command; return its exit status."""
     monkeypatch.setattr("sys.argv", ["eo-backbones", *arguments])
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        main.main()
     return int(caught.value.code or 0)
 
 

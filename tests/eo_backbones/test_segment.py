@@ -20,12 +20,12 @@ from torch import nn
 from eo_backbones.contract import unit_range
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform
-from eo_backbones.predict import Classifier, predict
+from eo_backbones.networks.segmentation import SegmentationNetwork
+from eo_backbones.prediction import Segmented, segment, windows, write_table
+from eo_backbones.prediction.classify import Classifier, predict
+from eo_backbones.prediction.mask_file import MaskForm
 from eo_backbones.scenes.band_files import find_bands
 from eo_backbones.scenes.scene import Scene
-from eo_backbones.segment import Segmented, run, segment, windows, write_table
-from eo_backbones.segment.mask_file import MaskForm
-from eo_backbones.segmentation_network import SegmentationNetwork
 from support.masked_images import scene, write_tiff
 from support.own_images import silent
 
@@ -95,7 +95,7 @@ def test_windows_with_a_margin_give_the_answer_of_the_whole_image(tmp_path: Path
     def in_windows(margin: int) -> np.ndarray:
         found = np.full(expected.shape, -9)
         with Scene(find_bands([str(tmp_path / "a.tif")], NAMES)) as opened:
-            for rows, columns, places in run.answers(network, opened, transform, core=64, margin=margin):
+            for rows, columns, places in segment.answers(network, opened, transform, core=64, margin=margin):
                 found[rows.start : rows.stop, columns.start : columns.stop] = places
         return found
 
@@ -166,14 +166,14 @@ def test_the_same_call_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyt
     for place, path in enumerate(files):
         write_tiff(path, scene(place, 60, 60)[0], names=NAMES)
     out = tmp_path / "masks"
-    original: Callable[..., Any] = run.answers
+    original: Callable[..., Any] = segment.answers
 
     def dies(network: nn.Module, opened: Scene, transform: InputTransform) -> Any:
         if opened.bands[0].path.endswith("b.tif"):
             raise KeyboardInterrupt
         return original(network, opened, transform)
 
-    monkeypatch.setattr(run, "answers", dies)
+    monkeypatch.setattr(segment, "answers", dies)
     with pytest.raises(KeyboardInterrupt):
         segmented(files, out)
     monkeypatch.undo()

@@ -18,13 +18,13 @@ from eo_backbones.datasets.labelled import IGNORED, ClassMaps
 from eo_backbones.datasets.splits import official_split
 from eo_backbones.datasets.synthetic_files import write_dfc2020, write_eurosat_rgb
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import figures, logistic, metrics, predictions, run, segmentation
-from eo_backbones.evaluation.band_choice import choose_bands
-from eo_backbones.evaluation.baselines import random_resnet50
-from eo_backbones.evaluation.comparison import compare
-from eo_backbones.evaluation.encoders import Setting
+from eo_backbones.evaluation import metrics, predictions, run
+from eo_backbones.evaluation.columns import choose_bands
+from eo_backbones.evaluation.encoders import Setting, random_resnet50
+from eo_backbones.evaluation.predictions import compare
+from eo_backbones.evaluation.probes import logistic, segmentation
 from eo_backbones.evaluation.request import Request, default_sizes, fulfil
-from eo_backbones.evaluation.results import Result
+from eo_backbones.results import Result
 from support.measured import measured
 from support.result_rows import result
 
@@ -163,7 +163,7 @@ def test_iou_equals_scikit_learn() -> None:
     true = rng.integers(0, 4, (30, 50))
     predicted = np.where(rng.random(true.shape) < 0.7, true, rng.integers(0, 5, true.shape))
     confusions = np.stack([metrics.confusion_matrix(t, p, 6) for t, p in zip(true, predicted, strict=True)])
-    found = figures.of_pixels(confusions, "abcdef")
+    found = metrics.of_pixels(confusions, "abcdef")
     labels = [0, 1, 2, 3]  # 4 is only predicted, 5 nowhere
     expected = jaccard_score(true.ravel(), predicted.ravel(), labels=labels, average=None)
     np.testing.assert_allclose(metrics.class_iou(confusions.sum(axis=0))[:4], expected)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from eo_backbones.contract import unit_range
 from eo_backbones.errors import UserError
 from eo_backbones.export import export_network
-from eo_backbones.segmentation_network import DECODER_CHANNELS, MapFuse, SegmentationNetwork
+from eo_backbones.networks.segmentation import DECODER_CHANNELS, MapFuse, SegmentationNetwork
 
 BANDS = ["B04", "B03"]
 

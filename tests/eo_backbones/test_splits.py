@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from eo_backbones.datasets.eurosat import eurosat_ms
+from eo_backbones.datasets.labelled import strata_of
 from eo_backbones.datasets.splits import Split, seeded_split, standard_split, subset_of
-from eo_backbones.datasets.strata import strata_of
 from eo_backbones.errors import UserError
 from support.synthetic_data import PER_CLASS, eurosat_ms_folder
 

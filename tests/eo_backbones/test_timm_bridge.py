@@ -8,8 +8,9 @@ import pytest
 import timm
 import torch
 
-from eo_backbones import folder, weights
+from eo_backbones import weights
 from eo_backbones.errors import UserError
+from eo_backbones.hub import folder
 from eo_backbones.weights import Weights
 from support.hub_fixtures import files_of
 from support.hub_http import Fault, Hub

@@ -10,7 +10,7 @@ import torch
 from eo_backbones import weights
 from eo_backbones.bands import BANDS
 from eo_backbones.errors import UserError
-from eo_backbones.folder import sha256_of
+from eo_backbones.hub.folder import sha256_of
 from eo_backbones.models import create_model
 from eo_backbones.weights import WEIGHTS, Weights, get_weights, list_models
 
@@ -54,7 +54,7 @@ def test_published_weights_can_be_found_and_verified(row: Weights) -> None:
 
 @every_row
 def test_the_recipe_exists_and_makes_such_weights(row: Weights) -> None:
-    from eo_backbones_train.recipes import RECIPES, input_spec
+    from eo_backbones_train.recipes.published import RECIPES, input_spec
 
     recipe = RECIPES[row.recipe]
     assert recipe.method == row.method

@@ -13,23 +13,20 @@ from typer.testing import CliRunner
 
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
-from eo_backbones_train import cli
-from eo_backbones_train.bench import gpu, run, scenes, timing, training
+from eo_backbones_train.bench import loading, run, timing, training
 from eo_backbones_train.bench.augmenting import measure_views, torchvision_views
-from eo_backbones_train.bench.bytes_read import copied_kib_per_pair, disk_kib_per_pair
-from eo_backbones_train.bench.gpu import measure_gpu, projected_hours
-from eo_backbones_train.bench.loading import loader_stopwatch, measure_loading
-from eo_backbones_train.bench.operations import launched_operations
+from eo_backbones_train.bench.loading import copied_kib_per_pair, disk_kib_per_pair, loader_stopwatch, measure_loading
 from eo_backbones_train.bench.report import SECTIONS, Row, to_markdown
-from eo_backbones_train.bench.steps import VARIANTS
+from eo_backbones_train.bench.steps import VARIANTS, launched_operations
 from eo_backbones_train.bench.timing import in_turn, set_up_as, times_faster
-from eo_backbones_train.bench.training import StepFigures
-from eo_backbones_train.loader import PREFETCH
-from eo_backbones_train.plan import Plan
-from eo_backbones_train.preparation.prepare import prepare
-from eo_backbones_train.recipes import get_recipe
-from eo_backbones_train.run.run_options import Machine
-from eo_backbones_train.store import Store
+from eo_backbones_train.bench.training import StepFigures, measure_gpu, projected_hours
+from eo_backbones_train.cli import main
+from eo_backbones_train.data.loader import PREFETCH
+from eo_backbones_train.data.plan import Plan
+from eo_backbones_train.pretraining.run_options import Machine
+from eo_backbones_train.recipes.published import get_recipe
+from eo_backbones_train.store.prepare import prepare
+from eo_backbones_train.store.store import Store
 from support.tiny_run import write_store
 
 CPU = torch.device("cpu")
@@ -199,7 +196,7 @@ def test_reading_from_the_disk_costs_whole_pages_at_most(store: Path) -> None:
 
 
 def test_without_the_kernels_counters_there_is_no_figure(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eo_backbones_train.bench.bytes_read._COUNTERS", Path("nowhere"))
+    monkeypatch.setattr("eo_backbones_train.bench.loading._COUNTERS", Path("nowhere"))
     assert disk_kib_per_pair(Store.open(store), replace(get_recipe("byol-full"), global_batch=8)) is None
 
 
@@ -228,9 +225,9 @@ def test_batches_made_ready_beforehand_are_not_timed(monkeypatch: pytest.MonkeyP
 
 def test_made_up_scenes_have_the_files_of_sen12ms_and_go_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(scenes, "_SYNTHESISED", 2)
+    monkeypatch.setattr(loading, "_SYNTHESISED", 2)
     said: list[str] = []
-    with scenes.made_up_scenes(3, rounds=1, say=said.append) as files:
+    with loading.made_up_scenes(3, rounds=1, say=said.append) as files:
         sizes = [(files.root / file.path).stat().st_size for pair in files.pairs for file in pair.files]
         assert len(Store.open(files.store)) == len(files.pairs) == 3
         # 13 bands of 16 bits, 2 of 32; the header and the map position come on top.
@@ -250,7 +247,7 @@ def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, mon
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with (
         pytest.raises(UserError, match="TMPDIR"),
-        scenes.made_up_scenes(10**9, rounds=1, say=lambda _: None),
+        loading.made_up_scenes(10**9, rounds=1, say=lambda _: None),
     ):
         pass
     assert not list(tmp_path.iterdir())
@@ -289,10 +286,10 @@ def test_gpu_figures_follow_from_seconds_a_step(store: Path, monkeypatch: pytest
         def __call__(self, *_inputs: object) -> None:
             pass
 
-    monkeypatch.setattr(gpu, "RunningStep", Step)
-    monkeypatch.setattr(gpu, "LARGE_BATCH", 8)
-    monkeypatch.setattr(gpu, "PAPER_BATCH", 4)
-    monkeypatch.setattr(gpu, "seconds", lambda work, _device: (work(), 0.5)[1])
+    monkeypatch.setattr(training, "RunningStep", Step)
+    monkeypatch.setattr(training, "LARGE_BATCH", 8)
+    monkeypatch.setattr(training, "PAPER_BATCH", 4)
+    monkeypatch.setattr(training, "seconds", lambda work, _device: (work(), 0.5)[1])
     figures = measure_gpu(store, machine=MACHINE, device=CPU, steps=2, rounds=1)
     assert made == [
         ("symmetric", 8, False, True),
@@ -345,7 +342,7 @@ def test_an_aim_is_reached_missed_or_not_measured(
 @pytest.mark.usefixtures("step_figures")
 def test_json_has_every_promised_field_and_standard_output_nothing_else(store: Path, tmp_path: Path) -> None:
     arguments = ["bench", "--device", "cpu", "--quick", "--store", str(store), "--json", "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(cli.app, arguments)
+    result = CliRunner().invoke(main.app, arguments)
     assert result.exit_code == 0
     found = json.loads(result.stdout)
     assert set(PROMISED) <= set(found)
@@ -364,7 +361,7 @@ def test_json_has_every_promised_field_and_standard_output_nothing_else(store: P
 
 @pytest.mark.usefixtures("step_figures")
 def test_every_row_has_a_field_and_a_line(store: Path) -> None:
-    result = CliRunner().invoke(cli.app, ["bench", "--device", "cpu", "--quick", "--store", str(store)])
+    result = CliRunner().invoke(main.app, ["bench", "--device", "cpu", "--quick", "--store", str(store)])
     found = run.run_bench(device="cpu", store=store, quick=True, say=lambda _: None)
     lines = to_markdown(found, "command").splitlines()
     for rows in SECTIONS.values():
@@ -380,6 +377,6 @@ def test_mistakes_are_one_line(store: Path, tmp_path: Path) -> None:
         (["--store", str(store)], "24 usable scenes"),
         (["--out", str(tmp_path / "file")], "--out"),
     ):
-        result = CliRunner().invoke(cli.app, ["bench", *arguments])
+        result = CliRunner().invoke(main.app, ["bench", *arguments])
         assert isinstance(result.exception, UserError)
         assert message in str(result.exception)

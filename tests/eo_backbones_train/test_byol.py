@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eo_backbones_train.byol import BYOL
-from eo_backbones_train.methods import build_method
+from eo_backbones_train.methods.build import build_method
+from eo_backbones_train.methods.byol import BYOL
 from eo_backbones_train.optim import build_optimizer
-from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.recipes import get_recipe, smoke
+from eo_backbones_train.recipes.published import get_recipe, smoke
+from eo_backbones_train.recipes.recipe import Recipe
 from support.launched_operations import LaunchedOperations
 from support.tiny_networks import TinyResidual, tiny_views
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.run.checkpoint import (
+from eo_backbones_train.pretraining.checkpoint import (
     checkpoints,
     newest_checkpoint,
     random_states,

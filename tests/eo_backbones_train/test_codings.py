@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.codings import CODINGS, coding, coding_of, default_display
+from eo_backbones_train.store.codings import CODINGS, coding, coding_of, default_display
 
 OPTICAL, RADAR = (0.0, 0.275), (-25.0, 0.0)
 

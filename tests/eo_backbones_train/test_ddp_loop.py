@@ -11,15 +11,14 @@ import pytest
 import torch
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.loader import Loader
-from eo_backbones_train.optim import build_optimizer, learning_rates
-from eo_backbones_train.run.checkpoint import checkpoints, read_checkpoint
-from eo_backbones_train.run.distributed import Process, pairs_per_process, synchronize_batch_norm
-from eo_backbones_train.run.run_options import RunOptions, settle
-from eo_backbones_train.run.runlog import read_records
-from eo_backbones_train.schedules import target_decay
-from eo_backbones_train.store import Store
-from eo_backbones_train.views import draw_view_params, make_views
+from eo_backbones_train.data.loader import Loader
+from eo_backbones_train.data.views import draw_view_params, make_views
+from eo_backbones_train.optim import build_optimizer, learning_rates, target_decay
+from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint
+from eo_backbones_train.pretraining.distributed import Process, pairs_per_process, synchronize_batch_norm
+from eo_backbones_train.pretraining.run_options import RunOptions, settle
+from eo_backbones_train.pretraining.runlog import read_records
+from eo_backbones_train.store.store import Store
 from support.tiny_run import STEPS_PER_EPOCH, build_tiny, tiny_recipe, write_store
 
 EPOCHS = 3

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from eo_backbones.initialisation import STAGES
-from eo_backbones_train.methods import build_method
+from eo_backbones.networks.initialisation import STAGES
+from eo_backbones_train.methods.build import build_method
 from eo_backbones_train.optim import build_optimizer
-from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.recipes import get_recipe, smoke
+from eo_backbones_train.recipes.published import get_recipe, smoke
+from eo_backbones_train.recipes.recipe import Recipe
 from support.ddp_worker import PAIRS, STEPS, move_target, train_one_rank
 from support.tiny_networks import TinyResidual, tiny_views
 

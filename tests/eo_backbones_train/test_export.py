@@ -21,16 +21,16 @@ from torch import nn
 import eo_backbones
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
-from eo_backbones.folder import read_config, sha256_of
+from eo_backbones.hub.folder import read_config, sha256_of
 from eo_backbones.weights import WEIGHTS
-from eo_backbones_train import cli
 from eo_backbones_train import export as export_module
+from eo_backbones_train.cli import main
 from eo_backbones_train.export import declared_row, encoder_weights, export, read_run
-from eo_backbones_train.preparation.prepare import prepare
-from eo_backbones_train.recipes import Recipe, digest, get_recipe, input_spec, override, smoke, to_dict
-from eo_backbones_train.run.checkpoint import state_digest
-from eo_backbones_train.run.loop import train
-from eo_backbones_train.run.run_options import RunOptions
+from eo_backbones_train.pretraining.checkpoint import state_digest
+from eo_backbones_train.pretraining.loop import train
+from eo_backbones_train.pretraining.run_options import RunOptions
+from eo_backbones_train.recipes.published import Recipe, digest, get_recipe, input_spec, override, smoke, to_dict
+from eo_backbones_train.store.prepare import prepare
 from support.written_run import SOURCES, STEP, STORE_DIGEST, trained_method, write_run
 
 FILES = {
@@ -394,7 +394,7 @@ def test_weights_that_do_not_reproduce_leave_the_earlier_export(
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     """``eo-train export ...`` in this process."""
     monkeypatch.setattr(sys, "argv", ["eo-train", "export", *arguments])
-    cli.main()
+    main.main()
 
 
 def test_a_mistake_on_the_command_line_is_one_line_and_status_2(

@@ -22,14 +22,14 @@ from eo_backbones.contract import unit_range
 from eo_backbones.datasets.class_folders import class_folders
 from eo_backbones.datasets.splits import seeded_split
 from eo_backbones.errors import UserError
-from eo_backbones.multi_band import MultiBandClassifier
-from eo_backbones.predict import open_classifier, predict
+from eo_backbones.networks.multi_band import MultiBandClassifier
+from eo_backbones.prediction.classify import open_classifier, predict
 from eo_backbones.push import check_folder
-from eo_backbones_train.finetuning.augmentation import Augmentation
+from eo_backbones_train.finetuning.fit import batch_size, class_weights
+from eo_backbones_train.finetuning.images import Augmentation
 from eo_backbones_train.finetuning.network import build_network, freeze, parameter_groups, train_mode
 from eo_backbones_train.finetuning.scores import score
 from eo_backbones_train.finetuning.settings import Settings
-from eo_backbones_train.finetuning.training import batch_size, class_weights
 from support.own_images import SIZE_PX, finetuned, write_encoder, write_fields
 
 EPOCHS, BATCH, RATE, DECAY = 3, 8, 1e-3, 0.05  # as support.own_images and the defaults have them

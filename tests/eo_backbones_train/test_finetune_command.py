@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import rasterio
 
-from eo_backbones import cli as library_cli
+from eo_backbones.cli import main as library_cli
 from eo_backbones.datasets.synthetic_files import write_class_folders
-from eo_backbones_train import cli
+from eo_backbones_train.cli import main
 from support.own_images import BANDS, SIZE_PX, write_encoder, write_fields
 
 
@@ -33,7 +33,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     program, *arguments = map(str, words)
     monkeypatch.setattr(sys, "argv", [program, *arguments])
     with pytest.raises(SystemExit) as end:
-        (cli if program == "eo-train" else library_cli).main()
+        (main if program == "eo-train" else library_cli).main()
     assert end.value.code == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -54,7 +54,7 @@ def test_finetune_and_predict_as_a_user_types_them(
     more = ["--bands", "B02", "B03", "B04", "--fuse", "mean", "--json"]
     monkeypatch.setattr(sys, "argv", list(map(str, ["eo-train", *options(encoder, fields, out, *more)])))
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main.main()
     assert not end.value.code
     assert json.loads(capsys.readouterr().out)["data"]["bands"] == list(BANDS)
     write_class_folders(new, per_class=1, bands=BANDS, size=48, seed=5)  # of another size
@@ -176,7 +176,7 @@ def test_a_folder_in_the_way_and_a_run_of_other_settings(
     (out / "mine.txt").unlink()
     monkeypatch.setattr(sys, "argv", list(map(str, ["eo-train", *arguments])))
     with pytest.raises(SystemExit):
-        cli.main()
+        main.main()
     assert (out / "model.safetensors").is_file()
     assert "add --resume to continue it" in refused(monkeypatch, capsys, "eo-train", *arguments)
     line = refused(monkeypatch, capsys, "eo-train", *arguments, "--resume", "--lr", 0.5)

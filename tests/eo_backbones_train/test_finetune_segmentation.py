@@ -20,24 +20,23 @@ from torch import nn
 from torch.nn import functional as F
 
 import eo_backbones
-from eo_backbones import cli as library_cli
+from eo_backbones.cli import main as library_cli
 from eo_backbones.contract import unit_range
 from eo_backbones.datasets.labelled import IGNORED
 from eo_backbones.datasets.mask_folders import mask_folders
 from eo_backbones.errors import UserError
 from eo_backbones.export import export
-from eo_backbones.predict import open_classifier
+from eo_backbones.networks.segmentation import SegmentationNetwork
+from eo_backbones.prediction import segment
+from eo_backbones.prediction.classify import open_classifier
 from eo_backbones.push import check_folder
-from eo_backbones.segment import segment
-from eo_backbones.segmentation_network import SegmentationNetwork
-from eo_backbones_train import cli
-from eo_backbones_train.finetuning import segmentation, training
-from eo_backbones_train.finetuning.augmentation import Augmentation
+from eo_backbones_train.cli import main
+from eo_backbones_train.finetuning import fit, segmentation
+from eo_backbones_train.finetuning.fit import NO_CLASS, class_weights
+from eo_backbones_train.finetuning.images import Augmentation, as_input
 from eo_backbones_train.finetuning.network import build_network, freeze, parameter_groups, train_mode
-from eo_backbones_train.finetuning.own_images import as_input
 from eo_backbones_train.finetuning.scores import score_pixels
 from eo_backbones_train.finetuning.settings import Settings
-from eo_backbones_train.finetuning.training import NO_CLASS, class_weights
 from support.masked_images import SIZE_PX, VALUES, segmented, write_masked, write_tiff
 from support.own_images import silent, write_encoder
 
@@ -168,12 +167,12 @@ def test_the_loss_is_the_weighted_mean_over_pixels_with_a_class() -> None:
     truth = torch.randint(0, 3, (2, 4, 4))
     truth[0, :2] = NO_CLASS
     torch.testing.assert_close(
-        training._loss(answers, truth, weights), F.cross_entropy(answers, truth, weight=weights, ignore_index=NO_CLASS)
+        fit._loss(answers, truth, weights), F.cross_entropy(answers, truth, weight=weights, ignore_index=NO_CLASS)
     )
-    nothing = training._loss(answers, torch.full_like(truth, NO_CLASS), weights)
+    nothing = fit._loss(answers, torch.full_like(truth, NO_CLASS), weights)
     assert float(nothing) == 0.0, "not NaN, as the mean over no pixel would be"
     many, last = torch.randn(4, 300), torch.full((4,), IGNORED)
-    torch.testing.assert_close(training._loss(many, last, torch.ones(300)), F.cross_entropy(many, last))
+    torch.testing.assert_close(fit._loss(many, last, torch.ones(300)), F.cross_entropy(many, last))
 
 
 def test_missing_pixels_of_an_image_count_nowhere(encoder: Path, tmp_path: Path) -> None:
@@ -216,7 +215,7 @@ def test_a_segmentation_is_no_encoder_for_a_classifier(learned: Path, tmp_path: 
 def test_balanced_weights_count_training_pixels(land: Path, encoder: Path, tmp_path: Path) -> None:
     seen: list[torch.Tensor] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_loss", lambda answers, truth, weights: seen.append(weights) or answers.sum() * 0)
+        patch.setattr(fit, "_loss", lambda answers, truth, weights: seen.append(weights) or answers.sum() * 0)
         result = segmented(land, encoder, tmp_path / "out", epochs=1, class_weights="balanced")
     data: Any = mask_folders(land).data
     with (tmp_path / "out" / ".finetuning" / "predictions.csv").open() as file:
@@ -233,7 +232,7 @@ def test_statistics_are_those_of_the_batches_at_the_weights_that_are_judged() ->
     norm = nn.BatchNorm2d(2)
     batches = [torch.randn(4, 2, 3, 3) * 5 + number for number in range(3)]
     nn.init.constant_(norm.running_mean, 99.0)  # type: ignore[arg-type]
-    learner = training.Learner(
+    learner = fit.Learner(
         module=norm.train(),
         groups=[],
         examples=lambda rows, size: iter([(batch, batch) for batch in batches]),
@@ -241,7 +240,7 @@ def test_statistics_are_those_of_the_batches_at_the_weights_that_are_judged() ->
         to_train_mode=norm.train,
         settled=[norm],
     )
-    training._settle(learner, np.arange(12), 4, 0)
+    fit._settle(learner, np.arange(12), 4, 0)
     assert norm.running_mean is not None
     torch.testing.assert_close(norm.running_mean, torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0))
 
@@ -364,7 +363,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     def run(program: str, *words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [program, *map(str, words)])
         with pytest.raises(SystemExit) as end:
-            (cli if program == "eo-train" else library_cli).main()
+            (main if program == "eo-train" else library_cli).main()
         return int(end.value.code or 0), *capsys.readouterr()
 
     return run

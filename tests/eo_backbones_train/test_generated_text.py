@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from eo_backbones.folder import read_config
+from eo_backbones.hub.folder import read_config
 from eo_backbones.weights import WEIGHTS, Weights
-from eo_backbones_train.publish import checkout as module
-from eo_backbones_train.publish.__main__ import main
-from eo_backbones_train.publish.checkout import differences, write
-from eo_backbones_train.publish.costs import cost, pairs_seen
-from eo_backbones_train.recipes import digest, get_recipe, input_spec, to_dict
+from eo_backbones_train.recipes.published import digest, get_recipe, input_spec, to_dict
+from publish import generated as module
+from publish.__main__ import main
+from publish.generated import cost, differences, pairs_seen, write
 
 every_row = pytest.mark.parametrize("row", WEIGHTS.values(), ids=WEIGHTS.keys())
 unpublished_row = pytest.mark.parametrize(
@@ -46,7 +45,7 @@ def card_of(repository: Path, row: Weights) -> str:
 
 
 def test_regenerating_changes_nothing(repository: Path) -> None:
-    """If this fails: python -m eo_backbones_train.publish cards."""
+    """If this fails: python -m publish cards."""
     assert differences(repository) == []
 
 

@@ -10,7 +10,7 @@ from lightly.models.modules.heads import (
 )
 from torch import nn
 
-from eo_backbones_train.heads import predictor, projector
+from eo_backbones_train.methods.modules import predictor, projector
 
 
 @pytest.mark.parametrize(

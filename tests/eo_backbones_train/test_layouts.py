@@ -15,9 +15,8 @@ from eo_backbones.datasets.synthetic_files import (
     write_sen12mscr,
 )
 from eo_backbones.errors import UserError
-from eo_backbones_train.preparation.layouts import LAYOUTS, get_layout
-from eo_backbones_train.preparation.layouts.sen12ms import HOLD_OUT_SCENES
-from eo_backbones_train.preparation.subsets import draw_proportional, parse_subset
+from eo_backbones_train.store.layouts import HOLD_OUT_SCENES, SCENE_LAYOUTS, get_layout
+from eo_backbones_train.store.prepare import draw_proportional, parse_subset
 
 SEASONS = {
     "SPRING": "ROIs1158_spring",
@@ -31,7 +30,7 @@ def test_sen12ms_pairs_sensors_and_leaves_hold_out_scenes_out(tmp_path: Path) ->
     write_sen12ms(
         tmp_path, scenes=("ROIs1158_spring/63", "ROIs1158_spring/9", "ROIs1868_summer/63"), patches=2, size=16
     )
-    scan = LAYOUTS["sen12ms"].scan(tmp_path, False)
+    scan = SCENE_LAYOUTS["sen12ms"].scan(tmp_path, False)
     assert [scene.scene for scene in scan.scenes] == [
         "ROIs1158_spring_9_p1",
         "ROIs1158_spring_9_p2",
@@ -43,7 +42,7 @@ def test_sen12ms_pairs_sensors_and_leaves_hold_out_scenes_out(tmp_path: Path) ->
         "ROIs1158_spring/s2_9/ROIs1158_spring_s2_9_p1.tif",
         "ROIs1158_spring/s1_9/ROIs1158_spring_s1_9_p1.tif",
     ]
-    assert len(LAYOUTS["sen12ms"].scan(tmp_path, True).scenes) == 6
+    assert len(SCENE_LAYOUTS["sen12ms"].scan(tmp_path, True).scenes) == 6
 
 
 def test_patches_are_in_order_of_their_numbers(tmp_path: Path) -> None:
@@ -52,14 +51,14 @@ def test_patches_are_in_order_of_their_numbers(tmp_path: Path) -> None:
     for sensor in ("s1", "s2"):
         folder = tmp_path / "ROIs1158_spring" / f"{sensor}_9"
         shutil.copy(folder / f"ROIs1158_spring_{sensor}_9_p1.tif", folder / f"ROIs1158_spring_{sensor}_9_p10.tif")
-    names = [scene.scene for scene in LAYOUTS["sen12ms"].scan(tmp_path, False).scenes]
+    names = [scene.scene for scene in SCENE_LAYOUTS["sen12ms"].scan(tmp_path, False).scenes]
     assert names == ["ROIs1158_spring_9_p1", "ROIs1158_spring_9_p10", "ROIs1158_spring_10_p1"]
 
 
 def test_a_missing_partner_is_listed(tmp_path: Path) -> None:
     write_sen12ms(tmp_path, scenes=("ROIs1158_spring/9",), patches=2, size=16)
     (tmp_path / "ROIs1158_spring/s1_9/ROIs1158_spring_s1_9_p2.tif").unlink()
-    scan = LAYOUTS["sen12ms"].scan(tmp_path, False)
+    scan = SCENE_LAYOUTS["sen12ms"].scan(tmp_path, False)
     assert len(scan.scenes) == 1
     assert scan.skipped == (("ROIs1158_spring_9_p2", "missing partner: no s1 file"),)
 
@@ -72,13 +71,13 @@ def test_hold_out_scenes_are_the_official_ones(shared_data: Path) -> None:
 
 def test_cloudy_images_are_not_read(tmp_path: Path) -> None:
     write_sen12mscr(tmp_path, patches=2, size=16)
-    scan = LAYOUTS["sen12mscr"].scan(tmp_path, False)
+    scan = SCENE_LAYOUTS["sen12mscr"].scan(tmp_path, False)
     assert len(scan.scenes) == 2
     assert not any("cloudy" in file.path for scene in scan.scenes for file in scene.files)
 
 
 def test_real_sen12ms_folder(shared_data: Path) -> None:
-    scan = LAYOUTS["sen12mscr"].scan(shared_data / "sen12ms_layout", False)
+    scan = SCENE_LAYOUTS["sen12mscr"].scan(shared_data / "sen12ms_layout", False)
     assert Counter(scene.roi for scene in scan.scenes) == {
         "ROIs1158_spring_101": 3,
         "ROIs1970_fall_139": 1,
@@ -89,7 +88,7 @@ def test_real_sen12ms_folder(shared_data: Path) -> None:
 def test_dfc2020_counts_a_patch_once(tmp_path: Path) -> None:
     """The seasonal folders repeat the contest's patches under other numbers; one more of them is new."""
     write_dfc2020(tmp_path, validation=2, test=3, size=16)
-    assert len(LAYOUTS["dfc2020"].scan(tmp_path, False).scenes) == 5
+    assert len(SCENE_LAYOUTS["dfc2020"].scan(tmp_path, False).scenes) == 5
     other = write_dfc2020(tmp_path / "other", validation=0, test=1, size=16, seed=7)
     copies = [
         ("ROIs0000_validation/{s}_validation/ROIs0000_validation_{s}_0_p0.tif", tmp_path, 17),
@@ -101,7 +100,7 @@ def test_dfc2020_counts_a_patch_once(tmp_path: Path) -> None:
             target = tmp_path / f"ROIs0000_autumn/{sensor}_3/ROIs0000_autumn_{sensor}_3_p{number}.tif"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / pattern.format(s=sensor), target)
-    scan = LAYOUTS["dfc2020"].scan(tmp_path, False)
+    scan = SCENE_LAYOUTS["dfc2020"].scan(tmp_path, False)
     assert [scene.scene for scene in scan.scenes][-1] == "ROIs0000_autumn_3_p19"
     assert len(scan.scenes) == 6
     assert [reason.split(":")[0] for _, reason in scan.skipped] == ["duplicate"] * 2
@@ -113,7 +112,7 @@ def test_bigearthnet_pairs_by_place_and_nearest_date(tmp_path: Path) -> None:
     far = tmp_path / "BigEarthNet-S1" / "S1A_IW_GRDH_1SDV_20170101T165043"
     for patch in near.iterdir():
         (far / patch.name.replace("20170613", "20170101")).mkdir(parents=True)
-    scan = LAYOUTS["bigearthnet"].scan(tmp_path, False)
+    scan = SCENE_LAYOUTS["bigearthnet"].scan(tmp_path, False)
     assert len(scan.scenes) == 2
     radar = [file for file in scan.scenes[0].files if file.sensor == "s1"]
     assert all("20170613T165043_33UUP_26_57" in file.path for file in radar)
@@ -122,7 +121,7 @@ def test_bigearthnet_pairs_by_place_and_nearest_date(tmp_path: Path) -> None:
 
 
 def test_real_bigearthnet_version_1_pairs_by_its_labels(shared_data: Path) -> None:
-    scan = LAYOUTS["bigearthnet"].scan(shared_data / "bigearthnet_sample", False)
+    scan = SCENE_LAYOUTS["bigearthnet"].scan(shared_data / "bigearthnet_sample", False)
     assert len(scan.scenes) == 3
     assert not scan.skipped
     for scene in scan.scenes:
@@ -132,12 +131,12 @@ def test_real_bigearthnet_version_1_pairs_by_its_labels(shared_data: Path) -> No
 def test_pairs_have_equal_names(tmp_path: Path) -> None:
     write_pairs(tmp_path, count=2, sizes=(16,))
     (tmp_path / "s2" / "synthetic_0001.tif").unlink()
-    scan = LAYOUTS["pairs"].scan(tmp_path, False)
+    scan = SCENE_LAYOUTS["pairs"].scan(tmp_path, False)
     assert [scene.scene for scene in scan.scenes] == ["synthetic_0000"]
     assert scan.skipped == (("synthetic_0001", "missing partner: no s2 file"),)
 
 
-@pytest.mark.parametrize("name", sorted(LAYOUTS))
+@pytest.mark.parametrize("name", sorted(SCENE_LAYOUTS))
 def test_an_empty_folder_is_refused_with_what_it_should_hold(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--root"):
         get_layout(name).scan(tmp_path, False)

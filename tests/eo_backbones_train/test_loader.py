@@ -13,13 +13,13 @@ from eo_backbones.contract import unit_range
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform
-from eo_backbones_train.codings import CODINGS
-from eo_backbones_train.loader import Batch, Loader
-from eo_backbones_train.preparation.prepare import prepare
-from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.recipes import get_recipe, input_spec
-from eo_backbones_train.store import Store
-from eo_backbones_train.tiles import MappedTiles, ResidentTiles, resident_bytes
+from eo_backbones_train.data.loader import Batch, Loader
+from eo_backbones_train.data.tiles import MappedTiles, ResidentTiles, resident_bytes
+from eo_backbones_train.recipes.published import get_recipe, input_spec
+from eo_backbones_train.recipes.recipe import Recipe
+from eo_backbones_train.store.codings import CODINGS
+from eo_backbones_train.store.prepare import prepare
+from eo_backbones_train.store.store import Store
 
 Folders = dict[str, Path]
 

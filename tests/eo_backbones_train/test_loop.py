@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.forward_passes import StepOutput
-from eo_backbones_train.loader import Loader
+from eo_backbones_train.data.loader import Loader
+from eo_backbones_train.data.views import draw_view_params, make_views
+from eo_backbones_train.methods.modules import StepOutput
 from eo_backbones_train.optim import peak_learning_rate
-from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.run import loop, monitors
-from eo_backbones_train.run.checkpoint import checkpoints, read_checkpoint, state_digest
-from eo_backbones_train.run.loop import train
-from eo_backbones_train.run.runlog import read_records
-from eo_backbones_train.run.stops import RunStopped
-from eo_backbones_train.store import Store
-from eo_backbones_train.views import draw_view_params, make_views
+from eo_backbones_train.pretraining import loop, monitors
+from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint, state_digest
+from eo_backbones_train.pretraining.loop import train
+from eo_backbones_train.pretraining.runlog import read_records
+from eo_backbones_train.pretraining.stops import RunStopped
+from eo_backbones_train.recipes.recipe import Recipe
+from eo_backbones_train.store.store import Store
 from support.tiny_run import STEPS_PER_EPOCH, build_tiny, tiny_options, tiny_recipe, write_store
 
 

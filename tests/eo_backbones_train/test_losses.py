@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightly.loss import NegativeCosineSimilarity
 
-from eo_backbones_train.losses import negative_cosine, squared_distance
+from eo_backbones_train.methods.modules import negative_cosine, squared_distance
 
 
 @pytest.mark.parametrize(

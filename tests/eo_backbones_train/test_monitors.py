@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from eo_backbones_train.run.monitors import (
+from eo_backbones_train.pretraining.monitors import (
     COLLAPSED_READINGS,
     CollapseJudge,
     EmbeddingMonitor,

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import rasterio
 
-import eo_backbones_train.preparation.prepare as prepare_module
+import eo_backbones_train.store.prepare as prepare_module
 from eo_backbones.bands import LAYOUTS, PAPER_BANDS
 from eo_backbones.datasets.synthetic_files import write_bigearthnet, write_pairs, write_sen12ms
 from eo_backbones.errors import UserError
-from eo_backbones_train.preparation.prepare import prepare
-from eo_backbones_train.preparation.shards import ShardWriter
-from eo_backbones_train.store import Store
+from eo_backbones_train.store.convert import ShardWriter
+from eo_backbones_train.store.prepare import prepare
+from eo_backbones_train.store.store import Store
 
 Array = np.ndarray
 

@@ -17,9 +17,9 @@ from eo_backbones.errors import UserError
 from eo_backbones.push import check_folder
 from eo_backbones.weights import PUBLISHED_FOLDER
 from eo_backbones_train.export import export
-from eo_backbones_train.publish import install as module
-from eo_backbones_train.publish.install import install
-from eo_backbones_train.recipes import get_recipe, override, smoke
+from eo_backbones_train.recipes.published import get_recipe, override, smoke
+from publish import install as module
+from publish.install import install
 from support.result_rows import result
 from support.written_run import trained_method, write_run
 
@@ -94,7 +94,7 @@ def run(checkout: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_one_command_publishes_the_embedded_row(exported: Path, measured: Path, unpublished: Path) -> None:
-    done = run(unpublished, "-m", "eo_backbones_train.publish", "install", str(exported), "--results", str(measured))
+    done = run(unpublished, "-m", "publish", "install", str(exported), "--results", str(measured))
     assert done.returncode == 0, done.stderr
     assert "everything was up to date" not in done.stdout, "the text was made anew"
 

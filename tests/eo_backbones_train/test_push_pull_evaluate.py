@@ -7,12 +7,13 @@ import pytest
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from yaml import safe_load
 
-from eo_backbones import cli, models
+from eo_backbones.cli import main
 from eo_backbones.errors import UserError
+from eo_backbones.info import info
 from eo_backbones.push import push
-from eo_backbones.result_tables import read_rows
+from eo_backbones.results import read_rows
 from eo_backbones_train.export import export
-from eo_backbones_train.recipes import digest, get_recipe, smoke
+from eo_backbones_train.recipes.published import digest, get_recipe, smoke
 from support.hub_http import Hub
 from support.synthetic_data import eurosat_rgb_folder  # noqa: F401  a fixture
 from support.written_run import trained_method, write_run
@@ -32,7 +33,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch, eurosat_rgb_folder: Path, tmp_path
         )
         monkeypatch.setattr("sys.argv", list(command))
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            main.main()
         assert not end.value.code
         return out
 
@@ -62,7 +63,7 @@ def test_push_pull_evaluate(
     assert [[row[column] for column in figures] for row in one] == [[row[column] for column in figures] for row in two]
     assert {row["weights_digest"] for row in two if row["model"] == name} == {pushed.sha256}
 
-    facts = models.info(name)
+    facts = info(name)
     measured = {row["band"]: float(row["f1_weighted"]) for row in one if row["model"] != "stats"}
     assert {score["band"]: score["f1"] for score in facts["results"]} == pytest.approx(measured, abs=1e-4)
     assert facts["recipe_digest"] == digest(recipe)

@@ -8,8 +8,7 @@ import pytest
 
 from eo_backbones.errors import UserError
 from eo_backbones.weights import WEIGHTS
-from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.recipes import (
+from eo_backbones_train.recipes.published import (
     RECIPES,
     describe,
     digest,
@@ -21,6 +20,7 @@ from eo_backbones_train.recipes import (
     smoke,
     to_dict,
 )
+from eo_backbones_train.recipes.recipe import Recipe
 
 PUBLISHED = (
     "byol-dfc2020",

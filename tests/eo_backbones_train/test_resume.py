@@ -16,12 +16,12 @@ import pytest
 from torch import Tensor, nn
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.forward_passes import StepOutput
-from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.run import run_state
-from eo_backbones_train.run.checkpoint import checkpoints
-from eo_backbones_train.run.loop import train
-from eo_backbones_train.run.runlog import read_records
+from eo_backbones_train.methods.modules import StepOutput
+from eo_backbones_train.pretraining import checkpoint
+from eo_backbones_train.pretraining.checkpoint import checkpoints
+from eo_backbones_train.pretraining.loop import train
+from eo_backbones_train.pretraining.runlog import read_records
+from eo_backbones_train.recipes.recipe import Recipe
 from support.tiny_run import build_tiny, tiny_options, tiny_recipe, write_store
 
 TIMES = {"seconds", "pairs_per_s"}
@@ -87,7 +87,7 @@ def test_a_crash_while_a_checkpoint_is_written_costs_only_that_checkpoint(
     recipe = tiny_recipe()
     whole = outcome(train(recipe, tiny_options(store, tmp_path / "whole"), build=build_tiny))
     options = {"store": store, "out": tmp_path / "run", "resume": True, "checkpoint_steps": 3}
-    real = run_state.save_checkpoint
+    real = checkpoint.save_checkpoint
 
     def killed_at_nine(folder: Path, step: int, content: Any) -> Path:
         if step == 9:
@@ -95,10 +95,10 @@ def test_a_crash_while_a_checkpoint_is_written_costs_only_that_checkpoint(
             raise Crash
         return real(folder, step, content)
 
-    monkeypatch.setattr(run_state, "save_checkpoint", killed_at_nine)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", killed_at_nine)
     with pytest.raises(Crash):
         train(recipe, tiny_options(**options), build=build_tiny)
-    monkeypatch.setattr(run_state, "save_checkpoint", real)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", real)
     with caplog.at_level(logging.WARNING):
         assert outcome(train(recipe, tiny_options(**options), build=build_tiny)) == whole
     assert "step-000000009.pt.unfinished: it was being written when the run ended" in caplog.text

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.run.progress import TrainingProgress, duration
-from eo_backbones_train.run.runlog import (
+from eo_backbones.progress import TrainingProgress, duration
+from eo_backbones_train.pretraining.runlog import (
     LOSS_FILE,
     METRICS_FILE,
     RunLog,
@@ -78,7 +78,7 @@ def test_nothing_is_drawn_without_records(tmp_path: Path) -> None:
 
 def test_speed_is_pairs_since_the_previous_update(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("eo_backbones_train.run.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("eo_backbones.progress.time.monotonic", lambda: now[0])
     with TrainingProgress(steps=40, done=10, global_batch=8, shown=False) as progress:
         now[0] = 102.0
         assert progress.update(15, 1.0) == pytest.approx(5 * 8 / 2.0)
@@ -90,7 +90,7 @@ def test_without_a_terminal_a_line_tells_step_speed_and_time_left(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("eo_backbones_train.run.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("eo_backbones.progress.time.monotonic", lambda: now[0])
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     with caplog.at_level("INFO"), TrainingProgress(steps=100, done=0, global_batch=10, shown=True) as progress:
         now[0] = 10.0

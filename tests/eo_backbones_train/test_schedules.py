@@ -2,7 +2,7 @@
 
 import pytest
 
-from eo_backbones_train.schedules import learning_rate, target_decay
+from eo_backbones_train.optim import learning_rate, target_decay
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from eo_backbones_train.optim import build_optimizer
-from eo_backbones_train.run.step import Snapshot
+from eo_backbones_train.pretraining.step import Snapshot
 from support.tiny_run import build_tiny, tiny_recipe
 
 

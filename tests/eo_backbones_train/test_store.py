@@ -9,10 +9,10 @@ import pytest
 
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
-from eo_backbones_train.preparation.prepare import prepare
-from eo_backbones_train.preparation.shards import ShardWriter
-from eo_backbones_train.store import Store, usable_scenes
-from eo_backbones_train.store_format import STORE_FILE
+from eo_backbones_train.store.convert import ShardWriter
+from eo_backbones_train.store.format import STORE_FILE
+from eo_backbones_train.store.prepare import prepare
+from eo_backbones_train.store.store import Store, usable_scenes
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,7 @@ def test_rows_count_through_the_shards(tmp_path: Path, monkeypatch: pytest.Monke
     """A group in several files, cut by size within a block, gives the same tiles as one in a single file."""
     root = write_pairs(tmp_path / "pairs", count=5, sizes=(16,))
     prepare("pairs", root, tmp_path / "one", workers=1)
-    monkeypatch.setattr("eo_backbones_train.preparation.convert_block.SHARD_BYTES", 2 * 12 * 16 * 16)
+    monkeypatch.setattr("eo_backbones_train.store.store.convert.SHARD_BYTES", 2 * 12 * 16 * 16)
     prepare("pairs", root, tmp_path / "three", workers=1)
     one, three = Store.open(tmp_path / "one"), Store.open(tmp_path / "three")
     assert len(three.groups[0].shards) == 3

@@ -6,10 +6,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from eo_backbones.evaluation.baselines import random_resnet50, state_digest
-from eo_backbones_train.methods import fresh_encoder
-from eo_backbones_train.recipes import get_recipe
-from eo_backbones_train.trained_stages import embed, width
+from eo_backbones.evaluation.encoders import random_resnet50, state_digest
+from eo_backbones_train.methods.build import fresh_encoder
+from eo_backbones_train.methods.modules import embed, width
+from eo_backbones_train.recipes.published import get_recipe
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from eo_backbones_train.cli import app
-from eo_backbones_train.recipes import RECIPES
+from eo_backbones_train.cli.main import app
+from eo_backbones_train.recipes.published import RECIPES
 
 
 def options(command: str) -> set[str]:

@@ -10,9 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from eo_backbones_train.recipe import ViewPart
-from eo_backbones_train.recipes import get_recipe
-from eo_backbones_train.views import VIEW_PARAMS, draw_view_params, make_views
+from eo_backbones_train.data.views import VIEW_PARAMS, draw_view_params, make_views
+from eo_backbones_train.recipes.published import get_recipe
+from eo_backbones_train.recipes.recipe import ViewPart
 
 TILE = 256
 NAN = math.nan

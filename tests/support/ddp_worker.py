@@ -8,9 +8,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from eo_backbones_train.methods import build_method
+from eo_backbones_train.methods.build import build_method
 from eo_backbones_train.optim import build_optimizer
-from eo_backbones_train.recipe import Recipe
+from eo_backbones_train.recipes.recipe import Recipe
 from support.tiny_networks import TinyResidual, tiny_views
 
 STEPS = 3

@@ -73,8 +73,8 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import timm
     import torch
 
-    from eo_backbones import folder
     from eo_backbones.contract import standardized
+    from eo_backbones.hub import folder
 
     path = tmp_path_factory.mktemp("weights")
     with torch.random.fork_rng():

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from eo_backbones.evaluation.request import Request, fulfil
-from eo_backbones.evaluation.results import Result, read_results
-from eo_backbones.evaluation.watcher import Silent
+from eo_backbones.progress import Silent
+from eo_backbones.results import Result, read_results
 
 
 def measured(request: Request, *, root: Path, place: Path, **changes: object) -> list[Result]:

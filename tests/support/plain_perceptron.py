@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eo_backbones.evaluation.perceptron import Perceptrons
+from eo_backbones.evaluation.probes.mlp import Perceptrons
 
 BATCH = 256
 

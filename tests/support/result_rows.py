@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from eo_backbones.evaluation.results import Result, versions
+from eo_backbones.results import Result, versions
 
 
 def result(**changes: object) -> Result:

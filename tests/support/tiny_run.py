@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from eo_backbones.datasets.synthetic_files import write_pairs
-from eo_backbones.initialisation import STAGES
-from eo_backbones_train.methods import build_method
-from eo_backbones_train.preparation.prepare import prepare
-from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.recipes import get_recipe, smoke
-from eo_backbones_train.run.loop import train
-from eo_backbones_train.run.run_options import RunOptions
-from eo_backbones_train.run.stops import RunStopped
+from eo_backbones.networks.initialisation import STAGES
+from eo_backbones_train.methods.build import build_method
+from eo_backbones_train.pretraining.loop import train
+from eo_backbones_train.pretraining.run_options import RunOptions
+from eo_backbones_train.pretraining.stops import RunStopped
+from eo_backbones_train.recipes.published import get_recipe, smoke
+from eo_backbones_train.recipes.recipe import Recipe
+from eo_backbones_train.store.prepare import prepare
 
 SCENES = 16
 BATCH = 8

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from eo_backbones import cli
+from eo_backbones.cli import main
 
 
 class Ended(NamedTuple):
@@ -23,7 +23,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr("sys.argv", ["eo-backbones", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            main.main()
         return Ended(int(end.value.code or 0), *capsys.readouterr())
 
     return run

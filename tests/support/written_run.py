@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from eo_backbones_train.methods import build_method
-from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.recipes import digest, to_dict
-from eo_backbones_train.run.checkpoint import save_checkpoint
-from eo_backbones_train.run.run_folder import write_json
+from eo_backbones_train.methods.build import build_method
+from eo_backbones_train.pretraining.checkpoint import save_checkpoint
+from eo_backbones_train.pretraining.run_folder import write_json
+from eo_backbones_train.recipes.published import digest, to_dict
+from eo_backbones_train.recipes.recipe import Recipe
 
 STEP = 6
 STORE_DIGEST = "5" * 64

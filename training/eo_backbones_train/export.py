@@ -20,7 +20,7 @@ from torch import Tensor
 
 from eo_backbones.cards import CardFacts, folder_texts
 from eo_backbones.errors import UserError, unknown_name
-from eo_backbones.folder import (
+from eo_backbones.hub.folder import (
     CONFIG_FILE,
     CONFIG_KEY,
     DIGEST_KEY,
@@ -34,15 +34,15 @@ from eo_backbones.folder import (
     sha256_of,
 )
 from eo_backbones.models import create_model
-from eo_backbones.result_tables import read_rows, rows_of
+from eo_backbones.results import read_rows, rows_of
 from eo_backbones.weights import WEIGHTS, Weights
-from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.recipe_json import digest, from_dict, to_dict
-from eo_backbones_train.recipes import RECIPES, input_spec
-from eo_backbones_train.run import run_folder
-from eo_backbones_train.run.checkpoint import checkpoints, read_checkpoint
-from eo_backbones_train.run.run_folder import CHECKPOINT_FOLDER, RESULT_FILE, RUN_FILE, read_json, write_json
-from eo_backbones_train.run.runlog import LOSS_FILE, METRICS_FILE, draw_loss, read_records
+from eo_backbones_train.pretraining import run_folder
+from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint
+from eo_backbones_train.pretraining.run_folder import CHECKPOINT_FOLDER, RESULT_FILE, RUN_FILE, read_json, write_json
+from eo_backbones_train.pretraining.runlog import LOSS_FILE, METRICS_FILE, draw_loss, read_records
+from eo_backbones_train.recipes.published import RECIPES, input_spec
+from eo_backbones_train.recipes.recipe import Recipe
+from eo_backbones_train.recipes.serialise import digest, from_dict, to_dict
 
 LOG_FILE = "training_log.jsonl"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}

@@ -15,11 +15,11 @@ from torch import Tensor
 from torchvision.transforms import v2 as torchvision_v2
 
 from eo_backbones_train.bench.timing import in_turn, seconds, times_faster
-from eo_backbones_train.loader import Batch, Loader
-from eo_backbones_train.recipe import ViewPart
-from eo_backbones_train.recipes import get_recipe
-from eo_backbones_train.store import Store
-from eo_backbones_train.views import draw_view_params, make_views
+from eo_backbones_train.data.loader import Batch, Loader
+from eo_backbones_train.data.views import draw_view_params, make_views
+from eo_backbones_train.recipes.published import get_recipe
+from eo_backbones_train.recipes.recipe import ViewPart
+from eo_backbones_train.store.store import Store
 
 v2: Any = torchvision_v2  # it does not mark what it exports, which strict typing asks for
 

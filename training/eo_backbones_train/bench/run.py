@@ -9,15 +9,13 @@ from typing import Any
 
 from eo_backbones.errors import UserError
 from eo_backbones_train.bench.augmenting import measure_views
-from eo_backbones_train.bench.gpu import LARGE_BATCH, SIZE_PX, GpuFigures, measure_gpu
-from eo_backbones_train.bench.loading import measure_loading
-from eo_backbones_train.bench.scenes import MadeUpScenes, made_up_scenes
+from eo_backbones_train.bench.loading import MadeUpScenes, made_up_scenes, measure_loading
 from eo_backbones_train.bench.steps import VARIANTS, has_lightly
-from eo_backbones_train.bench.training import measure_steps
-from eo_backbones_train.run.distributed import joined
-from eo_backbones_train.run.run_folder import git_commit, versions
-from eo_backbones_train.run.run_options import RunOptions, settle
-from eo_backbones_train.store import Store, usable_scenes
+from eo_backbones_train.bench.training import LARGE_BATCH, SIZE_PX, GpuFigures, measure_gpu, measure_steps
+from eo_backbones_train.pretraining.distributed import joined
+from eo_backbones_train.pretraining.run_folder import git_commit, versions
+from eo_backbones_train.pretraining.run_options import RunOptions, settle
+from eo_backbones_train.store.store import Store, usable_scenes
 
 CPU_THREADS = 2  # what the aims are set for
 _GPU_STEPS = 50

@@ -1,22 +1,125 @@
 """The training steps that bench compares: ours in four variants, and two of lightly's parts, on the same tiles."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal, cast
 
+import timm
 import torch
-from torch import Tensor
+from lightly.loss.negative_cosine_similarity import NegativeCosineSimilarity
+from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
+from lightly.models.utils import deactivate_requires_grad, update_momentum
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from eo_backbones_train.loader import Batch
-from eo_backbones_train.methods import build_method
+from eo_backbones_train.data.loader import Batch
+from eo_backbones_train.data.views import draw_view_params, make_views
+from eo_backbones_train.methods.build import build_method
 from eo_backbones_train.optim import build_optimizer, peak_learning_rate
-from eo_backbones_train.recipe import Recipe
-from eo_backbones_train.recipes import get_recipe
-from eo_backbones_train.run.run_options import Machine
-from eo_backbones_train.run.step import StepResult, TrainStep
-from eo_backbones_train.views import draw_view_params, make_views
+from eo_backbones_train.pretraining.run_options import Machine
+from eo_backbones_train.pretraining.step import StepResult, TrainStep
+from eo_backbones_train.recipes.published import get_recipe
+from eo_backbones_train.recipes.recipe import Recipe
+
+# FOLDED training/eo_backbones_train/bench/steps.py: "A BYOL step from lightly's parts, put together as its example ``examples/pytorch/byol.py`` does, to compare with.\n\nfloat32, images in NCHW order, one pass for each view, torch's Adam with default settings (the paper's optimiser; the\nexample has SGD). The encoder is ours: timm's ResNet50 with one channel."
+
+_MOMENTUM = 0.99
+
+
+class LightlyBYOL(nn.Module):
+    """The module of the example."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Build it with the recipe's head sizes."""
+        super().__init__()
+        model = recipe.model
+        encoder = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
+        self.backbone, features = encoder, cast("int", encoder.num_features)
+        self.projection_head = BYOLProjectionHead(features, model.projector_hidden, model.projector_out)
+        self.prediction_head = BYOLPredictionHead(model.projector_out, model.predictor_hidden, model.projector_out)
+        self.backbone_momentum = deepcopy(self.backbone)
+        self.projection_head_momentum = deepcopy(self.projection_head)
+        deactivate_requires_grad(self.backbone_momentum)
+        deactivate_requires_grad(self.projection_head_momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the prediction."""
+        y = self.backbone(x).flatten(start_dim=1)
+        prediction: Tensor = self.prediction_head(self.projection_head(y))
+        return prediction
+
+    def forward_momentum(self, x: Tensor) -> Tensor:
+        """Return what is to be predicted."""
+        y = self.backbone_momentum(x).flatten(start_dim=1)
+        projection: Tensor = self.projection_head_momentum(y)
+        return projection.detach()
+
+
+def lightly_step(
+    recipe: Recipe, loss: Literal["symmetric", "one-directional"], device: torch.device
+) -> Callable[[Tensor], None]:
+    """Return a function that trains on the views [2, B, 1, H, W].
+
+    Args:
+        recipe: sizes of the heads.
+        loss: the example's, or only its first half.
+        device: where the views are.
+    """
+    model = LightlyBYOL(recipe).to(device)
+    criterion = NegativeCosineSimilarity()
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def step(views: Tensor) -> None:
+        x0, x1 = views
+        update_momentum(model.backbone, model.backbone_momentum, m=_MOMENTUM)
+        update_momentum(model.projection_head, model.projection_head_momentum, m=_MOMENTUM)
+        value = criterion(model(x0), model.forward_momentum(x1))
+        if loss == "symmetric":
+            value = 0.5 * (value + criterion(model(x1), model.forward_momentum(x0)))
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+# FOLDED training/eo_backbones_train/bench/steps.py: 'Counting the operations that a piece of code has torch launch.'
+
+# They allocate or rename memory and launch nothing, though their schemas do not call them views.
+_NO_LAUNCH = frozenset({"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"})
+_NO_LAUNCH |= {"aten::new_empty_strided", "aten::_unsafe_view", "aten::_reshape_alias"}
+
+
+class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, counts operations that compute or copy; each is one kernel launch or more on a GPU.
+
+    Not counted: views (``view``, ``t``, ``detach``, ...), allocations, and the profiler's marks. A foreach or fused
+    operation counts once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Count an operation and do it."""
+        name = func.name().partition(".")[0]
+        self.count += name.startswith("aten::") and not func.is_view and name not in _NO_LAUNCH
+        return func(*args, **(kwargs or {}))
+
+
+def launched_operations(work: Callable[[], object]) -> int:
+    """Return how many operations ``work`` launches."""
+    counter = OperationCounter()
+    with counter:
+        work()
+    return counter.count
+
 
 # The paper's BYOL on SEN12MS: Adam, and heads as in BYOL and in lightly's defaults.
 _PAPER = get_recipe("byol-sen12ms-90k")
@@ -37,7 +140,7 @@ They differ in nothing else, so that their times can be compared.
 
 
 class RunningStep:
-    """The step of a recipe with fresh weights, built as a run builds it (:mod:`eo_backbones_train.run.loop`)."""
+    """The step of a recipe with fresh weights, built as a run builds it (:mod:`eo_backbones_train.pretraining.loop`)."""
 
     def __init__(self, recipe: Recipe, machine: Machine, device: torch.device) -> None:
         """Build method and optimiser."""
@@ -84,7 +187,6 @@ def steps_on(batch: Batch, *, size_px: int, machine: Machine, device: torch.devi
     steps = {name: ours(recipe) for name, recipe in VARIANTS.items()}
     if not has_lightly():
         return steps
-    from eo_backbones_train.bench.lightly_step import lightly_step  # noqa: PLC0415 -- a dev dependency
 
     def theirs(loss: Literal["symmetric", "one-directional"]) -> Callable[[], object]:
         train = lightly_step(_PAPER, loss, device)

@@ -7,7 +7,7 @@ from statistics import median
 
 import torch
 
-from eo_backbones_train.run.run_options import Machine, apply
+from eo_backbones_train.pretraining.run_options import Machine, apply
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -15,21 +15,20 @@ from typing import Any
 
 import torch
 
-from eo_backbones import hub
 from eo_backbones.datasets.splits import Split
+from eo_backbones.device import pick_device
 from eo_backbones.errors import UserError, unknown_name
-from eo_backbones.evaluation.precision import pick_device
-from eo_backbones.folder import RECIPE_FILE
+from eo_backbones.hub import download
+from eo_backbones.hub.folder import RECIPE_FILE
 from eo_backbones_train.finetuning import classification, segmentation
+from eo_backbones_train.finetuning.fit import CHECKPOINTS, Approach, Fitted, Stage, Work
+from eo_backbones_train.finetuning.folder import move_into, network_config, write_folder
+from eo_backbones_train.finetuning.images import as_input, check_all, divide
 from eo_backbones_train.finetuning.network import build_network, freeze
-from eo_backbones_train.finetuning.own_images import as_input, check_all, divide
 from eo_backbones_train.finetuning.settings import DEFAULT_BATCH, Settings, Task
-from eo_backbones_train.finetuning.training import CHECKPOINTS, Fitted
-from eo_backbones_train.finetuning.work import Approach, Stage, Work
-from eo_backbones_train.finetuning.written_folder import move_into, network_config, write_folder
-from eo_backbones_train.run.checkpoint import remove_unfinished
-from eo_backbones_train.run.run_folder import differences, git_commit, read_json, versions, write_json
-from eo_backbones_train.run.runlog import LOSS_FILE, METRICS_FILE, require_tensorboard
+from eo_backbones_train.pretraining.checkpoint import remove_unfinished
+from eo_backbones_train.pretraining.run_folder import differences, git_commit, read_json, versions, write_json
+from eo_backbones_train.pretraining.runlog import LOSS_FILE, METRICS_FILE, require_tensorboard
 
 RUN_FOLDER = ".finetuning"
 PLAN_FILE = "plan.json"
@@ -142,7 +141,7 @@ def finetune(
     shutil.copyfile(run / METRICS_FILE, unfinished / LOG_FILE)
     shutil.copyfile(run / LOSS_FILE, unfinished / LOSS_FILE)
     write_json(unfinished / METRICS_BY_CLASS_FILE, results)
-    source = hub.resolve(settings.model, with_weights=False).config
+    source = download.resolve(settings.model, with_weights=False).config
     config = network_config(
         source,
         network,
@@ -210,8 +209,8 @@ def _record(
 ) -> dict[str, Any]:
     """Return ``recipe.json`` without the digest of the weights: no paths, host or time."""
     base = settings.model
-    if base.startswith(hub.LOCAL_PREFIX):  # a path of this machine; the folder may know a better name
-        beside = hub.fetch_beside(base, RECIPE_FILE)
+    if base.startswith(download.LOCAL_PREFIX):  # a path of this machine; the folder may know a better name
+        beside = download.fetch_beside(base, RECIPE_FILE)
         base = str(read_json(beside).get("name", "local folder")) if beside else "local folder"
     return {
         "name": f"{data.stem} {_NOUNS[settings.task]}",

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
 from eo_backbones.models import create_model
-from eo_backbones.multi_band import MultiBandClassifier
-from eo_backbones.segmentation_network import SegmentationNetwork
+from eo_backbones.networks.multi_band import MultiBandClassifier
+from eo_backbones.networks.segmentation import SegmentationNetwork
 from eo_backbones_train.finetuning.settings import Settings
 
 

@@ -11,10 +11,10 @@ from eo_backbones.evaluation.metrics import (
     class_f1,
     class_iou,
     confusion_matrix,
+    estimate,
     f1_estimate,
     mean_iou,
 )
-from eo_backbones.evaluation.metrics_by_image import estimate
 
 
 def score(truth: np.ndarray, answers: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:

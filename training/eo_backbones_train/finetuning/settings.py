@@ -25,7 +25,7 @@ class Settings:
 
     Attributes:
         task: ``"classification"``: one class an image, by a linear layer; ``"segmentation"``: one for every pixel, by
-            a decoder (:class:`eo_backbones.segmentation_network.SegmentationNetwork`).
+            a decoder (:class:`eo_backbones.networks.segmentation.SegmentationNetwork`).
         model: name of the encoder to start from.
         pretrained: load its weights; else its architecture starts from random values, for comparison.
         mode: ``"linear"``: encoder frozen, BatchNorm in eval mode; of a classifier, features are computed once and one

@@ -1,0 +1,152 @@
+"""``eo-backbones evaluate``: frozen features of one band or several against baselines, with intervals."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eo_backbones.cli.options import (
+    JsonOption,
+    _console,
+    _print_json,
+    _table,
+    _watcher,
+    split_commas,
+)
+from eo_backbones.errors import INTERRUPTED, UserError
+
+EVALUATE_EPILOG = """Examples:
+
+[bold]eo-backbones evaluate --dataset eurosat-rgb --root DIR --models stats --limit 2000 --out OUT[/bold]
+
+[bold]eo-backbones evaluate --dataset eurosat-rgb --root DIR --models random stats --bands B02 B03 B04 --seeds 3
+--out OUT[/bold]
+
+[bold]eo-backbones evaluate --dataset eurosat-ms --root DIR --models local-dir:FOLDER imagenet --bands paper
+--protocol paper logistic --out OUT[/bold]
+
+[bold]eo-backbones evaluate --dataset eurosat-rgb --root DIR --models stats --bands B04 B02+B03+B04 --fuse concat mean
+--out OUT[/bold]
+
+[bold]eo-backbones evaluate --dataset folder --root DIR --models random stats --bands B04=3 B08=4 --unit reflectance
+--out OUT[/bold]
+
+OUT gets results.csv, report.md, report.html and bands.png. The same command again measures only what is missing, also
+after Ctrl-C. Features are kept in --cache, else EO_BACKBONES_CACHE, else ~/.cache/eo_backbones; any file there may be
+deleted."""
+
+
+def evaluate(
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="eurosat-ms (13 bands), eurosat-rgb (B04, B03, B02), bigearthnet (19 labels, S2 and S1), dfc2020 or "
+            "sen12ms (class of most pixels, S2 and S1), or folder: your images, a folder for each class."
+        ),
+    ],
+    root: Annotated[Path, typer.Option(help="Its folder; EuroSAT also as .zip.")],
+    models: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME...",
+            help="random, random-bn, random-averaging, stats, raw, imagenet, imagenet=SOURCE, a row of "
+            "[bold]list[/bold], hf-hub:ORG/NAME or local-dir:PATH.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; completed if it has some.")],
+    bands: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BAND...",
+            help="Names; B02+B03+B04: several at once; paper: its ten; paper-order: the ten in the order the paper may "
+            "have read them; B04=4 (folder): the file's fourth band. Default: those of the paper that the data has.",
+        ),
+    ] = None,
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="UNIT...",
+            help="For folder: dn, reflectance, db, linear or uint8, or B04=UNIT for one band. Default: uint8 for 8-bit "
+            "files, else dn (Sentinel-2) and db (Sentinel-1).",
+        ),
+    ] = None,
+    fuse: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WAY...", help="How several bands at once are used: concat (default), mean, or both."),
+    ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME...", help="logistic (default), paper, knn (5 and 20 neighbours); segmentation (dfc2020)."
+        ),
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="seeded; standard: the data set's own (EuroSAT: the published lists in --root); spatial (EuroSAT)."
+        ),
+    ] = "seeded",
+    seeds: Annotated[int, typer.Option(help="Seeds 0 to N-1: each redraws split, labels and initialisation.")] = 1,
+    fraction: Annotated[
+        list[float] | None, typer.Option(metavar="F...", help="Shares of the labels, say 0.01 0.1 1.")
+    ] = None,
+    shots: Annotated[
+        list[int] | None, typer.Option(metavar="N...", help="Labelled images a class, instead of --fraction.")
+    ] = None,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(metavar="PX...", help="Side that networks get (64; with segmentation 256)."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use about N images, the same share of every class.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    cache: Annotated[Path | None, typer.Option(help="Folder for features.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare frozen encoders and baselines band by band on labelled images, with intervals."""
+    from dataclasses import asdict
+
+    from eo_backbones.evaluation.features import default_folder
+    from eo_backbones.evaluation.request import Request, default_sizes, fulfil
+
+    if fraction and shots:
+        raise UserError("--fraction and --shots both limit the labels; pass one of them")
+    protocols = split_commas(protocol) or ("logistic",)
+    request = Request(
+        dataset=dataset,
+        models=split_commas(models),
+        bands=split_commas(bands),
+        units=split_commas(unit),
+        fuses=split_commas(fuse),
+        protocols=protocols,
+        split=split,
+        fractions=tuple(fraction or (1.0,)),
+        shots=tuple(shots or ()),
+        seeds=seeds,
+        sizes=tuple(size or default_sizes(protocols)),
+        limit=limit,
+    )
+    try:
+        with _watcher() as watcher:
+            outcome, written = fulfil(
+                request, root=root, out=out, cache=cache or default_folder(), device=device, watcher=watcher
+            )
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; the finished rows are in {out}, the same command goes on from there", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    files = {
+        "results": outcome.results.path,
+        "report": written.report,
+        "page": written.html,
+        "figure": written.figure,
+    }
+    if as_json:
+        rows = [asdict(row) for row in outcome.results.rows]
+        paths = {name: str(path) for name, path in files.items()}
+        _print_json({**paths, "added": outcome.added, "not_measured": outcome.unmeasured, "rows": rows})
+        return
+    from eo_backbones.results import sections
+
+    for section in sections(outcome.results.rows):
+        _console().print(_table(section))
+    for name, path in files.items():
+        typer.echo(f"{name}: {path}")

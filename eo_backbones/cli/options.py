@@ -1,0 +1,116 @@
+"""Options that take several values after one name: ``--models random stats --bands B02 B03``.
+
+The command line library knows only ``--models random --models stats``. Repeating the option works too, and so do
+commas.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from eo_backbones.progress import ProgressWatcher
+    from eo_backbones.results import Section
+
+# FOLDED eo_backbones/cli/options.py: 'Facts about a model as lines for a terminal.'
+
+
+def fact_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return one line for each fact, and one for each figure of ``results``."""
+    lines = []
+    for key, value in facts.items():
+        if key == "results":
+            lines += [f"{key}: {_figure(score)}" for score in value] or [f"{key}: none yet"]
+        else:
+            lines.append(f"{key}: {json.dumps(value) if isinstance(value, dict | list | tuple) else value}")
+    return lines
+
+
+def _figure(score: Mapping[str, Any]) -> str:
+    return (
+        "{dataset} {band}, {protocol}, fraction {fraction}: weighted F1 {f1:.3f} [{f1_low:.3f}, {f1_high:.3f}], "
+        "{n_train} training and {n_test} test images, split {split}, {size} px, seeds: {seeds}"
+    ).format_map(score)
+
+
+class ListOptionsCommand(TyperCommand):
+    """A command whose repeatable options take every value up to the next option; arguments come first."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Spread lists over repeated options, then parse as usual."""
+        repeatable = {name for param in self.params if getattr(param, "multiple", False) for name in param.opts}
+        return super().parse_args(ctx, spread(args, repeatable))
+
+
+def spread(args: Sequence[str], repeatable: Collection[str]) -> list[str]:
+    """Return the arguments with ``--option a b`` written as ``--option a --option b``."""
+    result: list[str] = []
+    option: str | None = None
+    for argument in args:
+        if argument.startswith("-"):
+            option = argument if argument in repeatable else None
+            result.append(argument)
+        elif option is not None and result[-1] != option:
+            result += [option, argument]
+        else:
+            result.append(argument)
+    return result
+
+
+def split_commas(values: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the values with ``a,b`` taken apart; a folder name keeps its commas."""
+    parts = [part for value in values or () for part in ([value] if "local-dir:" in value else value.split(","))]
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+_WIDTH_IN_FILES = 200
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
+NameArgument = Annotated[
+    str, typer.Argument(help="A row of [bold]eo-backbones list[/bold], hf-hub:ORG/NAME[@REVISION] or local-dir:PATH.")
+]
+
+
+def _table(section: "Section") -> "Table":
+    """Return a table of one section for the terminal."""
+    from rich.table import Table
+
+    from eo_backbones.evaluation.report import shown
+
+    title = f"{section.dataset}, protocol {section.protocol}, labels {section.fraction}: weighted F1 [95 % interval]"
+    table = Table(title=title, title_justify="left")
+    table.add_column("model", no_wrap=True)
+    for band in section.bands:
+        table.add_column(band)
+    for model in section.models:
+        found = [section.cells.get((model, band)) for band in section.bands]
+        table.add_row(model, *("" if cell is None else shown(cell) for cell in found))
+    return table
+
+
+def _console() -> "Console":
+    """Return the console of standard output; a file gets whole lines, a terminal its own width."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH_IN_FILES)
+
+
+def _watcher() -> "ProgressWatcher":
+    from eo_backbones.progress import ProgressWatcher
+
+    return ProgressWatcher()
+
+
+def _print_facts(facts: dict[str, Any], *, as_json: bool) -> None:
+    typer.echo(json.dumps(facts, indent=2) if as_json else "\n".join(fact_lines(facts)))
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))

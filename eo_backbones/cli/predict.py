@@ -1,0 +1,138 @@
+"""The command ``eo-backbones predict``."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eo_backbones.cli.options import split_commas
+from eo_backbones.errors import INTERRUPTED, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from eo_backbones.prediction.classify import Classifier
+    from eo_backbones.progress import ProgressWatcher
+
+PREDICT_EPILOG = """Examples:
+
+[bold]eo-backbones predict new/*.tif --model FOLDER[/bold]
+
+[bold]eo-backbones predict a.tif b.tif --model FOLDER --bands B04=3 --unit reflectance --out answers.csv[/bold]
+
+[bold]eo-backbones predict scene.tif --model SEGMENTATION --out masks[/bold]
+
+A classifier's file gets one line an image: path, class, and the probability of each class. Images may have any size;
+each is brought to the one that the model was trained on.
+
+A model of --task segmentation writes a mask for each image: a GeoTIFF of the class values it was trained with, on the
+ground of the image, with colours and names of the classes, nodata where the image has no value; and predictions.csv
+with the share of each class. Whole scenes are read window by window. The same command again goes on where it was
+interrupted."""
+
+_TABLE, _MASKS = Path("predictions.csv"), Path("predictions")
+_BATCH = 32
+
+
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Images: GeoTIFF, PNG or JPEG.")],
+    model: Annotated[str, typer.Option(help="Folder of [bold]eo-train finetune[/bold], or hf-hub:ORG/NAME.")],
+    bands: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BAND=PLACE", help="Where the model's bands are, if the files do not say it: B04=4,B03=3."
+        ),
+    ] = None,
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="UNIT",
+            help="dn, reflectance, db, linear or uint8, or B04=UNIT for one band. Default: uint8 for 8-bit files, else "
+            "dn (Sentinel-2) and db (Sentinel-1).",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The table to write, predictions.csv unless given; segmentation: the folder for the masks, "
+            "predictions unless given.",
+            show_default=False,
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images at once; 32 unless given (not for segmentation).", show_default=False),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Classify new images with a fine-tuned model, into a CSV file; or segment them, into masks."""
+    from eo_backbones.device import pick_device
+    from eo_backbones.prediction.classify import open_classifier
+    from eo_backbones.progress import ProgressWatcher
+
+    with ProgressWatcher() as watcher:
+        opened = open_classifier(model, device=pick_device(device))
+        asked, declared = split_commas(bands), split_commas(unit)
+        if opened.mask_values:
+            if batch is not None:
+                raise UserError("--batch counts whole images; a segmentation reads window by window, so leave it out")
+            line = _segment(opened, files, asked, declared, out or _MASKS, watcher)
+        else:
+            line = _classify(opened, files, asked, declared, out or _TABLE, batch or _BATCH, watcher)
+    typer.echo(line)
+
+
+def _classify(
+    opened: "Classifier",
+    files: Sequence[Path],
+    bands: Sequence[str],
+    units: Sequence[str],
+    out: Path,
+    batch: int,
+    watcher: "ProgressWatcher",
+) -> str:
+    from eo_backbones.prediction.classify import predict as classify
+    from eo_backbones.prediction.classify import write_predictions
+
+    rows = classify(opened, files, bands=bands, units=units, batch=batch)
+    with watcher.stage("classify", len(files)) as tick:
+        counts = write_predictions(out, opened.classes, _counted(rows, tick))
+    found = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f"{out}: {len(files)} images ({found})"
+
+
+def _segment(
+    opened: "Classifier",
+    files: Sequence[Path],
+    bands: Sequence[str],
+    units: Sequence[str],
+    out: Path,
+    watcher: "ProgressWatcher",
+) -> str:
+    from eo_backbones.prediction import segment, write_table
+
+    if out.suffix.lower() == ".csv" or out.is_file():
+        raise UserError(
+            f"this model gives every pixel a class, so --out names a folder for the masks, not {out}; pass --out "
+            f"{out.with_suffix('')}"
+        )
+    try:
+        made = segment(opened, files, out, bands=bands, units=units, stage=watcher.stage)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; the finished masks are in {out}, the same command goes on from there", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    table = write_table(out, opened.classes, made)
+    whole = [sum(counts) for counts in zip(*(one.pixels for one in made), strict=True)]
+    shares = ", ".join(
+        f"{name} {count / sum(whole):.1%}" for name, count in zip(opened.classes, whole, strict=True) if count
+    )
+    kept = sum(one.before for one in made)
+    earlier = f", {kept} of them there before" if kept else ""
+    return f"{out}: {len(made)} masks{earlier} ({shares or 'no pixel with a value'}); shares of each image: {table}"
+
+
+def _counted(rows: "Iterator[tuple[Path, Tensor]]", tick: Callable[[int], None]) -> "Iterator[tuple[Path, Tensor]]":
+    for row in rows:
+        yield row
+        tick(1)

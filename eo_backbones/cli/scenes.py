@@ -1,0 +1,206 @@
+"""The commands ``eo-backbones embed`` and ``eo-backbones similar``."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eo_backbones.cli.options import split_commas
+from eo_backbones.errors import INTERRUPTED, UserError
+
+if TYPE_CHECKING:
+    from eo_backbones.scenes import Embedded, EmbedRequest
+
+_LARGE_BYTES = 10**9
+
+EMBED_EPILOG = """Examples (SCENE comes before the options):
+
+[bold]eo-backbones embed SCENE.tif --model NAME --bands B04 --components 16 --out OUT.tif --preview[/bold]
+
+[bold]eo-backbones embed SCENE.tif --model NAME --bands B04=1 B08=4 --unit reflectance --out OUT.tif[/bold]
+
+[bold]eo-backbones embed B02.tif B03.tif B04.tif --model NAME --bands B02 B03 B04 --fuse mean --out OUT.tif[/bold]
+
+[bold]eo-backbones embed PATCH_FOLDER --model NAME --bands VV VH --unit db --out OUT.parquet[/bold]
+
+[bold]How large is it?[/bold] A cell holds every feature of the encoder, 2,048 floats a band for a ResNet50: a \
+Sentinel-2 tile of 10,980 x 10,980 pixels at stride 32 has 117,000 cells, 0.96 GB a band. [bold]--components 16[/bold] \
+keeps 128 times less, --dtype int8 four times. While it runs, the features need their full size beside OUT.
+
+[bold]The grid:[/bold] a window takes --size pixels a side, the next one begins --stride pixels on. A cell is stride x \
+stride pixels and has the centre of its window; only whole windows count, from the upper left corner on.
+
+[bold]Missing pixels[/bold] are what the file's nodata value, mask or alpha says, NaN, and --nodata. A window with \
+more than --max-nodata of them in any band becomes a nodata cell; elsewhere they count as the lowest value of the band.
+
+[bold]Killed?[/bold] The same command goes on from OUT.part. Next: [bold]eo-backbones similar OUT.tif --at \
+LON,LAT[/bold]"""
+
+SIMILAR_EPILOG = """Examples:
+
+[bold]eo-backbones similar OUT.tif --at 11.58,48.14[/bold]
+
+[bold]eo-backbones similar OUT.tif --cell 10,20 --out MAP.tif[/bold]  (a scene without coordinates)
+
+Features of a network are all positive, so even unlike places come near 1; embeddings made with --components are \
+centred and use the whole range from -1 to 1."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
+
+
+def embed(
+    scene: Annotated[
+        list[str],
+        typer.Argument(
+            help="The raster; several files of one scene; or a folder with one file a band. Anything GDAL opens: "
+            "GeoTIFF, JPEG 2000, https://, /vsizip/."
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(help="A row of [bold]eo-backbones list[/bold], hf-hub:ORG/NAME[@REVISION] or local-dir:PATH."),
+    ],
+    bands: Annotated[
+        list[str],
+        typer.Option(
+            metavar="BAND...",
+            help="Names (B04, red, VV), found by the file's descriptions, name or usual order; B04=3: its third band.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write: .tif, or .parquet with the cells' centres.")],
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="UNIT...",
+            help="dn, reflectance, db, linear or uint8; one, or one a band. Default: uint8 for 8-bit files, else dn "
+            "(Sentinel-2) and db (Sentinel-1). Values that cannot be in it are refused.",
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(help="Side of a window in pixels.")] = 64,
+    stride: Annotated[int, typer.Option(help="Pixels from window to window: the side of a cell.")] = 32,
+    components: Annotated[
+        int | None,
+        typer.Option(
+            help="[bold]Keep K principal components[/bold] instead of all features (2,048 floats a cell are large); "
+            "mean and axes go into OUT.components.npz."
+        ),
+    ] = None,
+    components_from: Annotated[
+        Path | None,
+        typer.Option(help="Use another scene's .components.npz, so that both can be compared.", metavar="FILE"),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16, or int8 with a scale and offset per band.")] = "float32",
+    fuse: Annotated[str, typer.Option(help="Several bands: concat (features side by side) or mean.")] = "concat",
+    offset: Annotated[
+        float, typer.Option(help="Added to digital numbers: -1000 for Sentinel-2 baseline 04.00 and later.")
+    ] = 0.0,
+    nodata: Annotated[
+        float | None, typer.Option(help="Value that means missing where the file does not say it, often 0.")
+    ] = None,
+    max_nodata: Annotated[
+        float, typer.Option(help="Share of missing pixels above which a window becomes a nodata cell.")
+    ] = 0.1,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="geotiff or parquet; default: by the suffix of OUT.", show_default=False),
+    ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Also draw the first three components as OUT.png.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a whole scene of any size into a georeferenced map of embeddings."""
+    from eo_backbones.device import fast_dtype, pick_device
+    from eo_backbones.progress import ProgressWatcher
+    from eo_backbones.scenes import EmbedRequest, embed_scene
+
+    chosen = pick_device(device)
+    request = EmbedRequest(
+        scene=tuple(scene),
+        model=model,
+        bands=split_commas(bands),
+        units=split_commas(unit),
+        out=out,
+        size=size,
+        stride=stride,
+        fuse=fuse,
+        offset=offset,
+        nodata=nodata,
+        max_nodata=max_nodata,
+        components=components,
+        components_from=components_from,
+        dtype=dtype,
+        format=format_,
+        preview=preview,
+        overwrite=overwrite,
+    )
+    try:
+        with ProgressWatcher() as watcher:
+            made = embed_scene(request, device=chosen, dtype=fast_dtype(chosen), stage=watcher.stage)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; what is finished is in {out}.part, the same command goes on from there", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    typer.echo(json.dumps(made.to_dict(), indent=2) if as_json else "\n".join(_lines(made, request)))
+
+
+def similar(
+    embedding: Annotated[Path, typer.Argument(help="GeoTIFF of [bold]eo-backbones embed[/bold].")],
+    at: Annotated[
+        str | None, typer.Option(metavar="LON,LAT", help="The place to compare with: degrees, longitude first.")
+    ] = None,
+    cell: Annotated[
+        str | None, typer.Option(metavar="ROW,COL", help="Or its cell, counted from 0 at the upper left.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Default: EMBEDDING_similar.tif beside it.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Map where a scene looks like one place: cosine similarity of all cells with that of the place."""
+    from eo_backbones.scenes import find_similar
+
+    place = None if at is None else _pair(at, "--at LON,LAT", "11.58,48.14")
+    typed = None if cell is None else _pair(cell, "--cell ROW,COL", "10,20")
+    whole = None if typed is None else (int(typed[0]), int(typed[1]))
+    made = find_similar(embedding, at=place, cell=whole, out=out)
+    if as_json:
+        typer.echo(json.dumps(made.to_dict(), indent=2))
+        return
+    typer.echo(f"similarity: {made.out}")
+    typer.echo(f"picture: {made.preview}")
+    typer.echo(f"compared with the cell at row {made.cell[0]}, column {made.cell[1]}; median {made.median:.3f}")
+
+
+def _pair(text: str, option: str, example: str) -> tuple[float, float]:
+    """Return two numbers with a comma between."""
+    parts = text.split(",")
+    try:
+        first, second = (float(part) for part in parts)
+    except ValueError as error:
+        raise UserError(f"{option} takes two numbers with a comma between, such as {example}; got {text!r}") from error
+    return first, second
+
+
+def _lines(made: "Embedded", request: "EmbedRequest") -> list[str]:
+    """Return what a person wants to know."""
+    lines = [f"embeddings: {made.out}"]
+    if made.preview:
+        lines.append(f"picture: {made.preview}")
+    if made.components_file and made.explained is not None:
+        lines.append(f"components: {made.components_file}, {made.explained:.0%} of the variance")
+    missing = f", {made.nodata_cells:,} of them nodata" if made.nodata_cells else ""
+    lines.append(f"cells: {made.rows:,} x {made.cols:,}{missing}; {made.numbers:,} numbers a cell")
+    lines.append(
+        f"read as: {', '.join(f'{band} {unit}' for band, unit in zip(request.bands, made.units, strict=True))}"
+    )
+    if any(made.unused_px):
+        right, below = made.unused_px
+        lines.append(f"not reached by a window: {right} pixels at the right, {below} at the bottom")
+    if made.km2_per_s is not None:
+        lines.append(f"speed: {made.km2_per_s:,.3g} km2/s ({made.km2:,.4g} km2, {made.seconds:.1f} s)")
+    if made.rows * made.cols * made.numbers * 4 > _LARGE_BYTES and not made.components_file:
+        lines.append("smaller: --components 16, or --dtype int8")
+    return lines

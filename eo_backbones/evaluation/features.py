@@ -1,0 +1,276 @@
+"""Features of all images, in one pass over the files for all bands: computed batch by batch, written batch by batch."""
+
+import copy
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eo_backbones.datasets import LabelledImages
+from eo_backbones.errors import UserError
+from eo_backbones.evaluation.columns import BandChoice
+from eo_backbones.evaluation.encoders import Encoder, Setting, estimating_batch_norm
+from eo_backbones.inputs import InputTransform
+from eo_backbones.progress import Tick
+
+# FOLDED eo_backbones/evaluation/features.py: 'Features on disk, one file for each (model, band) and way of feeding it.\n\nThe name of a file is the digest of everything that decides its content: weights, images, band, scaling, size, number\nformat. So nothing in it can be stale, and any file may be deleted at any time. A file appears under its name only\nwhen it is whole.'
+
+FORMAT = 1
+"""Part of every key: changed when features of the same name would come out differently."""
+CACHE_VARIABLE = "EO_BACKBONES_CACHE"
+
+
+def default_folder() -> Path:
+    """Return ``$EO_BACKBONES_CACHE``, else ``eo_backbones`` below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    own = os.environ.get(CACHE_VARIABLE)
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "eo_backbones"
+
+
+class FeatureFile:
+    """Features ``(n, d)`` of one key: an ordinary ``.npy`` file; bfloat16 is kept as the uint16 of the same bits."""
+
+    def __init__(self, folder: Path, key: Mapping[str, object], dtype: torch.dtype) -> None:
+        text = json.dumps({"format": FORMAT, "dtype": str(dtype), **key}, sort_keys=True)
+        self.path = folder / "features" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
+        self.dtype = dtype
+        self._description = text
+
+    def exists(self) -> bool:
+        """Return whether the features are there, whole."""
+        return self.path.is_file()
+
+    def read(self) -> Tensor:
+        """Return the features, in memory."""
+        stored = torch.from_numpy(np.load(self.path))
+        return stored.view(self.dtype) if self.dtype == torch.bfloat16 else stored
+
+    @contextmanager
+    def writing(self, rows: int) -> Iterator["FeatureWriter"]:
+        """Give a writer; when the block ends well the file is there, otherwise nothing is."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        writer = FeatureWriter(self.path.with_suffix(f".{os.getpid()}.part"), rows, self.dtype)
+        try:
+            yield writer
+            writer.close()
+            self.path.with_suffix(".json").write_text(self._description + "\n")  # for people who look into the folder
+            writer.path.replace(self.path)
+        finally:
+            writer.path.unlink(missing_ok=True)
+
+
+class FeatureWriter:
+    """Writes features batch by batch to disk, so that memory holds one batch only."""
+
+    def __init__(self, path: Path, rows: int, dtype: torch.dtype) -> None:
+        self.path = path
+        self._rows = rows
+        self._dtype = dtype
+        self._file: np.memmap | None = None
+
+    def put(self, start: int, features: Tensor) -> None:
+        """Store features ``(batch, d)`` as the rows from ``start`` on."""
+        values = features.to(self._dtype).cpu().contiguous()
+        stored = values.view(torch.uint16) if self._dtype == torch.bfloat16 else values
+        if self._file is None:  # the width is known with the first batch
+            shape = (self._rows, values.shape[1])
+            dtype = stored.numpy().dtype
+            self._file = np.lib.format.open_memmap(self.path, mode="w+", dtype=dtype, shape=shape)
+        self._file[start : start + len(values)] = stored.numpy()
+
+    def close(self) -> None:
+        """Bring everything to disk."""
+        assert self._file is not None, "nothing was written"
+        self._file.flush()
+        self._file = None
+
+
+# FOLDED eo_backbones/evaluation/features.py: 'Raw pixels of a data set in batches, read ahead by threads: each file is opened once for all bands of a pass.'
+
+BATCH = 128
+_MAX_READERS = 8  # files are small; more readers only wait for each other
+
+
+def batches(
+    data: LabelledImages, bands: Sequence[str], rows: np.ndarray, *, size: int | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (position of the first image in ``rows``, raw values ``(batch, bands, H, W)``) in order.
+
+    Args:
+        data: the images.
+        bands: what to read of each.
+        rows: which images, in which order.
+        size: images in a batch; default: :data:`BATCH`.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another size than the images before it.
+    """
+    size = size or BATCH
+    parts = [(start, rows[start : start + size]) for start in range(0, len(rows), size)]
+    readers = min(_MAX_READERS, os.cpu_count() or 1)
+    waiting: deque[tuple[int, Future[Tensor]]] = deque()
+    with ThreadPoolExecutor(readers, thread_name_prefix="pixels") as pool:
+        try:
+            for start, part in parts:
+                waiting.append((start, pool.submit(_read, data, bands, part)))
+                if len(waiting) > readers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(data: LabelledImages, bands: Sequence[str], rows: np.ndarray) -> Tensor:
+    images = [data.read(int(row), bands) for row in rows]
+    for row, image in zip(rows, images, strict=True):
+        if image.shape != images[0].shape:
+            (_, height, width), (_, expected_height, expected_width) = image.shape, images[0].shape
+            raise UserError(
+                f"{data.paths[row]} has {width} x {height} pixels, other images have {expected_width} x "
+                f"{expected_height}; remove it, or bring all images to one size"
+            )
+    return torch.from_numpy(np.stack(images))
+
+
+"""Told how many more images have been seen."""
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Job:
+    """One band through one encoder into one file."""
+
+    encoder: Encoder
+    setting: Setting
+    band: BandChoice
+    file: FeatureFile
+
+
+class ModelInput(nn.Module):
+    """Raw values of one band ``(B, H, W)`` -> what the encoder gets, ``(B, 1, size, size)`` float32."""
+
+    def __init__(self, data: LabelledImages, setting: Setting, band: BandChoice) -> None:
+        super().__init__()
+        self.transform = InputTransform(setting.spec, band=band.treated_as, unit=data.unit_of(band.source))
+        self.size = setting.size
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Normalise by the contract, then resize with antialiasing where the size differs."""
+        images: Tensor = self.transform(raw[:, None])
+        if images.shape[-2:] != (self.size, self.size):
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def key_of(data: LabelledImages, encoder_digest: str, setting: Setting, band: BandChoice) -> dict[str, object]:
+    """Return everything that decides the features of one band, as JSON types."""
+    entry = next(e for e in setting.spec.to_dict()["bands"] if e["band"] == band.treated_as)
+    return {
+        "weights": encoder_digest,
+        "data": data.digest,
+        "band": band.source,
+        "unit": data.unit_of(band.source),
+        "input": entry,
+        "normalization": setting.spec.normalization,
+        "size": setting.size,
+    }
+
+
+def extract(data: LabelledImages, jobs: Sequence[Job], *, device: torch.device, dtype: torch.dtype, tick: Tick) -> None:
+    """Compute and store the features of every image for every job.
+
+    Args:
+        data: the images; each file is opened once.
+        jobs: encoders of equal kind; networks are moved to the device.
+        device: where to compute.
+        dtype: number format of the networks; bfloat16 runs under autocast.
+        tick: told after each batch how many images it held.
+    """
+    sources = _sources(jobs)
+    inputs = [ModelInput(data, job.setting, job.band) for job in jobs]
+    for job in jobs:
+        _place(job.encoder, device)
+    with ExitStack() as files, _computing(device, dtype):
+        writers = [files.enter_context(job.file.writing(len(data))) for job in jobs]
+        for start, raw in batches(data, sources, np.arange(len(data))):
+            values = raw.to(device, non_blocking=True)
+            for job, prepare, writer in zip(jobs, inputs, writers, strict=True):
+                writer.put(start, job.encoder.embed(prepare(values[:, sources.index(job.band.source)])))
+            tick(len(raw))
+
+
+def adapt(
+    data: LabelledImages,
+    encoder: Encoder,
+    setting: Setting,
+    bands: Sequence[BandChoice],
+    train: np.ndarray,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    tick: Tick,
+) -> Mapping[str, Encoder]:
+    """Return a copy of a network for each band, with BatchNorm statistics of that band's training images.
+
+    Args:
+        data: the images.
+        encoder: a network; it is not changed.
+        setting: how images are brought to it.
+        bands: one copy is made for each.
+        train: the images to look at; in random order, so that no batch holds one class only.
+        device: where to compute.
+        dtype: number format, as in :func:`extract`.
+        tick: told after each batch how many images it held.
+    """
+    sources = list(dict.fromkeys(band.source for band in bands))
+    networks = {band.label: copy.deepcopy(encoder.network) for band in bands}
+    inputs = {band.label: ModelInput(data, setting, band) for band in bands}
+    order = np.random.default_rng(0).permutation(train)
+    whole = len(order) // BATCH * BATCH or len(order)  # a last, smaller batch would count as much
+    with ExitStack() as estimation, _computing(device, dtype):
+        for network in networks.values():
+            estimation.enter_context(estimating_batch_norm(network.to(device, memory_format=torch.channels_last)))  # type: ignore[call-overload]
+        for _, raw in batches(data, sources, order[:whole]):
+            values = raw.to(device, non_blocking=True)
+            for band in bands:
+                networks[band.label](inputs[band.label](values[:, sources.index(band.source)]))
+            tick(len(raw))
+    return {
+        label: Encoder(embed=network, digest=adapted_digest(data, encoder, label, train))
+        for label, network in networks.items()
+    }
+
+
+def adapted_digest(data: LabelledImages, encoder: Encoder, band: str, train: np.ndarray) -> str:
+    """Return a digest of a network after :func:`adapt`, which follows from where it began and what it saw."""
+    text = "\n".join([encoder.digest, data.digest, band, *(data.ids[row] for row in train)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sources(jobs: Sequence[Job]) -> list[str]:
+    return list(dict.fromkeys(job.band.source for job in jobs))
+
+
+def _place(encoder: Encoder, device: torch.device) -> None:
+    if isinstance(encoder.embed, nn.Module):
+        encoder.embed.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@contextmanager
+def _computing(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """No gradients, and bfloat16 where asked for; entered once a pass, so that weights are converted once."""
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        yield

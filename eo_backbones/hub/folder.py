@@ -1,0 +1,320 @@
+"""The weights folder on disk: what a Hub repository, ``eo-train export`` and ``local-dir:`` have in common.
+
+``model.safetensors`` holds the weights, ``config.json`` what plain timm needs to build the model plus our block under
+the root key ``"eo_backbones"`` (input contract, classes), ``golden.safetensors`` inputs with the outputs they must
+give, ``recipe.json`` how the weights were made and their sha256. No network here.
+
+timm 1.0.31 reads ``config.json`` with ``timm/models/_hub.py``: a key inside ``pretrained_cfg`` that its dataclass
+lacks makes the repository unloadable for everybody, a key at the root is ignored. Hence the place of our block.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from eo_backbones.contract import InputSpec
+from eo_backbones.errors import UserError
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+GOLDEN_FILE = "golden.safetensors"
+RECIPE_FILE = "recipe.json"
+
+CONFIG_KEY = "eo_backbones"
+"""Root key of our block in ``config.json``."""
+FORMAT_VERSION = 1
+DIGEST_KEY = "weights_sha256"
+"""Key of ``recipe.json`` that holds the sha256 of ``model.safetensors``."""
+
+STOCK_ARCHITECTURE = "resnet50"
+"""timm's own name: plain timm loads our folders without this package (docs/decisions/0002)."""
+STOCK_NUM_FEATURES = 2048
+STOCK_REDUCTION = 32  # input pixels per cell of the last feature map
+DEFAULT_SIZE_PX = 64  # nominal only, the network takes any size; EuroSAT images have it
+
+MULTI_BAND_ARCHITECTURE = "eo_multi_band"
+"""What ``config.json`` names where timm has no such network: plain timm then says that it does not know it."""
+SEGMENTATION_ARCHITECTURE = "eo_segmentation"
+"""Likewise, for a network that gives every pixel a class."""
+
+_TIMM_DEFAULT_CLASSES = 1000  # timm.models.PretrainedCfg.num_classes
+_TIMM_DEFAULT_SIZE = (3, 224, 224)  # timm.models.PretrainedCfg.input_size
+_ROOT_ONLY = (
+    "architecture",
+    "num_features",
+    "global_pool",
+    "model_args",
+    "label_names",
+    "label_descriptions",
+    CONFIG_KEY,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderConfig:
+    """What ``config.json`` declares about the weights beside it.
+
+    Attributes:
+        architecture: name in timm's registry.
+        num_classes: outputs of the saved classifier; 0 for an encoder.
+        in_chans: input channels of the saved stem.
+        input: the input contract; ``None`` for a foreign timm repository.
+        pretrained_cfg: fields of timm's ``PretrainedCfg``.
+        model_args: constructor arguments that the saved weights need.
+        classes: names of the classifier's outputs, in order; empty if it has none.
+        fuse: how the bands' features are joined, if this is one encoder of a single band used on each band of ``input``
+            (:class:`eo_backbones.networks.multi_band.MultiBandClassifier`; ``architecture`` is then the encoder's).
+        mask_values: value of each class in a mask, if every pixel gets a class
+            (:class:`eo_backbones.networks.segmentation.SegmentationNetwork`; ``architecture`` is then the encoder's,
+            ``fuse`` how the bands' feature maps are joined); else empty.
+    """
+
+    architecture: str
+    num_classes: int
+    in_chans: int
+    input: InputSpec | None
+    pretrained_cfg: Mapping[str, Any]
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    fuse: str | None = None
+    mask_values: tuple[int, ...] = ()
+
+
+def timm_fields(
+    *,
+    in_chans: int = 1,
+    num_classes: int = 0,
+    license: str | None = None,  # noqa: A002
+    size_px: int = DEFAULT_SIZE_PX,
+) -> dict[str, Any]:
+    """Return timm's description of our weights.
+
+    Every field in which timm's own ``resnet50`` row says something about ImageNet is set, so that nothing of it is
+    inherited. Mean 0 and deviation 1: normalisation is the input contract's business, not timm's.
+    """
+    return {
+        "input_size": [in_chans, size_px, size_px],
+        "test_input_size": [in_chans, size_px, size_px],
+        "fixed_input_size": False,
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "test_crop_pct": 1.0,
+        "crop_mode": "center",
+        "mean": [0.0] * in_chans,
+        "std": [1.0] * in_chans,
+        "num_classes": num_classes,
+        "pool_size": [ceil(size_px / STOCK_REDUCTION)] * 2,
+        "first_conv": "conv1",
+        "classifier": "fc",
+        "license": license,
+        "origin_url": None,
+        "paper_name": None,
+        "paper_ids": None,
+    }
+
+
+def config_json(
+    *,
+    input: InputSpec,  # noqa: A002  the contract is called `input` wherever it is stored
+    num_classes: int = 0,
+    in_chans: int = 1,
+    classes: tuple[str, ...] = (),
+    license: str | None = None,  # noqa: A002
+    size_px: int = DEFAULT_SIZE_PX,
+) -> dict[str, Any]:
+    """Return the content of ``config.json`` for weights of our architecture.
+
+    Args:
+        input: the input contract the weights were trained with.
+        num_classes: outputs of the saved classifier; 0 for an encoder.
+        in_chans: input channels of the saved stem.
+        classes: names of the outputs; empty or ``num_classes`` of them.
+        license: SPDX identifier of the weights, lower case, or ``"other"``.
+        size_px: nominal side of an input image.
+
+    Raises:
+        UserError: the number of names is not the number of classes.
+    """
+    if classes and len(classes) != num_classes:
+        raise UserError(f"{len(classes)} class names were given for {num_classes} outputs; give one name per output")
+    return {
+        "architecture": STOCK_ARCHITECTURE,
+        "num_classes": num_classes,
+        "num_features": STOCK_NUM_FEATURES,
+        "global_pool": "avg",
+        "model_args": {"in_chans": in_chans, "num_classes": num_classes},
+        "pretrained_cfg": timm_fields(in_chans=in_chans, num_classes=num_classes, license=license, size_px=size_px),
+        CONFIG_KEY: {"format_version": FORMAT_VERSION, "input": input.to_dict(), "classes": list(classes)},
+    }
+
+
+def read_config(path: Path) -> FolderConfig:
+    """Read a ``config.json``, ours or one that timm wrote.
+
+    Raises:
+        UserError: no JSON object, no ``architecture``, or a damaged or newer block of ours.
+    """
+    data = read_json(path)
+    if not isinstance(data.get("architecture"), str):
+        raise UserError(f"{path} names no 'architecture', so it does not describe a timm model")
+    # timm's older single-level form keeps the fields of pretrained_cfg at the root
+    cfg = {key: value for key, value in data.get("pretrained_cfg", data).items() if key not in _ROOT_ONLY}
+    args = dict(data.get("model_args", {}))
+    size = cfg.get("input_size", _TIMM_DEFAULT_SIZE)
+    num_classes = args.get("num_classes", data.get("num_classes", cfg.get("num_classes", _TIMM_DEFAULT_CLASSES)))
+    in_chans = args.get("in_chans", size[0])
+    block = data.get(CONFIG_KEY)
+    own = (block.get("segmentation") or block.get("multi_band") or {}) if block is not None else {}
+    return FolderConfig(
+        architecture=own.get("encoder", data["architecture"]),
+        num_classes=int(num_classes),
+        in_chans=int(in_chans),
+        input=_input_of(block, path) if block is not None else None,
+        # as timm's own reader: the root and the constructor arguments overrule pretrained_cfg
+        pretrained_cfg=cfg | {"num_classes": int(num_classes), "input_size": [int(in_chans), *size[1:]]},
+        model_args=args,
+        classes=tuple(block.get("classes", ())) if block is not None else (),
+        fuse=own.get("fuse"),
+        mask_values=tuple(own.get("mask_values", ())),
+    )
+
+
+def _input_of(block: Mapping[str, Any], path: Path) -> InputSpec:
+    version = block.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version!r}, this eo-backbones reads {FORMAT_VERSION}; "
+            f"upgrade eo-backbones or export the folder again"
+        )
+    return InputSpec.from_dict(block.get("input", {}))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: missing file, no JSON, or something other than an object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no {path.name} in {path.parent}; is it a weights folder?") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} could not be read as JSON ({str(error).splitlines()[0]})") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path} holds a JSON {type(data).__name__}, not an object")
+    return data
+
+
+def recorded_digest(folder: Path) -> str | None:
+    """Return the sha256 that ``recipe.json`` records for the weights, or ``None`` if there is no such record."""
+    path = folder / RECIPE_FILE
+    digest = read_json(path).get(DIGEST_KEY) if path.is_file() else None
+    return str(digest) if digest is not None else None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of every tensor in a safetensors file; reads the header only.
+
+    Raises:
+        UserError: the file is not a whole safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 no mapping
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is not a readable safetensors file ({str(error).splitlines()[0]}); delete it and get it again"
+        ) from error
+
+
+def save_weights(state_dict: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors, so that equal tensors and metadata give equal bytes.
+
+    safetensors 0.8.0 writes metadata in the random order of a hash map, so the header is written again in sorted
+    order; tensor offsets count from its end and stay valid. The file appears under its name only when it is whole.
+
+    Args:
+        state_dict: any tensors; views and tensors on a device are copied.
+        path: file to write; its folder must exist.
+        metadata: free text by key. Put no time, path or host name in it.
+    """
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state_dict.items()
+    }
+    plain = save(tensors)
+    length = int.from_bytes(plain[:8], "little")
+    entries = {"__metadata__": dict(sorted({"format": "pt", **metadata}.items())), **json.loads(plain[8 : 8 + length])}
+    header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)  # safetensors aligns the data to 8 bytes
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            file.write(memoryview(plain)[8 + length :])
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save_golden(folder: Path, model: nn.Module, inputs: Tensor) -> None:
+    """Write ``golden.safetensors``: inputs (B, C, H, W) and what the model gives for them in eval mode, float32."""
+    save_weights({"input": inputs, "output": _evaluate(model, inputs)}, folder / GOLDEN_FILE, {})
+
+
+def check_golden(folder: Path, model: nn.Module, atol: float = 1e-4) -> float:
+    """Return the largest absolute difference between the model's outputs and the recorded ones.
+
+    Args:
+        folder: holds ``golden.safetensors``.
+        model: on the CPU, with the declared number of channels and classes.
+        atol: largest difference that still counts as the same model; other CPUs and library versions add in another
+            order.
+
+    Raises:
+        UserError: no readable record, or the outputs differ by more than ``atol``.
+    """
+    path = folder / GOLDEN_FILE
+    tensor_shapes(path)  # a readable message for a missing or broken file
+    golden = load_file(path)
+    if golden.keys() != {"input", "output"}:
+        raise UserError(f"{path} holds {', '.join(sorted(golden))} instead of input, output; export the folder again")
+    output = _evaluate(model, golden["input"])
+    if output.shape != golden["output"].shape:
+        raise UserError(f"the model gives {tuple(output.shape)}, {path} holds {tuple(golden['output'].shape)}")
+    difference = float((output - golden["output"]).abs().max())
+    if not difference <= atol:
+        raise UserError(
+            f"the model does not reproduce {path}: outputs differ by {difference:.2g}, allowed is {atol:g}; "
+            f"the weights are not the ones the record was made with"
+        )
+    return difference
+
+
+def _evaluate(model: nn.Module, inputs: Tensor) -> Tensor:
+    training = model.training
+    try:
+        with torch.inference_mode():
+            output: Tensor = model.eval()(inputs)
+    finally:
+        model.train(training)
+    return output.clone()

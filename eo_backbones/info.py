@@ -1,0 +1,98 @@
+"""What is declared about a model, and whether its weights are what was declared."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from eo_backbones.hub import download
+from eo_backbones.hub.folder import DIGEST_KEY, RECIPE_FILE, check_golden, read_json
+from eo_backbones.models import _build
+from eo_backbones.results import RESULTS_FILE, read_rows, rows_of, scores
+
+
+def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False) -> dict[str, Any]:
+    """Return all that is declared about a model, as JSON types; loads no weights.
+
+    For a row this needs no network. ``how_to_make`` is ``None`` unless the row is declared but not published.
+    ``recipe_digest`` and ``results`` are there as far as they are known: from the row, or from ``recipe.json`` and
+    ``results.csv`` beside the weights.
+    """
+    resolved = download.resolve(name, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=False)
+    config, row = resolved.config, resolved.row
+    facts: dict[str, Any] = {
+        "name": row.name if row else name,
+        "route": resolved.route,
+        "architecture": config.architecture,
+        "in_chans": config.in_chans,
+        "num_classes": config.num_classes,
+        "classes": list(config.classes),
+        **({"mask_values": list(config.mask_values)} if config.mask_values else {}),
+        "input": config.input.to_dict() if config.input else None,
+        "license": config.pretrained_cfg.get("license"),
+    }
+    if row is not None:
+        declared = asdict(row)
+        del declared["input"], declared["name"]
+        facts |= declared | {
+            "published": row.published,
+            "repo_id": None if row.embedded else row.repo_id,
+            "how_to_make": None if row.published else str(row.unpublished_error()),
+        }
+        return facts
+    where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+    return facts | _recorded(name, where)
+
+
+def _recorded(name: str, where: Mapping[str, Any]) -> dict[str, Any]:
+    """Return recipe, digests and results of a Hub repository or folder, as far as its files say."""
+    recipe = download.fetch_beside(name, RECIPE_FILE, **where)
+    if recipe is None:
+        return {}
+    record = read_json(recipe)
+    sha256 = record.get(DIGEST_KEY)
+    facts = {
+        "recipe": record.get("recipe", {}).get("name"),
+        "recipe_digest": record.get("recipe_digest"),
+        "sha256": sha256,
+        "results": [],
+    }
+    measured = download.fetch_beside(name, RESULTS_FILE, **where)
+    if measured is not None and sha256:
+        own = rows_of(read_rows(measured), str(record.get("name")), sha256)
+        facts["results"] = [asdict(score) for score in scores(own)]
+    return facts
+
+
+def verify(
+    name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False, sha256: str | None = None
+) -> dict[str, Any]:
+    """Fetch a model's weights, compare them with their digest, build the model and repeat its recorded outputs.
+
+    Args:
+        name: as in :func:`create_model`.
+        cache_dir: likewise.
+        local_files_only: likewise.
+        sha256: what the weights of a Hub repository must have, if the caller knows better than the Hub.
+
+    Returns:
+        ``name``, ``route`` (``"embedded"``, ``"hub"``, ``"local"``), ``file``, ``sha256``, ``expected`` (``None``:
+        nothing says what it should be), ``pinned`` (whether a row of this package says it) and ``golden``: largest
+        absolute difference from the recorded outputs, ``None`` if there are none.
+
+    Raises:
+        UserError: whatever is wrong with the weights.
+    """
+    where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+    resolved = download.resolve(name, **where, sha256=sha256)
+    model = _build(resolved)
+    folder = download.fetch_golden(resolved, **where)
+    return {
+        "name": name,
+        "route": resolved.route,
+        "file": str(resolved.weights_path),
+        "sha256": resolved.sha256,
+        "expected": resolved.expected,
+        "pinned": resolved.pinned,
+        "golden": check_golden(folder, model) if folder else None,
+    }

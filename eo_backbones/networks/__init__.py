@@ -1,0 +1,1 @@
+"""Networks around an encoder: several bands, segmentation, initial values."""

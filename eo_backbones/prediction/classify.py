@@ -1,0 +1,233 @@
+"""A fine-tuned classifier on new images: read, checked by the input contract, resized, classified.
+
+What is done to an image here is what ``eo-train finetune`` does to one it validates with.
+"""
+
+import csv
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import get_args
+
+import torch
+from rasterio.errors import NotGeoreferencedWarning
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eo_backbones.bands import BANDS, band
+from eo_backbones.contract import UNITS, InputSpec, Unit
+from eo_backbones.datasets.raster import read_bands, split_request
+from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.hub import download
+from eo_backbones.inputs import InputTransform, check_values
+from eo_backbones.models import create_model
+
+_READERS = 4  # files are small; more readers only wait for each other
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Classifier:
+    """A network with names for its outputs.
+
+    Attributes:
+        network: from ``(B, bands, H, W)`` to ``(B, classes)``, or to ``(B, classes, H, W)`` if every pixel gets a
+            class; in eval mode.
+        spec: its input contract; one entry a channel, in order.
+        classes: names of the outputs.
+        size_px: side of the images it was trained on.
+        mask_values: value of each class in a mask, if every pixel gets a class; else empty.
+    """
+
+    network: nn.Module
+    spec: InputSpec
+    classes: tuple[str, ...]
+    size_px: int
+    mask_values: tuple[int, ...] = ()
+
+
+def open_classifier(model: str, *, device: torch.device) -> Classifier:
+    """Load what ``eo-train finetune`` wrote.
+
+    Args:
+        model: its folder, or ``local-dir:PATH``, ``hf-hub:ORG/NAME``.
+        device: where to compute.
+
+    Raises:
+        UserError: no such model, or one without classes.
+    """
+    name = f"{download.LOCAL_PREFIX}{model}" if Path(model).is_dir() else model
+    config = download.resolve(name, with_weights=False).config
+    if not config.classes or config.input is None or len(config.input.bands) != config.in_chans:
+        raise UserError(f"{model} is an encoder without named classes; pass a folder that 'eo-train finetune' wrote")
+    return Classifier(
+        network=create_model(name).eval().to(device),
+        spec=config.input,
+        classes=config.classes,
+        size_px=int(config.pretrained_cfg["input_size"][-1]),
+        mask_values=config.mask_values,
+    )
+
+
+def model_input(raw: Tensor, transform: InputTransform, size_px: int) -> Tensor:
+    """Return raw values ``(..., bands, H, W)`` as a network gets them: normalised, then resized with antialiasing."""
+    images: Tensor = transform(raw)
+    if images.shape[-2:] == (size_px, size_px):
+        return images
+    single = images.ndim == 3
+    batch = images[None] if single else images
+    resized = F.interpolate(batch, (size_px, size_px), mode="bilinear", antialias=True)
+    return resized[0] if single else resized
+
+
+def refuse_wrong_unit(path: Path, raw: Tensor, transform: InputTransform) -> None:
+    """Check raw values ``(bands, H, W)`` of a file, in the words of a command line.
+
+    Raises:
+        UserError: they cannot be in the unit that was declared, or taken, for them.
+    """
+    for values, entry, unit in zip(raw, transform.entries, transform.units, strict=True):
+        problem = check_values(values, entry, unit)
+        if problem:
+            asked = re.sub(r"unit='(\w+)'", r"--unit \1", problem)
+            raise UserError(f"{path}: {asked} (it was read as --unit {entry.band}={unit})")
+
+
+def predict(
+    classifier: Classifier,
+    files: Sequence[Path],
+    *,
+    bands: Sequence[str] = (),
+    units: Sequence[str] = (),
+    batch: int = 32,
+) -> Iterator[tuple[Path, Tensor]]:
+    """Yield each file with the probabilities of its classes, float32 ``(classes,)`` on the CPU, in the given order.
+
+    Args:
+        classifier: see :func:`open_classifier`.
+        files: images of any size; each is brought to the classifier's.
+        bands: ``B04=4`` where the files do not say which band is where; default: the classifier's bands by name.
+        units: one unit for all bands, or ``BAND=UNIT``; default: 8-bit files hold display values, others the unit that
+            the space agencies distribute.
+        batch: images at once.
+
+    Raises:
+        UserError: files that are not there (all are named), damaged, without a band, or in another unit; a band that
+            the classifier does not take, or an unknown unit; a model that gives every pixel a class.
+    """
+    if classifier.mask_values:
+        raise UserError("this model gives every pixel a class; its masks come from eo_backbones.segment.segment")
+    refuse_missing(files)
+    requests = requests_for(classifier.spec, bands)
+    declared = declared_units(classifier.spec, units)
+    return _predict(classifier, files, requests, declared, batch)
+
+
+def _predict(
+    classifier: Classifier,
+    files: Sequence[Path],
+    requests: Sequence[str],
+    declared: Mapping[str, Unit],
+    batch: int,
+) -> Iterator[tuple[Path, Tensor]]:
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a picture needs no coordinates
+    device = next(classifier.network.parameters()).device
+    names = classifier.spec.band_names
+
+    @cache
+    def transform(is_uint8: bool) -> InputTransform:
+        units = [declared.get(name, "uint8" if is_uint8 else BANDS[name].unit) for name in names]
+        return InputTransform(classifier.spec, band=names, unit=units, check="off")  # checked file by file below
+
+    read = partial(_read, requests, transform, classifier.size_px)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(files), batch):
+            part = files[start : start + batch]
+            images = torch.stack(list(pool.map(read, part))).to(device)
+            with torch.inference_mode():
+                probabilities = classifier.network(images).softmax(dim=1).float().cpu()
+            yield from zip(part, probabilities, strict=True)
+
+
+def _read(requests: Sequence[str], transform: Callable[[bool], InputTransform], size_px: int, path: Path) -> Tensor:
+    raw = torch.from_numpy(read_bands(path, requests))
+    own = transform(raw.dtype == torch.uint8)
+    refuse_wrong_unit(path, raw, own)
+    return model_input(raw, own, size_px)
+
+
+def refuse_missing(files: Sequence[Path]) -> None:
+    """Check that files are there.
+
+    Raises:
+        UserError: some are not; all are named.
+    """
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing:
+        raise UserError(f"{len(missing)} of {len(files)} files are missing: {', '.join(missing)}; correct the paths")
+
+
+def requests_for(spec: InputSpec, bands: Sequence[str]) -> tuple[str, ...]:
+    """Return what to ask of a file for each channel, in the network's order.
+
+    Args:
+        spec: the model's contract.
+        bands: as typed: none, or each of the model's bands with its place in the file.
+
+    Raises:
+        UserError: a band that the model does not take, or not all of them.
+    """
+    asked = {split_request(item)[0]: item for item in bands}
+    for name in asked:
+        spec.for_band(name)
+    lacking = [name for name in spec.band_names if asked and name not in asked]
+    if lacking:
+        raise UserError(f"this model takes {', '.join(spec.band_names)} together; --bands lacks {', '.join(lacking)}")
+    return tuple(asked.get(name, name) for name in spec.band_names)
+
+
+def declared_units(spec: InputSpec, typed: Sequence[str]) -> dict[str, Unit]:
+    """Return the unit of each band that the user gave one: for all bands alike, or ``BAND=UNIT``.
+
+    Raises:
+        UserError: an unknown unit, or a band that the model does not take.
+    """
+    declared: dict[str, Unit] = {}
+    for item in typed:
+        name, _, unit = item.rpartition("=")
+        known = next((known for known in get_args(Unit) if known == unit), None)
+        if known is None:
+            raise unknown_name("unit", unit, UNITS)
+        declared |= dict.fromkeys([spec.for_band(band(name).name).band] if name else spec.band_names, known)
+    return declared
+
+
+def write_predictions(path: Path, classes: Sequence[str], rows: Iterator[tuple[Path, Tensor]]) -> dict[str, int]:
+    """Write ``path,class,p_<class>,...`` as the rows come; the file has its name only when it is whole.
+
+    Returns:
+        How many images each class got.
+
+    Raises:
+        UserError: the file cannot be written, or what the rows raise.
+    """
+    counts = dict.fromkeys(classes, 0)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["path", "class", *(f"p_{name}" for name in classes)])
+            for image, probabilities in rows:
+                answer = classes[int(probabilities.argmax())]
+                counts[answer] += 1
+                writer.writerow([str(image), answer, *(f"{value:.6f}" for value in probabilities.tolist())])
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; name another file with --out") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return counts

@@ -1,0 +1,58 @@
+"""The command ``eo-train bench``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eo_backbones.errors import UserError, unknown_name
+
+BENCH_EPILOG = """Examples:
+
+[bold]eo-train bench[/bold]  (some minutes; nothing else should run meanwhile)
+
+[bold]eo-train bench --device cuda --out benchmarks[/bold]"""
+
+
+def bench(
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where training steps run.")] = "auto",
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure on this store instead of made-up scenes; there is then no rasterio to compare with."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder that gets the report, DATE-DEVICE.md.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="See in a minute whether it works; the figures mean nothing.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")
+    ] = False,
+) -> None:
+    """Measure loading, views and training steps beside references: rasterio, torchvision, lightly."""
+    from eo_backbones_train.bench.report import to_table, write_markdown
+    from eo_backbones_train.bench.run import run_bench
+    from eo_backbones_train.pretraining.run_options import DEVICES
+
+    if device not in DEVICES:
+        raise unknown_name("device", device, DEVICES)
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {out}: {error.strerror}; name a folder that can be made") from error
+    # Lines and no live display: that would take time from what is measured.
+    found = run_bench(device=device, store=store, quick=quick, say=lambda text: typer.echo(text, err=True))
+    if out is not None:
+        options = f" --device {device}{' --store STORE' if store else ''}{' --quick' if quick else ''}"
+        typer.echo(f"report: {write_markdown(found, out, f'eo-train bench{options}')}", err=True)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+
+    Console().print(to_table(found))
+    for note in found["notes"]:
+        typer.echo(f"note: {note}", err=True)

@@ -1,0 +1,170 @@
+"""The command ``eo-train finetune``."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from eo_backbones.cli.options import split_commas
+
+if TYPE_CHECKING:
+    from eo_backbones_train.finetuning.settings import Task
+
+FINETUNE_EPILOG = """Examples:
+
+[bold]eo-train finetune --data FIELDS --model eo_resnet50.byol_s1s2_mini --bands B04 --mode linear --out FOLDER[/bold]
+
+[bold]eo-train finetune --data labels.csv --model local-dir:ENCODER --bands B04=3 B08=4 --unit reflectance --mode full
+--out FOLDER[/bold]
+
+[bold]eo-train finetune --task segmentation --data LAND --model eo_resnet50.byol_s1s2_mini --bands B04
+--out FOLDER[/bold]
+
+[bold]eo-backbones predict new/*.tif --model FOLDER[/bold]
+
+FIELDS holds one folder of images for each class; labels.csv has the columns path,label and, if you want, split (train,
+val or test). Else 60 % of each class train, 20 % validate, 20 % test. LAND holds the folders images and masks, with
+files of the same names (or a table has path,mask). A mask has one band with the number of each pixel's class, 255 where
+there is none; LAND/classes.csv (value,name) names them. Images to segment are never shrunk: squares of --size are cut
+out of them. It needs: pip install 'eo-backbones\\[segmentation]'.
+
+Which mode: linear for a first answer in minutes and for few labels; full with hundreds of images a class; partial in
+between. After Ctrl-C or a crash the same command with --resume goes on from the last whole epoch."""
+
+
+def finetune(
+    data: Annotated[
+        Path,
+        typer.Option(help="Folder with a folder of images for each class (or with images and masks), or a CSV file."),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(help="Encoder: a row of [bold]eo-backbones list[/bold], hf-hub:ORG/NAME or local-dir:PATH."),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to make: weights, config, card, metrics.")],
+    bands: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BAND...", help="Bands to use, by name; B04=4: the file's fourth band is B04."),
+    ] = None,
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="UNIT...",
+            help="dn, reflectance, db, linear or uint8, or B04=UNIT for one band. Default: uint8 for 8-bit files, else "
+            "dn (Sentinel-2) and db (Sentinel-1); every image is checked.",
+        ),
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="classification: one class an image; segmentation: one a pixel.")
+    ] = "classification",
+    mode: Annotated[
+        str, typer.Option(help="linear: encoder frozen; partial: its last stages too; full: everything.")
+    ] = "linear",
+    fuse: Annotated[
+        str,
+        typer.Option(
+            help="Several bands: concat or mean of each band's features (one pass a band); early: one pass for all, "
+            "wants --mode full; such a classifier loads in plain timm."
+        ),
+    ] = "concat",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images, at most.")] = 50,
+    patience: Annotated[
+        int,
+        typer.Option(
+            metavar="EPOCHS", help="End when so many brought no better F1, or mIoU, on the validation images."
+        ),
+    ] = 10,
+    lr: Annotated[float, typer.Option(help="Learning rate at its peak.")] = 1e-3,
+    layer_decay: Annotated[
+        float, typer.Option(help="full: a block's rate is that of the next one times this; 1: all alike.")
+    ] = 0.85,
+    stages: Annotated[int, typer.Option(help="partial: how many of the encoder's last stages are trained.")] = 1,
+    batch: Annotated[
+        int | None, typer.Option(help="Images a step; 32, for segmentation 8, unless given.", show_default=False)
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX",
+            help="Side that images are brought to; their own, up to 224, unless given. Segmentation: side of the "
+            "squares to train on; up to 256 unless given.",
+        ),
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(metavar="N", help="Use N training images of each class (not with segmentation).")
+    ] = None,
+    class_weights: Annotated[
+        str, typer.Option(help="none, or balanced: rare classes (by images, or by pixels) count more.")
+    ] = "none",
+    pretrained: Annotated[
+        bool, typer.Option(help="Off: start from random values instead of the model's weights, to compare.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Of split, subset, order, augmentation and initial values.")] = 0,
+    license_id: Annotated[
+        str, typer.Option("--license", help="Of the weights, for the card, say cc-by-4.0.")
+    ] = "other",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events.")] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")
+    ] = False,
+) -> None:
+    """Train a classifier or a segmentation on your own images, from an encoder; needs no code and few labels."""
+    from eo_backbones.progress import ProgressWatcher
+    from eo_backbones_train.finetuning.finetune import RUN_FOLDER
+    from eo_backbones_train.finetuning.finetune import finetune as run
+
+    logging.getLogger("eo_backbones").handlers.clear()  # the watcher shows them, above its bars
+    with ProgressWatcher() as watcher:
+        result = run(
+            data,
+            out,
+            bands=split_commas(bands),
+            units=split_commas(unit),
+            task=cast("Task", task),
+            size_px=size,
+            batch=batch,
+            resume=resume,
+            license=license_id,
+            device=device,
+            tensorboard=tensorboard,
+            stage=watcher.stage,
+            model=model,
+            pretrained=pretrained,
+            mode=mode,
+            fuse=fuse,
+            stages=stages,
+            epochs=epochs,
+            patience=patience,
+            learning_rate=lr,
+            layer_decay=layer_decay,
+            class_weights=class_weights,
+            shots=shots,
+            seed=seed,
+        )
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    _show(result, out / RUN_FOLDER)
+
+
+def _show(result: dict[str, Any], run: Path) -> None:
+    part = "test" if "test" in result["results"] else "val"
+    figures = result["results"][part]
+    counted, main = ("pixels", "miou") if "miou" in figures else ("images", "f1")
+    columns = [("precision", "precision"), ("recall", "recall"), ("F1", "f1")]
+    columns = [("IoU", "iou"), *columns] if main == "miou" else columns
+    header = "  ".join(f"{heading:>9}" for heading, _ in columns)
+    typer.echo(f"{'class':<24} {header}  {counted:>9}  ({part})")
+    for name, row in figures["per_class"].items():
+        values = "  ".join(f"{'none' if row[key] is None else format(row[key], '.3f'):>9}" for _, key in columns)
+        typer.echo(f"{name:<24} {values}  {row['support']:>9}")
+    value, title = (figures["miou"], "mIoU") if main == "miou" else (figures["f1_weighted"], "weighted F1")
+    typer.echo(
+        f"{result['folder']}: {title} {value:.3f} [{figures[f'{main}_low']:.3f}, {figures[f'{main}_high']:.3f}] on "
+        f"{figures['images']} {part} images; epoch {result['best_epoch']} of {result['epochs']} kept; image by "
+        f"image: {run / 'predictions.csv'}"
+    )

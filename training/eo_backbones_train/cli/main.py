@@ -1,0 +1,319 @@
+"""The command ``eo-train``: from GeoTIFF pairs to a trained encoder.
+
+Each command imports what it needs when it runs, so that ``--help`` is quick. Results go to standard output (with
+``--json`` as one JSON object), everything else to standard error. A mistake of the user is one line ``error: …`` and
+exit status 2; a run that stopped early ends with the status that :mod:`eo_backbones_train.pretraining.stops` gives it.
+"""
+
+import json
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eo_backbones.cli.options import ListOptionsCommand
+from eo_backbones.errors import UserError
+from eo_backbones_train.cli.bench import BENCH_EPILOG, bench
+from eo_backbones_train.cli.finetune import FINETUNE_EPILOG, finetune
+from eo_backbones_train.pretraining.stops import RunStopped
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Pretrain encoders for single satellite bands on Sentinel-1/2 pairs, with BYOL or SimSiam.",
+    epilog="""The whole way:
+
+[bold]eo-train prepare --layout sen12ms --root SEN12MS --out STORE[/bold]
+
+[bold]eo-train pretrain byol-sen12ms-90k --store STORE --out RUN --resume[/bold]
+
+[bold]eo-train export RUN --out FOLDER[/bold]""",
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
+
+
+def main() -> None:
+    """Run the command; user mistakes become one line and exit status 2."""
+    # Of several processes on a machine one speaks (torchrun numbers them).
+    speaks = os.environ.get("LOCAL_RANK", "0") == "0"
+    _log_to_stderr(logging.INFO if speaks else logging.CRITICAL)
+    try:
+        app()
+    except UserError as error:
+        _end(f"error: {error}", status=2, speaks=speaks)
+    except RunStopped as stop:
+        _end(str(stop), status=stop.exit_status, speaks=speaks)
+
+
+@app.command(
+    epilog="""Examples:
+
+[bold]eo-train prepare --layout sen12ms --root SEN12MS --subset 90k --out STORE[/bold]
+
+[bold]eo-train prepare --layout pairs --root MY_PAIRS --unit uint8 --out STORE[/bold]  (adds a source to STORE)"""
+)
+def prepare(
+    layout: Annotated[
+        str, typer.Option(help="How the files are arranged: sen12ms, dfc2020, sen12mscr, bigearthnet or pairs.")
+    ],
+    root: Annotated[Path, typer.Option(help="Folder with the source's files.")],
+    out: Annotated[Path, typer.Option(help="The store; an existing one gets this source added.")],
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[BAND=]UNIT[:LOW:HIGH]",
+            help="Unit of the raw values: dn, reflectance, db, linear or uint8; B03=uint8:0:1 also says which native "
+            "values 0 and 255 stand for.",
+        ),
+    ] = None,
+    bands: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BAND[=POSITION]", help="A band to keep, and its place in the file counted from 1."),
+    ] = None,
+    subset: Annotated[str | None, typer.Option(help="90k, or a number of scenes drawn proportionally.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Keep 16 bits a pixel instead of 8.")] = False,
+    hold_out: Annotated[
+        bool, typer.Option("--hold-out", help="Also take the official test scenes of SEN12MS.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core unless given.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read GeoTIFF pairs once into a store that training reads at memory speed. Resumes; skips broken files."""
+    from eo_backbones.progress import PrepareProgress
+    from eo_backbones_train.store.prepare import prepare as convert
+
+    with PrepareProgress() as progress:
+        summary = convert(
+            layout,
+            root,
+            out,
+            units=unit or (),
+            bands=bands or (),
+            subset=subset,
+            exact=exact,
+            hold_out=hold_out,
+            workers=workers,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(summary.to_dict())
+        return
+    for note in summary.notes:
+        typer.echo(f"note: {note}", err=True)
+    for reason, count in summary.reasons.items():
+        typer.echo(f"skipped {count}: {reason}", err=True)
+    done = "was already in" if summary.already_there else "is now in"
+    typer.echo(
+        f"{summary.source} ({summary.stored} scenes, {summary.skipped} skipped) {done} {summary.store}: "
+        f"{summary.store_scenes} scenes, {summary.store_bytes / 2**20:.1f} MiB"
+    )
+
+
+@app.command(
+    epilog="""Examples:
+
+[bold]eo-train recipes[/bold]
+
+[bold]eo-train recipes byol-full --json[/bold]"""
+)
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show this recipe in full.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the recipes, or show one in full: everything that decides what comes out of a run."""
+    from eo_backbones_train.recipes.published import RECIPES, get_recipe, recipe_fields, recipe_list, to_dict
+
+    if as_json:
+        _print_json(to_dict(get_recipe(name)) if name else {key: to_dict(value) for key, value in RECIPES.items()})
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(recipe_fields(get_recipe(name)) if name else recipe_list(RECIPES, width=console.width))
+
+
+@app.command(
+    epilog="""Examples:
+
+[bold]eo-train pretrain byol-mini --store STORE --out RUN[/bold]
+
+[bold]eo-train pretrain byol-mini --store STORE --out RUN --resume[/bold]  (after Ctrl-C, a crash, or kill -9)
+
+[bold]eo-train pretrain byol-full --store STORE --out RUN --set optim.base_lr=0.2 --epochs 50[/bold]
+
+[bold]torchrun --standalone --nproc-per-node 8 -m eo_backbones_train pretrain byol-full --store STORE --out RUN[/bold]
+
+Exit status: 0 finished, 2 wrong use, 3 collapsed, 4 loss not finite, 130 or 143 interrupted and saved."""
+)
+def pretrain(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe; see [bold]eo-train recipes[/bold].")],
+    store: Annotated[Path, typer.Option(help="Folder written by [bold]eo-train prepare[/bold].")],
+    out: Annotated[Path, typer.Option(help="The run folder: checkpoints, metrics.jsonl, loss.png, result.json.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or start it; nothing to do if finished.")
+    ] = False,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe, say optim.base_lr=0.1."),
+    ] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Try it out: one epoch of 32-pixel views in batches of 8.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    data_device: Annotated[str, typer.Option(help="Where tiles are kept: auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    graph: Annotated[
+        bool | None,
+        typer.Option(
+            "--graph/--no-graph", help="Replay the step as a CUDA graph [dim](one GPU, up to 128 pairs)[/dim]."
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool, typer.Option(help="Only algorithms that repeat bit for bit; off lets cuDNN choose the fastest.")
+    ] = True,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
+    checkpoint_every: Annotated[str, typer.Option(metavar="N(min|steps)", help="Say 10min or 500steps.")] = "10min",
+    log_every: Annotated[int, typer.Option(help="Steps that one record of metrics.jsonl averages over.")] = 20,
+    monitor_every: Annotated[int, typer.Option(help="Steps between two looks at the embeddings.")] = 100,
+    stop_on_collapse: Annotated[bool, typer.Option(help="End the run when the embeddings collapse.")] = True,
+    compress_gradients: Annotated[
+        bool, typer.Option("--compress-gradients", help="Average gradients between GPUs in bf16.")
+    ] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard events.")] = True,
+    probe_data: Annotated[
+        str | None,
+        typer.Option(metavar="KIND=DIR", help="Labelled images to judge the encoder by, say eurosat-rgb=DIR."),
+    ] = None,
+    probe_every: Annotated[int, typer.Option(metavar="EPOCHS", help="Epochs between two such judgements.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a recipe on a store. Can be interrupted at any moment and resumed bit for bit."""
+    from eo_backbones_train.pretraining.loop import train
+    from eo_backbones_train.pretraining.run_folder import RESULT_FILE, read_json
+    from eo_backbones_train.pretraining.run_options import RunOptions
+    from eo_backbones_train.recipes.published import get_recipe, override
+    from eo_backbones_train.recipes.published import smoke as smoke_version
+
+    chosen = get_recipe(recipe)
+    if smoke:
+        chosen = smoke_version(chosen)
+    wanted = [*(changes or ()), *([f"epochs={epochs}"] if epochs is not None else ())]
+    if wanted:
+        chosen = override(chosen, wanted)
+    minutes, steps = parse_interval(checkpoint_every)
+    run = train(
+        chosen,
+        RunOptions(
+            store=store,
+            out=out,
+            resume=resume,
+            device=device,
+            data_device=data_device,
+            precision=precision,
+            graph=graph,
+            deterministic=deterministic,
+            threads=threads,
+            checkpoint_minutes=minutes,
+            checkpoint_steps=steps,
+            log_steps=log_every,
+            monitor_steps=monitor_every,
+            stop_on_collapse=stop_on_collapse,
+            compress_gradients=compress_gradients,
+            tensorboard=tensorboard,
+            probe_data=probe_data,
+            probe_epochs=probe_every,
+        ),
+    )
+    if os.environ.get("RANK", "0") != "0":
+        return
+    result = read_json(run / RESULT_FILE)
+    if as_json:
+        _print_json(result)
+    else:
+        typer.echo(f"{run}: {result['steps']} steps, loss {result['loss']:.4f}, encoder {result['weights_digest']}")
+
+
+@app.command(
+    epilog="""Examples:
+
+[bold]eo-train export RUN --out FOLDER[/bold]
+
+[bold]eo-train export RUN --out FOLDER --dtype fp16 --license cc-by-4.0 --overwrite[/bold]"""
+)
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of [bold]eo-train pretrain[/bold]; it need not be finished.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    dtype: Annotated[str, typer.Option(help="fp32, or fp16: convolutions in half precision.")] = "fp32",
+    license_id: Annotated[
+        str | None,
+        typer.Option("--license", help="Of the weights, say cc-by-4.0; the declared one or other unless given."),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="What [bold]eo-backbones evaluate[/bold] wrote for these weights, for the card."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's encoder as a folder that plain timm, eo_backbones and the Hub read."""
+    from eo_backbones_train.export import export as write_folder
+
+    result = write_folder(run, out, dtype=dtype, license=license_id, results=results, overwrite=overwrite)
+    if as_json:
+        _print_json(result)
+        return
+    unfinished = "" if result["finished"] else ", unfinished"
+    typer.echo(
+        f"{result['folder']}: {result['name']} ({result['steps']} steps{unfinished}), "
+        f"{result['bytes'] / 2**20:.1f} MiB, sha256 {result['sha256']}"
+    )
+
+
+app.command(cls=ListOptionsCommand, epilog=FINETUNE_EPILOG)(finetune)
+
+
+app.command(epilog=BENCH_EPILOG)(bench)
+
+
+def parse_interval(text: str) -> tuple[float | None, int | None]:
+    """Return (minutes, steps) of ``--checkpoint-every``, one of them None.
+
+    Raises:
+        UserError: neither ``10min`` nor ``500steps``.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(min|steps)", text.strip())
+    if match is None or (match[2] == "steps" and "." in match[1]):
+        raise UserError(f"--checkpoint-every {text!r}: write 10min or 500steps")
+    return (float(match[1]), None) if match[2] == "min" else (None, int(match[1]))
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to what standard error is at the moment: a live progress line replaces it while it is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        typer.echo(prefix + self.format(record), err=True)
+
+
+def _log_to_stderr(level: int) -> None:
+    for name in ("eo_backbones", "eo_backbones_train"):
+        package = logging.getLogger(name)
+        package.handlers = [_StderrHandler()]
+        package.setLevel(level)
+
+
+def _print_json(result: dict[str, Any]) -> None:
+    typer.echo(json.dumps(result, indent=2))
+
+
+def _end(message: str, *, status: int, speaks: bool) -> None:
+    if speaks:
+        typer.echo(message, err=True)
+    sys.exit(status)

@@ -1,0 +1,168 @@
+"""Which scene and which bands stand at which place of which step: pure functions of (seed, step, position).
+
+The numbers come from a hash of those three, not from a generator with a state. So a run can start at any step, every
+process can compute its own slice, and neither the number of processes nor the version of a library changes a draw.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eo_backbones.errors import UserError
+from eo_backbones_train.store.store import Store, usable_scenes
+
+Array = np.ndarray[Any, Any]
+
+_ORDER, _S2, _S1, _SECOND_S2, _OTHER_S2 = 1, 2, 3, 4, 5  # streams of random numbers
+
+
+def hashed(stream: int, seed: int, number: int, positions: Array) -> Array:
+    """Return one random 64-bit number per position.
+
+    Each input goes through the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), whose output is spread
+    evenly over all 64-bit numbers.
+
+    Args:
+        stream: what the numbers are for; streams are independent.
+        seed: the recipe's seed.
+        number: step or epoch.
+        positions: any non-negative integers.
+
+    Returns:
+        uint64 of the shape of ``positions``.
+    """
+    state = np.zeros(1, np.uint64)
+    for word in (stream, seed, number):
+        state = _mixed(state ^ np.uint64(word))
+    return _mixed(state ^ positions.astype(np.uint64))
+
+
+def _mixed(x: Array) -> Array:
+    x = x + np.uint64(0x9E3779B97F4A7C15)  # wraps around, as it should
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: Array = x ^ (x >> np.uint64(31))
+    return mixed
+
+
+def steps_per_epoch(scenes: int, global_batch: int) -> int:
+    """Return the number of full batches in an epoch; the rest is dropped, another rest in each epoch.
+
+    Raises:
+        UserError: there are fewer scenes than one batch.
+    """
+    if global_batch > scenes:
+        raise UserError(
+            f"the global batch of {global_batch} exceeds the {scenes} usable scenes of the store; "
+            f"pass --set global_batch={1 << (scenes.bit_length() - 1)} or less, or add scenes"
+        )
+    return scenes // global_batch
+
+
+@lru_cache(maxsize=2)  # the prefetch thread is up to two steps ahead, perhaps in the next epoch
+def epoch_order(seed: int, epoch: int, scenes: int) -> Array:
+    """Return the order of scenes in an epoch: a permutation of ``0...scenes - 1``, int64, read-only."""
+    order = np.argsort(hashed(_ORDER, seed, epoch, np.arange(scenes)), kind="stable")
+    order.flags.writeable = False
+    return order
+
+
+def scenes_of_step(*, seed: int, step: int, scenes: int, global_batch: int) -> Array:
+    """Return the scene at each place of the global batch, int64 ``(global_batch,)``, all different."""
+    epoch, within = divmod(step, steps_per_epoch(scenes, global_batch))
+    return epoch_order(seed, epoch, scenes)[within * global_batch : (within + 1) * global_batch]
+
+
+def choices_of_step(*, seed: int, step: int, options: Array, sensor: str) -> Array:
+    """Return a draw among the bands that each scene has.
+
+    Args:
+        seed: the recipe's seed.
+        step: the step.
+        options: number of bands to choose from at each place of the global batch.
+        sensor: ``"s2"`` or ``"s1"``; the two draws are independent.
+
+    Returns:
+        int64 in ``[0, options)``.
+    """
+    return _choices(_S2 if sensor == "s2" else _S1, seed, step, options)
+
+
+def _choices(stream: int, seed: int, step: int, options: Array) -> Array:
+    drawn = hashed(stream, seed, step, np.arange(len(options)))
+    return ((drawn >> np.uint64(32)) * options.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
+
+
+class StepPlan(NamedTuple):
+    """One step, or one process's slice of it: int64 arrays, one entry per pair.
+
+    ``scene`` indexes the store; the bands are positions in the scene's group's bands. The second is one of Sentinel-1,
+    but for the recipe's ``s2_s2_share``.
+    """
+
+    scene: Array
+    first_band: Array
+    second_band: Array
+
+
+class Plan:
+    """The plan of a run on a store.
+
+    Attributes:
+        usable: the scenes of the store that have bands of both sensors, int64.
+        steps_per_epoch: full global batches in an epoch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        s2_bands: Sequence[str],
+        s1_bands: Sequence[str],
+        seed: int,
+        global_batch: int,
+        s2_s2_share: float = 0.0,
+    ) -> None:
+        """Find the usable scenes.
+
+        Raises:
+            UserError: none is usable, or fewer than one global batch.
+        """
+        self.usable = usable_scenes(store, s2_bands, s1_bands)
+        self.steps_per_epoch = steps_per_epoch(len(self.usable), global_batch)
+        self._seed, self._global_batch, self._s2_s2_share = seed, global_batch, s2_s2_share
+        self._group = store.scene_group[self.usable]
+        self._s2 = _band_table(store, s2_bands)
+        self._s1 = _band_table(store, s1_bands)
+
+    def step(self, step: int) -> StepPlan:
+        """Return the plan of a whole step."""
+        chosen = scenes_of_step(seed=self._seed, step=step, scenes=len(self.usable), global_batch=self._global_batch)
+        group = self._group[chosen]
+        (s2, num_s2), (s1, num_s1) = self._s2, self._s1
+        first = choices_of_step(seed=self._seed, step=step, options=num_s2[group], sensor="s2")
+        second = s1[group, choices_of_step(seed=self._seed, step=step, options=num_s1[group], sensor="s1")]
+        if self._s2_s2_share:
+            drawn = hashed(_SECOND_S2, self._seed, step, np.arange(len(chosen))) >> np.uint64(32)
+            replaced = (drawn < self._s2_s2_share * 2.0**32) & (num_s2[group] > 1)
+            # Any of the others, equally likely: 1 to n - 1 places further, around the end.
+            further = 1 + _choices(_OTHER_S2, self._seed, step, np.maximum(num_s2[group] - 1, 1))
+            second = np.where(replaced, s2[group, (first + further) % num_s2[group]], second)
+        return StepPlan(self.usable[chosen], s2[group, first], second)
+
+    def share(self, step: int, *, rank: int, world_size: int) -> StepPlan:
+        """Return the contiguous slice of a step that one of ``world_size`` processes trains on."""
+        size = self._global_batch // world_size
+        part = slice(rank * size, (rank + 1) * size)
+        return StepPlan(*(column[part] for column in self.step(step)))
+
+
+def _band_table(store: Store, wanted: Sequence[str]) -> tuple[Array, Array]:
+    """Positions of the wanted bands in each group, ``(groups, most bands)``, and how many there are, ``(groups,)``."""
+    found = [[group.bands.index(name) for name in wanted if name in group.bands] for group in store.groups]
+    table = np.zeros((len(found), max(map(len, found))), np.int64)
+    for row, positions in zip(table, found, strict=True):
+        row[: len(positions)] = positions
+    return table, np.array([len(positions) for positions in found], np.int64)

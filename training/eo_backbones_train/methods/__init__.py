@@ -1,0 +1,1 @@
+"""BYOL and SimSiam."""

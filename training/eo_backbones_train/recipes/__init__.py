@@ -1,0 +1,1 @@
+"""What changes the result of a training, as frozen values."""

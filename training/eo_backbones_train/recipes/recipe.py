@@ -1,0 +1,223 @@
+"""What a recipe is: the frozen values that decide the result of a pretraining run, and nothing else.
+
+Machine settings (device, threads, precision, graph) live in :mod:`eo_backbones_train.pretraining.run_options`; the recipes
+that we publish in :mod:`eo_backbones_train.recipes.published`. An invalid :class:`Recipe` cannot be made: every rule stands in
+:func:`_check`, which runs whenever one is built, read back or overridden.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from eo_backbones.bands import BANDS, Sensor
+from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.networks.initialisation import STAGES
+
+REFERENCE_BATCH = 256  # the batch that scaled learning rates are written for (Goyal et al., arXiv 1706.02677)
+MAX_BLUR_SIGMA_PX = 2.0  # upper end in SimCLR, BYOL and SimSiam; views.py sizes its kernel for it
+MIN_SIZE_PX = 32  # ResNet50 divides the side by 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataPart:
+    """What is trained on.
+
+    Attributes:
+        s2_bands, s1_bands: the bands a view may hold; each sample draws one of each among those its scene has.
+        input: how values are normalised: ``"unit-range"`` or ``"standardized"`` (:mod:`eo_backbones.contract`).
+        sources: name of the selection of scenes, as prepared (``eo-train prepare``); part of the run's identity.
+        s2_s2_share: share of the pairs whose second view is another Sentinel-2 band of the scene instead of a
+            Sentinel-1 band; 0 in the paper.
+    """
+
+    s2_bands: tuple[str, ...]
+    s1_bands: tuple[str, ...]
+    input: Literal["unit-range", "standardized"]
+    sources: str
+    s2_s2_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewPart:
+    """How a view is made from a tile (:mod:`eo_backbones_train.data.views`); each of the two views draws for itself.
+
+    Attributes:
+        size_px: side of the view.
+        crop_scale: smallest and largest area of the (square) crop, as a fraction of the tile.
+        flip_p: probability of a flip, for each of the two axes.
+        rotation_p: probability of a rotation by an angle uniform in plus or minus ``rotation_degrees``.
+        blur_p: probability of a Gaussian blur whose deviation is uniform in ``blur_sigma``, in pixels of the tile.
+        brightness: largest offset, as a fraction of the band's clip range; 0 is off. With ``unit-range``, 0.02 is
+            0.02 in reflectance and 0.5 dB in backscatter.
+        contrast: largest relative change of the deviations from the view's mean; 0 is off.
+        spread: how far apart the two crops of a pair lie: 1 draws both places independently, 0 puts the smaller crop at
+            the same relative place as the larger one, so that it lies within it (before rotation).
+    """
+
+    size_px: int
+    crop_scale: tuple[float, float]
+    flip_p: float
+    rotation_p: float
+    rotation_degrees: float
+    blur_p: float
+    blur_sigma: tuple[float, float]
+    brightness: float
+    contrast: float
+    spread: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPart:
+    """Heads and batch statistics; the encoder is always timm's ``resnet50`` with one input channel.
+
+    Attributes:
+        projector_hidden, projector_out, projector_layers: projector; two layers as in BYOL and the paper, or three with
+            a last BatchNorm as in SimSiam's reference code.
+        predictor_hidden: hidden width of the predictor.
+        batch_norm: ``"joint"``: one forward pass holds both sensors, whose statistics mix; ``"separate"``: one forward
+            pass for each sensor. Running statistics mix both, either way, wherever a network sees both.
+        sync_batch_norm: batch statistics over all processes (CUDA only) instead of each process's share.
+        trained_stages: the stem and that many of the four stages are trained, by a loss on the mean over their last
+            map. Later stages start as smoothing filters (:mod:`eo_backbones.networks.initialisation`) and keep those weights;
+            their BatchNorm statistics follow the data.
+    """
+
+    projector_hidden: int
+    projector_out: int
+    projector_layers: Literal[2, 3]
+    predictor_hidden: int
+    batch_norm: Literal["joint", "separate"]
+    sync_batch_norm: bool
+    trained_stages: int = STAGES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetPart:
+    """BYOL's moving average: ``target <- decay * target + (1 - decay) * online`` after each step.
+
+    Attributes:
+        decay: the decay, or where it starts.
+        schedule: ``"constant"``, or ``"cosine"`` up to 1 at the end of training.
+        buffers: the target's BatchNorm running statistics: averaged like the parameters, copied from the online
+            network, or its own. Training never reads them (the target normalises by its batch).
+    """
+
+    decay: float
+    schedule: Literal["constant", "cosine"]
+    buffers: Literal["average", "copy", "own"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimPart:
+    """The optimiser and its learning rate.
+
+    Attributes:
+        name: as in ``torch.optim``: weight decay is decoupled in ``adamw``, part of the gradient in the others.
+        base_lr: peak learning rate; with ``scale_lr`` at a global batch of 256, growing linearly with the batch.
+        decay_norm_and_bias: whether weight decay also acts on biases and BatchNorm parameters.
+        momentum: SGD's momentum, or the decay of Adam's first moment.
+        warmup_epochs: epochs in which the rate grows linearly to its peak.
+        schedule: after that, ``"constant"`` or ``"cosine"`` down to 0.
+        fixed_predictor_lr: the predictor keeps the peak rate throughout (SimSiam, section 4.1).
+    """
+
+    name: Literal["adam", "adamw", "sgd"]
+    base_lr: float
+    scale_lr: bool
+    weight_decay: float
+    decay_norm_and_bias: bool
+    momentum: float
+    warmup_epochs: int
+    schedule: Literal["constant", "cosine"]
+    fixed_predictor_lr: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides the result, beside the images.
+
+    Attributes:
+        loss: ``"one-directional"``: the Sentinel-2 view predicts the Sentinel-1 view (the paper's equation 1);
+            ``"symmetric"``: each predicts the other, as in BYOL and SimSiam.
+        target: the moving average; ``None`` for SimSiam, which has none.
+        global_batch: pairs in a step, over all processes.
+        seed: of initialisation, order of the scenes, bands and views.
+
+    Raises:
+        UserError: a value is out of its range, or two values contradict each other.
+    """
+
+    name: str
+    method: Literal["byol", "simsiam"]
+    data: DataPart
+    views: ViewPart
+    model: ModelPart
+    loss: Literal["symmetric", "one-directional"]
+    target: TargetPart | None
+    optim: OptimPart
+    epochs: int
+    global_batch: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for problem in _check(self):
+            raise UserError(f"recipe {self.name}: {problem}")
+
+
+def _check(recipe: Recipe) -> Iterator[str]:
+    """Yield what is wrong with a recipe."""
+    yield from _out_of_range(recipe)
+    yield from _wrong_bands("data.s2_bands", recipe.data.s2_bands, "s2")
+    yield from _wrong_bands("data.s1_bands", recipe.data.s1_bands, "s1")
+    for path, (low, high) in {"crop_scale": recipe.views.crop_scale, "blur_sigma": recipe.views.blur_sigma}.items():
+        if low > high:
+            yield f"views.{path} is ({low}, {high}); write the smaller value first"
+    if recipe.method == "byol" and recipe.target is None:
+        yield "method byol needs a target (decay, schedule, buffers)"
+    if recipe.method == "simsiam" and recipe.target is not None:
+        yield "method simsiam has no target; set it to null"
+
+
+def _out_of_range(recipe: Recipe) -> Iterator[str]:
+    views, model, optim = recipe.views, recipe.model, recipe.optim
+    rows: Mapping[str, tuple[float, float, float]] = {
+        "data.s2_s2_share": (recipe.data.s2_s2_share, 0, 1),
+        "views.size_px": (views.size_px, MIN_SIZE_PX, 1024),
+        "views.crop_scale": (min(views.crop_scale), 1e-3, 1),
+        "views.crop_scale ": (max(views.crop_scale), 1e-3, 1),
+        "views.flip_p": (views.flip_p, 0, 1),
+        "views.rotation_p": (views.rotation_p, 0, 1),
+        "views.rotation_degrees": (views.rotation_degrees, 0, 180),
+        "views.blur_p": (views.blur_p, 0, 1),
+        "views.blur_sigma": (min(views.blur_sigma), 0, MAX_BLUR_SIGMA_PX),
+        "views.blur_sigma ": (max(views.blur_sigma), 0, MAX_BLUR_SIGMA_PX),
+        "views.brightness": (views.brightness, 0, 1),
+        "views.contrast": (views.contrast, 0, 1),
+        "views.spread": (views.spread, 0, 1),
+        "model.projector_hidden": (model.projector_hidden, 1, 65536),
+        "model.projector_out": (model.projector_out, 1, 65536),
+        "model.predictor_hidden": (model.predictor_hidden, 1, 65536),
+        "model.trained_stages": (model.trained_stages, 1, STAGES),
+        "optim.base_lr": (optim.base_lr, 1e-12, 100),
+        "optim.weight_decay": (optim.weight_decay, 0, 1),
+        "optim.momentum": (optim.momentum, 0, 0.9999),
+        "optim.warmup_epochs": (optim.warmup_epochs, 0, math.inf),
+        "target.decay": (recipe.target.decay if recipe.target else 0, 0, 1),
+        "epochs": (recipe.epochs, 1, math.inf),
+        "global_batch": (recipe.global_batch, 2, math.inf),  # BatchNorm of the heads needs two samples
+        "seed": (recipe.seed, 0, 2**63 - 1),
+    }
+    for path, (value, low, high) in rows.items():
+        if not low <= value <= high:
+            bounds = f"at least {low}" if high == math.inf else f"between {low:g} and {high:g}"
+            yield f"{path.strip()} is {value:g}; it must be {bounds}"
+
+
+def _wrong_bands(path: str, names: tuple[str, ...], sensor: Sensor) -> Iterator[str]:
+    allowed = [band.name for band in BANDS.values() if band.sensor == sensor]
+    for name in names:
+        if name not in allowed:
+            yield f"{path}: {unknown_name('band', name, allowed)}"
+    if not names or len(set(names)) != len(names):
+        yield f"{path} is {names}; name at least one band, each once"

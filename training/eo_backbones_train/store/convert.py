@@ -1,0 +1,245 @@
+"""One block of scenes to shards: the unit of work of a conversion process, and of resuming.
+
+A block is a fixed run of scenes of the source's list, so its shards are the same bytes whoever makes them.
+"""
+
+import hashlib
+import math
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+
+from eo_backbones.datasets.raster import gdal_environment
+from eo_backbones_train.store.codings import Array
+from eo_backbones_train.store.format import TEMPORARY, GroupKey, shard_file
+from eo_backbones_train.store.layouts import SceneFiles, without_georeference_warnings
+from eo_backbones_train.store.read_scene import DeclarationProblem, ReadOptions, SceneProblem, read_scene
+
+# FOLDED training/eo_backbones_train/store/convert.py: 'Writing tiles to ``.npy`` files one scene at a time: flat memory, never a half-written file under its name.'
+
+HEADER_BYTES = 4096
+
+
+class ShardRecord(NamedTuple):
+    """A finished shard: file name, group name, scenes, bytes of the file, sha256 of the array's bytes."""
+
+    file: str
+    group: str
+    scenes: int
+    size: int
+    sha256: str
+
+
+class ShardWriter:
+    """A ``.npy`` file that grows along its first axis and appears under its name when it is closed.
+
+    The temporary name holds the process id: two processes that write the same shard (one of them a forgotten child of
+    a killed run) write the same bytes and cannot disturb each other.
+    """
+
+    def __init__(self, folder: Path, file: str, group: str, tile: Array) -> None:
+        """Open a file for scenes of the shape and dtype of ``tile``, ``(bands, height, width)``."""
+        self.file, self.group = file, group
+        self.scenes = 0
+        self._folder = folder
+        self._temporary = folder / f"{TEMPORARY}{os.getpid()}-{file}"
+        self._shape, self._dtype = tile.shape, tile.dtype.newbyteorder("<")
+        self._hash = hashlib.sha256()
+        self._stream: BinaryIO = self._temporary.open("wb")
+        self._header()
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of one scene."""
+        return math.prod(self._shape) * int(self._dtype.itemsize)
+
+    def _header(self) -> None:
+        """Write numpy's header (format 1.0), padded to a memory page.
+
+        Tiles of 256 pixels then cover whole pages, so that reading one touches 64 KiB and not 68; and the header keeps
+        its length when it is written again with the number of scenes.
+        """
+        shape = (self.scenes, *self._shape)
+        text = f"{{'descr': {self._dtype.str!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+        magic = np.lib.format.magic(1, 0)
+        length = HEADER_BYTES - len(magic) - 2
+        self._stream.write(magic + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n")
+
+    def append(self, codes: Array) -> int:
+        """Write one scene and return its row."""
+        data = np.ascontiguousarray(codes, dtype=self._dtype).data
+        self._hash.update(data)
+        self._stream.write(data)
+        self.scenes += 1
+        return self.scenes - 1
+
+    def close(self) -> ShardRecord:
+        """Complete the header and give the file its name."""
+        self._stream.seek(0)
+        self._header()
+        self._stream.close()
+        size = self._temporary.stat().st_size
+        self._temporary.replace(self._folder / self.file)
+        return ShardRecord(self.file, self.group, self.scenes, size, self._hash.hexdigest())
+
+    def discard(self) -> None:
+        """Remove what was written so far."""
+        self._temporary.unlink(missing_ok=True)  # before closing, which may fail again on a full disk
+        try:
+            self._stream.close()
+        except OSError:
+            return
+
+
+PROBED_SCENES = 16
+SHARD_BYTES = 512 * 1024**2  # a shard never exceeds this, unless one scene does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A task: ``number`` names the shards and is unique in the store."""
+
+    number: int
+    root: Path
+    store: Path
+    scenes: tuple[SceneFiles, ...]
+    options: ReadOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockResult:
+    """What became of a block, in the form of a journal line.
+
+    Attributes:
+        number: the block's number.
+        rows: ``(scene, roi, group name, shard file, row)`` in the order of the source's list.
+        skipped: ``(scene, reason)``.
+        groups: group name -> group.
+        shards: one record per file.
+        notes: what was guessed about files.
+    """
+
+    number: int
+    rows: tuple[tuple[str, str, str, str, int], ...]
+    skipped: tuple[tuple[str, str], ...]
+    groups: dict[str, GroupKey]
+    shards: tuple[ShardRecord, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self) | {"groups": {name: key.to_dict() for name, key in self.groups.items()}}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "BlockResult":
+        """Read the JSON form back."""
+        return cls(
+            number=data["number"],
+            rows=tuple((scene, roi, group, file, row) for scene, roi, group, file, row in data["rows"]),
+            skipped=tuple((scene, reason) for scene, reason in data["skipped"]),
+            groups={name: GroupKey.from_dict(key) for name, key in data["groups"].items()},
+            shards=tuple(ShardRecord(*record) for record in data["shards"]),
+            notes=tuple(data["notes"]),
+        )
+
+
+def end_with_parent() -> None:
+    """Let a conversion process end when its parent does, also of ``kill -9``."""
+    parent = parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+
+        def follow() -> None:
+            wait([sentinel])
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch, which checks the values, from starting threads: one process is one core, tiles are small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def convert_block(block: Block) -> BlockResult:
+    """Convert the scenes of a block and write their shards.
+
+    Raises:
+        OSError: the store cannot be written; nothing unfinished is left behind.
+    """
+    open_shards: dict[str, ShardWriter] = {}
+    parts: dict[str, int] = {}
+    groups: dict[str, GroupKey] = {}
+    shards: list[ShardRecord] = []
+    rows: list[tuple[str, str, str, str, int]] = []
+    skipped: list[tuple[str, str]] = []
+    notes: set[str] = set()
+    try:
+        with gdal_environment(), without_georeference_warnings(), _one_thread():
+            for scene in block.scenes:
+                try:
+                    coded = read_scene(block.root, scene, block.options)
+                except SceneProblem as problem:
+                    skipped.append((scene.scene, str(problem)))
+                    continue
+                notes |= coded.notes
+                height, width = coded.codes.shape[1:]
+                key = GroupKey(height=height, width=width, bands=coded.bands, codings=coded.codings)
+                groups[key.name] = key
+                writer = open_shards.get(key.name)
+                if writer is not None and (writer.scenes + 1) * writer.tile_bytes > SHARD_BYTES:
+                    shards.append(writer.close())
+                    parts[key.name] = parts.get(key.name, 0) + 1
+                    writer = None
+                if writer is None:
+                    file = shard_file(key.name, block.number, parts.get(key.name, 0))
+                    writer = open_shards[key.name] = ShardWriter(block.store, file, key.name, coded.codes)
+                rows.append((scene.scene, scene.roi, key.name, writer.file, writer.append(coded.codes)))
+        shards += [writer.close() for writer in open_shards.values()]
+    finally:
+        for writer in open_shards.values():
+            writer.discard()
+    return BlockResult(
+        number=block.number,
+        rows=tuple(rows),
+        skipped=tuple(skipped),
+        groups=groups,
+        shards=tuple(sorted(shards)),
+        notes=tuple(sorted(notes)),
+    )
+
+
+def check_declarations(root: Path, scenes: Sequence[SceneFiles], options: ReadOptions) -> None:
+    """Read the first few scenes, so that a wrong declaration is found before hours of work.
+
+    Raises:
+        DeclarationProblem: none of them is in order, and what was declared does not fit at least one.
+    """
+    found: DeclarationProblem | None = None
+    with gdal_environment(), without_georeference_warnings(), _one_thread():
+        for scene in scenes[:PROBED_SCENES]:
+            try:
+                read_scene(root, scene, options)
+            except DeclarationProblem as problem:
+                found = found or problem
+            except SceneProblem:
+                continue
+            else:
+                return
+    if found is not None:
+        raise found

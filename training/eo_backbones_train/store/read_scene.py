@@ -1,0 +1,298 @@
+"""The files of one scene, read and checked, as codes ready for the store.
+
+Everything that can be wrong with a scene ends as a :class:`SceneProblem` with one line for ``skipped.csv``, so that one
+bad file never stops a long conversion.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.errors import RasterioError
+
+from eo_backbones.bands import BANDS, LAYOUTS, PAPER_BANDS, S1_BANDS, band, band_names
+from eo_backbones.contract import UNITS, Unit, unit_range
+from eo_backbones.datasets.raster import USUAL_LAYOUTS, split_request
+from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.inputs import UNITS_OF, check_values
+from eo_backbones_train.store.codings import Array, coding_of
+from eo_backbones_train.store.layouts import Layout, RasterFile, SceneFiles
+
+# FOLDED training/eo_backbones_train/store/read_scene.py: "What the user declares about a source: the unit of each band, and which bands to keep.\n\n``--unit uint8`` speaks of every band that can be in that unit, ``--unit B04=reflectance`` of one; later ones win over\nearlier ones, and the layout's own units (digital numbers, dB) hold for the rest. ``--unit B03=uint8:0:1`` also says\nwhich native values the display values 0 and 255 stand for, here reflectance 0 and 1; without it the input contract's\nrange holds. ``--bands B03 VV`` keeps these bands, ``B03=2`` says that B03 is the second band of its file."
+
+_ENTRIES = {entry.band: entry for entry in unit_range(BANDS).bands}
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredUnits:
+    """Units of a source: those of the layout, overridden by the user's.
+
+    Attributes:
+        declared: band -> unit.
+        display: band in ``uint8`` -> native values that 0 and 255 stand for, where they were given.
+    """
+
+    declared: Mapping[str, str]
+    display: Mapping[str, tuple[float, float]]
+
+    def of(self, name: str) -> str:
+        """Return the unit of a band; digital numbers or dB unless declared otherwise."""
+        return self.declared.get(name, BANDS[name].unit)
+
+    def described(self, name: str) -> str:
+        """Return the unit of a band as ``--unit`` takes it."""
+        return ":".join([self.of(name), *(f"{value:g}" for value in self.display.get(name, ()))])
+
+    def problem(self, name: str, values: np.ndarray[Any, Any]) -> str | None:
+        """Return why raw values of a band cannot be in its unit and what to type, or ``None``."""
+        unit = self.of(name)
+        if values.dtype == np.uint8 and unit != "uint8":
+            return (
+                f"band {name} has 8-bit values, which are display values or some unit of their own; declare it: "
+                f"--unit uint8 (all bands), or --unit {name}=uint8"
+            )
+        if (values.dtype, unit) in {(np.dtype(np.uint16), "dn"), (np.dtype(np.uint8), "uint8")}:
+            return None  # every value is possible, and looking at them is most of the work
+        found = check_values(torch.from_numpy(values.astype(np.float32)), _ENTRIES[name], cast("Unit", unit))
+        return None if found is None else re.sub(r"unit='(\w+)'", rf"--unit {name}=\1", found)
+
+
+def parse_units(options: Sequence[str]) -> DeclaredUnits:
+    """Read the values of ``--unit``.
+
+    Raises:
+        UserError: an unknown band or unit, one that the other cannot have, or a display range that is none.
+    """
+    declared: dict[str, str] = {}
+    display: dict[str, tuple[float, float]] = {}
+    for option in options:
+        name, separator, text = option.rpartition("=")
+        unit, colon, limits = text.strip().lower().partition(":")
+        if unit not in UNITS:
+            raise unknown_name("unit", unit, UNITS)
+        wanted = [band(name).name] if separator else list(BANDS)
+        possible = [one for one in wanted if unit in UNITS_OF[_ENTRIES[one].unit]]
+        if not possible:
+            allowed = ", ".join(UNITS_OF[_ENTRIES[wanted[0]].unit])
+            raise UserError(f"--unit {option}: band {wanted[0]} cannot be in {unit}; its units are {allowed}")
+        declared |= dict.fromkeys(possible, unit)
+        for one in possible:
+            display.pop(one, None)
+        if colon:
+            display[possible[0]] = _display_range(option, limits, one_band=bool(separator) and unit == "uint8")
+    return DeclaredUnits(declared, display)
+
+
+def _display_range(option: str, limits: str, *, one_band: bool) -> tuple[float, float]:
+    """Read ``LOW:HIGH``."""
+    try:
+        low, high = map(float, limits.split(":"))
+    except ValueError:
+        low = high = 0.0
+    if not (one_band and low < high):
+        raise UserError(
+            f"--unit {option}: a display range is written BAND=uint8:LOW:HIGH, the reflectance or dB that 0 and 255 "
+            "stand for, e.g. B03=uint8:0:1"
+        )
+    return low, high
+
+
+def parse_bands(options: Sequence[str]) -> dict[str, int | None]:
+    """Read the values of ``--bands``: canonical name -> 1-based position in its file, or ``None`` for "find it".
+
+    Raises:
+        UserError: an unknown band, a band named twice, or a position that is no positive number.
+    """
+    requests = [split_request(option) for option in options]
+    band_names(name for name, _ in requests)  # refuses a band that is named twice
+    return dict(requests)
+
+
+DEFAULT_BANDS = (*PAPER_BANDS, *S1_BANDS)
+
+
+class SceneProblem(Exception):  # noqa: N818 - a verdict on a scene, not a fault of the program
+    """Why a scene cannot be used: one line."""
+
+
+class DeclarationProblem(SceneProblem):
+    """What was declared about bands or units does not fit the file: the user can correct it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How scenes of one source are read.
+
+    Attributes:
+        layout: the source's layout.
+        units: declared units.
+        bands: canonical name -> 1-based position in its file, or ``None`` for "find it"; empty: the ten bands of the
+            paper, VV and VH, as many as a scene has.
+        exact: keep 16 bits instead of 8.
+    """
+
+    layout: Layout
+    units: DeclaredUnits
+    bands: Mapping[str, int | None]
+    exact: bool
+
+
+class CodedScene(NamedTuple):
+    """One scene as it goes into the store.
+
+    ``bands`` in the order of :data:`eo_backbones.bands.BANDS`; ``codings`` one name per band; ``codes`` uint8 or uint16
+    of shape ``(bands, height, width)``; ``notes``: what was guessed.
+    """
+
+    bands: tuple[str, ...]
+    codings: tuple[str, ...]
+    codes: Array
+    notes: frozenset[str]
+
+
+def read_scene(root: Path, scene: SceneFiles, options: ReadOptions) -> CodedScene:
+    """Read, check and code one scene. Call it within ``gdal_environment()``.
+
+    Raises:
+        SceneProblem: the scene cannot be used.
+    """
+    raw: dict[str, Array] = {}
+    missing: dict[str, Array] = {}
+    notes: set[str] = set()
+    for file in scene.files:
+        for name, values, absent in _read_file(root, file, options, notes):
+            raw[name] = values
+            if absent is not None:
+                missing[name] = absent
+    names = tuple(name for name in BANDS if name in raw)
+    _check_bands(names, options)
+    height, width = _common_size(raw, missing, replicate=options.layout.replicate)
+    units = options.units
+    codings = [coding_of(name, units.of(name), exact=options.exact, display=units.display.get(name)) for name in names]
+    dtype = np.result_type(*(coding.dtype for coding in codings))
+    codes = np.empty((len(names), height, width), dtype)
+    for index, (name, coding) in enumerate(zip(names, codings, strict=True)):
+        values = raw[name]
+        if values.dtype.kind == "f" and not np.isfinite(values).any():
+            raise SceneProblem(f"no valid value: band {name}")
+        problem = units.problem(name, values)
+        if problem:
+            raise DeclarationProblem(problem)
+        codes[index] = coding.encode(values, units.of(name))
+        if coding.has_missing and name in missing:
+            codes[index][missing[name]] = 0
+        if coding.has_missing and not codes[index].any():
+            raise SceneProblem(f"no valid value: band {name}")
+        if (values == values[0, 0]).all():
+            raise SceneProblem(f"constant: band {name} is {values[0, 0]:g} everywhere")
+    return CodedScene(names, tuple(coding.name for coding in codings), codes, frozenset(notes))
+
+
+def _read_file(
+    root: Path, file: RasterFile, options: ReadOptions, notes: set[str]
+) -> list[tuple[str, Array, Array | None]]:
+    """Wanted bands of one file: name, raw values, and a mask of the file's own "no data" if it declares one."""
+    if file.band is not None and file.band not in (options.bands or DEFAULT_BANDS):
+        return []
+    try:
+        with rasterio.open(root / file.path) as source:
+            positions = _positions(source, file, options, notes)
+            if not positions:
+                return []
+            values = source.read(list(positions.values()))
+            no_data = source.nodata
+    except RasterioError as error:
+        if not (root / file.path).exists():
+            raise SceneProblem(f"missing file: {file.path}") from error
+        reason = str(error.__cause__ or error).splitlines()[0].replace(f"{root}/", "")
+        raise SceneProblem(f"unreadable or truncated: {file.path} ({reason})") from error
+    if values.dtype.kind not in "uif":
+        raise SceneProblem(f"{file.path} has values of type {values.dtype}; only whole and real numbers are read")
+    masks = [None] * len(values) if no_data is None else values == np.asarray(no_data, dtype=np.float64)
+    return [(name, values[i], masks[i]) for i, name in enumerate(positions)]
+
+
+def _positions(source: Any, file: RasterFile, options: ReadOptions, notes: set[str]) -> dict[str, int]:
+    """Wanted bands that an open file has -> 1-based positions."""
+    if file.band is not None:
+        return {file.band: 1}
+    explicit = {
+        name: position
+        for name, position in options.bands.items()
+        if position is not None and BANDS[name].sensor == file.sensor
+    }
+    beyond = {name: position for name, position in explicit.items() if position > source.count}
+    if beyond:
+        name, position = beyond.popitem()
+        raise DeclarationProblem(f"{file.path} has {source.count} bands, so --bands {name}={position} is not in it")
+    wanted = [
+        name for name in (options.bands or DEFAULT_BANDS) if BANDS[name].sensor == file.sensor and name not in explicit
+    ]
+    if not wanted:
+        return explicit
+    order = _order(source, file, options, notes)
+    return explicit | {name: order.index(name) + 1 for name in wanted if name in order}
+
+
+def _order(source: Any, file: RasterFile, options: ReadOptions, notes: set[str]) -> Sequence[str | None]:
+    """Band of each position of an open file, ``None`` where unknown."""
+    known = options.layout.s2_order if file.sensor == "s2" else options.layout.s1_order
+    if known is not None:
+        if source.count != len(LAYOUTS[known]):
+            raise SceneProblem(f"wrong band count: {file.path} has {source.count}, not {len(LAYOUTS[known])}")
+        return LAYOUTS[known]
+    described = [_described(text) for text in source.descriptions]
+    if any(described):
+        return described
+    usual = USUAL_LAYOUTS.get(source.count, "")
+    if not usual.endswith(file.sensor):
+        raise DeclarationProblem(
+            f"{file.path} has {source.count} bands without names; say which is which: --bands "
+            + ("B03=1 B08=2 ..." if file.sensor == "s2" else "VV=1 ...")
+        )
+    notes.add(f"{file.sensor} files of {source.count} bands without names are read as {', '.join(LAYOUTS[usual])}")
+    return LAYOUTS[usual]
+
+
+def _described(text: str | None) -> str | None:
+    try:
+        return band(text).name if text else None
+    except UserError:
+        return None
+
+
+def _check_bands(names: Sequence[str], options: ReadOptions) -> None:
+    """Refuse a scene without a band of each sensor, or without a band that was asked for by name."""
+    lacking = [name for name in options.bands if name not in names]
+    if lacking:
+        raise SceneProblem(f"missing band: no {', '.join(lacking)}; it has {', '.join(names) or 'none'}")
+    for sensor, title in (("s2", "Sentinel-2"), ("s1", "Sentinel-1")):
+        if not any(BANDS[name].sensor == sensor for name in names):
+            raise DeclarationProblem(
+                f"no {title} band among those to keep ({', '.join(options.bands or DEFAULT_BANDS)}) is in the files; "
+                "name bands that they have: --bands"
+            )
+
+
+def _common_size(raw: dict[str, Array], missing: dict[str, Array], *, replicate: bool) -> tuple[int, int]:
+    """Bring all bands to one size, in place where the layout repeats pixels; return it."""
+    sizes = {values.shape for values in raw.values()}
+    height, width = max(sizes)
+    if len(sizes) == 1:
+        return height, width
+    if not replicate or any(height % h or width % w or height // h != width // w for h, w in sizes):
+        seen = "; ".join(
+            f"{' '.join(name for name in raw if raw[name].shape == (h, w))}: {h}x{w}" for h, w in sorted(sizes)
+        )
+        raise SceneProblem(f"size mismatch: {seen}")
+    for layer in (raw, missing):
+        for name, values in layer.items():
+            factor = height // values.shape[0]
+            if factor > 1:
+                layer[name] = values.repeat(factor, axis=0).repeat(factor, axis=1)
+    return height, width

@@ -1,0 +1,315 @@
+"""The text files in ``model_cards/<name>`` for a declared row: what is pushed beside its weights.
+
+For published weights they follow from two files in the same folder, ``recipe.json`` and ``results.csv``, which
+``install`` puts there; for others from the recipe alone.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eo_backbones.cards import CardFacts, Plan, folder_texts
+from eo_backbones.errors import UserError
+from eo_backbones.hub.folder import DIGEST_KEY, GOLDEN_FILE, RECIPE_FILE, read_json
+from eo_backbones.networks.initialisation import STAGES
+from eo_backbones.results import (
+    RESULTS_FILE,
+    evaluation_commands,
+    imagenet_note,
+    markdown_table,
+    read_rows,
+    summary_tables,
+)
+from eo_backbones.weights import WEIGHTS, Weights
+from eo_backbones_train.export import LOG_FILE
+from eo_backbones_train.pretraining.runlog import LOSS_FILE
+from eo_backbones_train.recipes.published import get_recipe
+from eo_backbones_train.recipes.recipe import Recipe
+from eo_backbones_train.recipes.serialise import digest, to_dict
+
+# FOLDED training/publish/generated.py: 'What weights that nobody has made yet would cost, from speeds that ``eo-train bench`` measured.\n\nThe newest report of each device in ``benchmarks/`` counts. A step whose kind was not measured stands for itself as the\nnearest one that was, and the card says which; another size of views is scaled by its number of pixels, which suits a\nconvolutional network.'
+
+_CPU_STEPS = {
+    ("byol", "one-directional", "separate"): ("step_ms_one_directional", "BYOL, one-directional"),
+    ("byol", "symmetric", "joint"): ("step_ms", "BYOL, symmetric, joint BatchNorm"),
+    ("byol", "symmetric", "separate"): ("step_ms_separate", "BYOL, symmetric, separate BatchNorm"),
+    ("simsiam", "symmetric", "joint"): ("step_ms_simsiam", "SimSiam, symmetric, joint BatchNorm"),
+    # not measured as such; the symmetric step does more, so this is rather too much
+    ("simsiam", "one-directional", "separate"): ("step_ms_simsiam", "SimSiam, symmetric, joint BatchNorm"),
+}
+_GPU_PAIRS = 32  # of gpu_graph_ms_paper, at 112 px (benchmarks/README.md)
+_GPU_SIZE_PX = 112
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report of ``eo-train bench``: its path inside the repository, and its figures."""
+
+    path: str
+    figures: Mapping[str, Any]
+
+
+def newest_report(checkout: Path, device: str) -> Report | None:
+    """Return the newest report of a device (``"cpu"``, ``"cuda"``), or ``None`` if there is none."""
+    paths = sorted((checkout / "benchmarks").glob(f"????-??-??-{device}*.md"))
+    if not paths:
+        return None
+    block = re.search(r"```json\n(.*?)\n```", paths[-1].read_text(encoding="utf-8"), flags=re.DOTALL)
+    if block is None:
+        raise UserError(f"{paths[-1]} holds no figures as JSON; measure again with eo-train bench")
+    return Report(paths[-1].relative_to(checkout).as_posix(), json.loads(block[1]))
+
+
+def pairs_seen(recipe: Recipe, scenes: int) -> int:
+    """Return how many pairs a whole training sees: whole batches only, each epoch."""
+    return scenes // recipe.global_batch * recipe.global_batch * recipe.epochs
+
+
+def cost(recipe: Recipe, scenes: int, checkout: Path) -> tuple[list[tuple[str, str]], str]:
+    """Return lines of what and how much, and a sentence on where the figures come from.
+
+    Args:
+        recipe: whose training is estimated.
+        scenes: pairs of images in the store.
+        checkout: root of the repository.
+
+    Raises:
+        UserError: no report of a CPU.
+    """
+    pairs = pairs_seen(recipe, scenes)
+    steps = pairs // recipe.global_batch
+    lines = [
+        ("pairs of images", f"{scenes:,}"),
+        ("pairs seen", f"{pairs:,} ({recipe.epochs} epochs, {steps:,} steps of {recipe.global_batch})"),
+    ]
+    cpu = newest_report(checkout, "cpu")
+    if cpu is None:
+        raise UserError("benchmarks/ holds no report of a CPU; write one with eo-train bench --device cpu")
+    figures = cpu.figures
+    field, kind = _CPU_STEPS[recipe.method, recipe.loss, recipe.model.batch_norm]
+    measured = figures["step_batch"] / (figures[field] / 1000)
+    speed = measured * (figures["step_size_px"] / recipe.views.size_px) ** 2
+    lines.append((f"on {figures['threads']} CPU threads ({figures['device_name']})", _duration(pairs / speed)))
+    basis = (
+        f"Measured: {measured:.1f} pairs/s of a step of {kind}, at {figures['step_size_px']} px, on "
+        f"{figures['threads']} threads of an {figures['device_name']} (`{cpu.path}`, `{field}`)"
+    )
+    if recipe.views.size_px != figures["step_size_px"]:
+        basis += f"; scaled by the number of pixels to {recipe.views.size_px} px: {speed:.1f} pairs/s"
+    if recipe.model.trained_stages < STAGES:
+        basis += f"; that step trains all {STAGES} stages, this recipe {recipe.model.trained_stages}: rather too much"
+    gpu = newest_report(checkout, "cuda")
+    milliseconds = gpu.figures["gpu_graph_ms_paper"] if gpu else None
+    if gpu is not None and milliseconds and (recipe.views.size_px, recipe.loss) == (_GPU_SIZE_PX, "one-directional"):
+        gpu_speed = _GPU_PAIRS / (milliseconds / 1000)
+        lines.append((f"on one {gpu.figures['device_name']}", _duration(pairs / gpu_speed)))
+        basis += (
+            f". On the GPU: {gpu_speed:,.0f} pairs/s of the paper's BYOL step at {_GPU_SIZE_PX} px, {_GPU_PAIRS} "
+            f"pairs, as a CUDA graph (`{gpu.path}`, `gpu_graph_ms_paper`)"
+        )
+    else:
+        lines.append(("on a GPU", "not measured yet: `eo-train bench --device cuda`"))
+    return lines, f"{basis}."
+
+
+def _duration(seconds: float) -> str:
+    hours = seconds / 3600
+    if hours < 1:
+        return f"about {seconds / 60:.0f} minutes"
+    return f"about {hours:.1f} hours" if hours < 48 else f"about {hours / 24:.0f} days"
+
+
+CARDS_FOLDER = "model_cards"
+
+INSTALLED_FILES = (RECIPE_FILE, RESULTS_FILE, GOLDEN_FILE, LOG_FILE, LOSS_FILE)
+"""Files of a published row that are copied from the exported folder and the measurement, not generated."""
+
+_PREPARE = {
+    "dfc2020": ("eo-train prepare --layout dfc2020 --root DFC2020 --out STORE",),
+    "sen12ms-90k": ("eo-train prepare --layout sen12ms --root SEN12MS --subset 90k --out STORE",),
+    "s1s2-mini": (
+        # display values of OMBRIA's optical bands stand for reflectance 0 to 1 (benchmarks/2026-11-23-mini-recipe.md)
+        "eo-train prepare --layout pairs --root ombria --unit B03=uint8:0:1 --unit B08=uint8:0:1 --unit B11=uint8:0:1 "
+        "--unit VV=uint8 --out STORE",
+        "eo-train prepare --layout pairs --root multiband_pairs --out STORE",
+        "eo-train prepare --layout sen12ms --root sen12ms_layout --out STORE",
+    ),
+}
+
+
+def row_folder(checkout: Path, row: Weights) -> Path:
+    """Return the folder of a row."""
+    return checkout / CARDS_FOLDER / row.name
+
+
+def row_texts(checkout: Path, row: Weights) -> dict[str, str]:
+    """Return name -> content of the generated files of a row's folder.
+
+    Raises:
+        UserError: a published row without its record or results, or with a record of other weights.
+    """
+    if row.published:
+        return _published_texts(row_folder(checkout, row), row)
+    recipe = get_recipe(row.recipe)
+    record = {"name": row.name, "recipe": to_dict(recipe), "recipe_digest": digest(recipe)}
+    planned = CardFacts(name=row.name, input=row.input, record=record, license=row.license, row=row)
+    lines, basis = cost(recipe, sum(count for _, count in planned.sources), checkout)
+    commands = (
+        *_PREPARE[recipe.data.sources],
+        f"eo-train pretrain {recipe.name} --store STORE --out RUN --resume",
+        "eo-train export RUN --out FOLDER",
+    )
+    plan = Plan(commands=commands, cost=lines, basis=basis)
+    facts = CardFacts(name=row.name, input=row.input, record=record, license=row.license, row=row, plan=plan)
+    return {**folder_texts(facts), RECIPE_FILE: json.dumps(record, indent=2) + "\n"}
+
+
+def _published_texts(folder: Path, row: Weights) -> dict[str, str]:
+    record = read_json(folder / RECIPE_FILE)
+    if record[DIGEST_KEY] != row.sha256:
+        raise UserError(
+            f"{folder / RECIPE_FILE} is of weights {record[DIGEST_KEY][:12]}…, the row {row.name} of "
+            f"{str(row.sha256)[:12]}…; install the exported folder again"
+        )
+    facts = CardFacts(name=row.name, input=row.input, record=record, license=row.license, row=row)
+    return folder_texts(facts, read_rows(folder), size_bytes=row.size_bytes)
+
+
+# FOLDED training/publish/generated.py: "The generated parts of the project's README: the table of weights, and the results of the default row."
+
+README_FILE = "README.md"
+WEIGHTS_PART = "weights"
+RESULTS_PART = "results"
+SHOWN_PROTOCOLS = ("logistic", "paper", "knn")
+"""Those in the README; the card has all."""
+
+
+def weights_part(rows: list[Weights]) -> str:
+    """Return the table of weights, with a sentence on how many there are."""
+    published = [row.name for row in rows if row.published]
+    are = "is" if len(published) == 1 else "are"
+    count = f"{len(published)} of the {len(rows)} declared weights {are}" if published else "No declared weights are"
+    state = (
+        f"{count} published. Asking for one that is not raises an error that names the recipe which makes it; there is "
+        "never a silent fallback to random values."
+    )
+    table = markdown_table(
+        ["name", "trained on", "recipe", "licence", "weights"],
+        [
+            [
+                f"[`{row.name}`]({CARDS_FOLDER}/{row.name}/README.md)",
+                row.data,
+                f"`{row.recipe}`",
+                f"`{row.license}`",
+                _where(row),
+            ]
+            for row in rows
+        ],
+    )
+    return f"{state}\n\n{table}"
+
+
+def _where(row: Weights) -> str:
+    if not row.published:
+        return "not published"
+    assert row.size_bytes is not None
+    return f"{'in the package' if row.embedded else 'on the Hub'}, {row.size_bytes / 2**20:.0f} MiB"
+
+
+def results_part(checkout: Path, row: Weights) -> str | None:
+    """Return the results of a row, or ``None`` while it has none."""
+    if not row.published:
+        return None
+    rows = read_rows(row_folder(checkout, row))
+    source = f"{CARDS_FOLDER}/{row.name}/{RESULTS_FILE}"
+    commands = "\n".join(["```bash", *evaluation_commands(rows), "```"])
+    text = (
+        f"Weighted F1 of a classifier on frozen features of one band, mean over the seeds with the 95 % bootstrap "
+        f"interval of the test images. More in [the card]({CARDS_FOLDER}/{row.name}/README.md#results); every row: "
+        f"[{source}]({source})."
+    )
+    parts = [text, summary_tables(rows, SHOWN_PROTOCOLS), imagenet_note(rows), "Measured by:", commands]
+    return "\n\n".join(part for part in parts if part)
+
+
+def readme_text(checkout: Path) -> str:
+    """Return the README with its generated parts made anew.
+
+    Raises:
+        UserError: a marker of a part is missing.
+    """
+    text = (checkout / README_FILE).read_text(encoding="utf-8")
+    rows = list(WEIGHTS.values())
+    text = _replaced(text, WEIGHTS_PART, weights_part(rows))
+    results = results_part(checkout, rows[0])
+    return text if results is None else _replaced(text, RESULTS_PART, results)
+
+
+def _replaced(text: str, part: str, content: str) -> str:
+    begin, end = f"<!-- {part}: generated, see CONTRIBUTING.md -->", f"<!-- /{part} -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", flags=re.DOTALL)
+    if not pattern.search(text):
+        raise UserError(f"{README_FILE} lacks the lines {begin} and {end}; put them where the part belongs")
+    return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
+
+
+# FOLDED training/publish/generated.py: 'All generated text of the repository: written, or compared with what is there.'
+
+
+def require_checkout(folder: Path) -> Path:
+    """Return the folder, if it is a checkout of this project.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not ((folder / CARDS_FOLDER).is_dir() and (folder / "eo_backbones" / "weights.py").is_file()):
+        raise UserError(f"{folder.resolve()} is no checkout of eo_backbones; change to its root, or pass --checkout")
+    return folder
+
+
+def generated(checkout: Path) -> dict[Path, str]:
+    """Return path -> content of everything that is generated."""
+    texts = {
+        row_folder(checkout, row) / name: text
+        for row in WEIGHTS.values()
+        for name, text in row_texts(checkout, row).items()
+    }
+    return {**texts, checkout / README_FILE: readme_text(checkout)}
+
+
+def left_over(checkout: Path) -> list[Path]:
+    """Return files in the folders of the rows that are neither generated nor installed."""
+    made = generated(checkout).keys()
+    installed = {
+        row_folder(checkout, row) / name for row in WEIGHTS.values() if row.published for name in INSTALLED_FILES
+    }
+    found = {path for path in (checkout / CARDS_FOLDER).rglob("*") if path.is_file()}
+    return sorted(found - made - installed - {checkout / CARDS_FOLDER / "README.md"})
+
+
+def differences(checkout: Path) -> list[str]:
+    """Return what writing would change, one line per file, relative to the checkout."""
+    lines = []
+    for path, text in generated(checkout).items():
+        there = path.read_text(encoding="utf-8") if path.is_file() else None
+        if there != text:
+            lines.append(f"{'differs' if there is not None else 'is missing'}: {path.relative_to(checkout)}")
+    return lines + [f"is left over: {path.relative_to(checkout)}" for path in left_over(checkout)]
+
+
+def write(checkout: Path) -> list[Path]:
+    """Write everything, remove what is left over, and return what changed."""
+    changed = []
+    for path in left_over(checkout):
+        path.unlink()
+        changed.append(path)
+    for path, text in generated(checkout).items():
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        changed.append(path)
+    return changed
