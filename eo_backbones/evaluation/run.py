@@ -16,7 +16,7 @@ from torch import Tensor
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.splits import Split
 from eo_backbones.device import bytes_for_columns, fast_dtype
-from eo_backbones.evaluation import features, metrics, predictions
+from eo_backbones.evaluation import metrics, predictions
 from eo_backbones.evaluation.budgets import Budget
 from eo_backbones.evaluation.columns import BandChoice, Column
 from eo_backbones.evaluation.encoders import (
@@ -27,7 +27,7 @@ from eo_backbones.evaluation.encoders import (
     Setting,
     open_model,
 )
-from eo_backbones.evaluation.features import FeatureFile
+from eo_backbones.evaluation.features import FeatureFile, Job, adapt, adapted_digest, extract, key_of
 from eo_backbones.evaluation.probes import protocols, segmentation
 from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.progress import Silent, Watcher
@@ -164,7 +164,7 @@ class _Run:
         files = {
             (cell.seed, part.label): FeatureFile(
                 self.cache,
-                features.key_of(self.data, digests[cell.seed, part.label], setting, part),
+                key_of(self.data, digests[cell.seed, part.label], setting, part),
                 encoders[cell.seed].stored_as or self.dtype,
             )
             for cell in missing
@@ -209,7 +209,7 @@ class _Run:
     def _digest(self, model: EvaluatedModel, encoder: Encoder, seed: int, band: BandChoice) -> str:
         if not model.adapted:
             return encoder.digest
-        return features.adapted_digest(self.data, encoder, band.label, self.plan.splits[seed].train)
+        return adapted_digest(self.data, encoder, band.label, self.plan.splits[seed].train)
 
     def _extract(
         self,
@@ -221,12 +221,11 @@ class _Run:
     ) -> None:
         encoder_of = self._encoder_of(model, setting, seed, encoder, list(files))
         jobs = [
-            features.Job(encoder=encoder_of[band.label], setting=setting, band=band, file=file)
-            for band, file in files.items()
+            Job(encoder=encoder_of[band.label], setting=setting, band=band, file=file) for band, file in files.items()
         ]
         named = ", ".join(encoder_of)
         with self.watcher.stage(f"{_what(model, setting, seed)}: features of {named}", len(self.data)) as tick:
-            features.extract(self.data, jobs, device=self.device, dtype=self.dtype, tick=tick)
+            extract(self.data, jobs, device=self.device, dtype=self.dtype, tick=tick)
 
     def _encoder_of(
         self, model: EvaluatedModel, setting: Setting, seed: int, encoder: Encoder, bands: Sequence[BandChoice]
@@ -236,9 +235,7 @@ class _Run:
             return {band.label: encoder for band in bands}
         train, named = self.plan.splits[seed].train, ", ".join(band.label for band in bands)
         with self.watcher.stage(f"{_what(model, setting, seed)}: BatchNorm on {named}", len(train)) as tick:
-            return features.adapt(
-                self.data, encoder, setting, bands, train, device=self.device, dtype=self.dtype, tick=tick
-            )
+            return adapt(self.data, encoder, setting, bands, train, device=self.device, dtype=self.dtype, tick=tick)
 
     def _segment(
         self, model: EvaluatedModel, setting: Setting, encoders: Mapping[int, Encoder], cells: Sequence[_Cell]

@@ -225,9 +225,10 @@ def test_version_and_help(command: Callable[..., Ended]) -> None:
 
 
 def test_commands_import_what_they_need_when_they_run(repository: Path) -> None:
-    tree = ast.parse((repository / "eo_backbones" / "cli.py").read_text())
-    found = {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
-    found |= {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    bodies = [ast.parse(path.read_text()).body for path in (repository / "eo_backbones" / "cli").glob("*.py")]
+    nodes = [node for body in bodies for node in body]
+    found = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    found |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     assert "typer" in found
     for heavy in ("torch", "timm", "rasterio", "matplotlib", "rich", "eo_backbones.evaluation", "eo_backbones.models"):
         assert not any(name == heavy or name.startswith(f"{heavy}.") for name in found)

@@ -36,9 +36,7 @@ def cards(
         raise typer.Exit(1)
 
 
-@app.command(
-    epilog="Example: python -m publish install folders/byol_s1s2_mini --results results/eurosat-rgb"
-)
+@app.command(epilog="Example: python -m publish install folders/byol_s1s2_mini --results results/eurosat-rgb")
 def install(
     folder: Annotated[Path, typer.Argument(help="What eo-train export wrote (--dtype fp16 for embedded weights).")],
     results: Annotated[Path, typer.Option(help="results.csv of eo-backbones evaluate for FOLDER, or its folder.")],

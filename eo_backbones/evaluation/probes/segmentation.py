@@ -22,10 +22,9 @@ from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.labelled import IGNORED, ClassMaps
 from eo_backbones.datasets.splits import Split
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import features
 from eo_backbones.evaluation.columns import Column
 from eo_backbones.evaluation.encoders import WITHOUT_MAPS, Setting
-from eo_backbones.evaluation.features import ModelInput
+from eo_backbones.evaluation.features import ModelInput, batches
 from eo_backbones.evaluation.probes import logistic
 from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.progress import Tick
@@ -91,7 +90,7 @@ class PixelTask:
                 ]
                 return [self.column.join(stages).float() for stages in zip(*by_part, strict=True)]
 
-        for start, raw in features.batches(self.data, sources, rows):
+        for start, raw in batches(self.data, sources, rows):
             for first in range(0, len(raw), _IMAGES_AT_ONCE):
                 some = raw[first : first + _IMAGES_AT_ONCE]
                 yield rows[start + first : start + first + len(some)], stages_of(some.to(self.device))
