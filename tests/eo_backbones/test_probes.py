@@ -203,23 +203,18 @@ def test_seeds_trained_together_are_those_trained_alone() -> None:
     assert not np.array_equal(tasks[0].split.test, tasks[1].split.test)
 
 
-def test_perceptrons_of_other_widths_and_sizes_are_trained_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what has one shape and fits into memory shares a batch; the answers come back in order."""
-    sizes: list[int] = []
-    original = mlp.run
-
-    def watched(tasks: list[Task], dtype: torch.dtype) -> list[np.ndarray]:
-        sizes.append(len(tasks))
-        return original(tasks, dtype, epochs=1)
-
-    monkeypatch.setattr(mlp, "run", watched)
+def test_perceptrons_of_other_widths_and_sizes_are_trained_apart() -> None:
+    """Only what has one shape and fits into memory shares a batch; the predictions come back in order."""
     tasks = [task(), task(seed=1), task(width=30), task(250), task(250, seed=1)]
-    answers = protocols.run(["paper"], tasks, torch.float32)["paper"]
-    assert sizes == [2, 1, 2]
-    assert [len(own) for own in answers] == [len(own.split.test) for own in tasks]
-    monkeypatch.setattr(protocols.precision, "bytes_for_probes", lambda _: 300 * 20 * 4)
-    protocols.run(["paper"], tasks[:2], torch.float32)
-    assert sizes[3:] == [1, 1]
+
+    def batches(some: list[Task], **options: int) -> list[int]:
+        return [len(group) for group in protocols.batch_tasks(some, torch.float32, **options)]
+
+    assert batches(tasks) == [2, 1, 2]
+    assert batches(tasks[:2], limit_bytes=2 * 300 * 20 * 4) == [2]
+    assert batches(tasks[:2], limit_bytes=300 * 20 * 4) == [1, 1]
+    predictions = protocols.run(["paper"], tasks[1:4], torch.float32)["paper"]
+    assert [len(own) for own in predictions] == [len(own.split.test) for own in tasks[1:4]]
 
 
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)

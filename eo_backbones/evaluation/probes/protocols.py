@@ -75,13 +75,19 @@ def run(names: Sequence[str], tasks: Sequence[Task], dtype: torch.dtype) -> Mapp
         return {name: [own[place] for own in answers] for place, name in enumerate(names)}
     if kind == "logistic":
         return {kind: [logistic.run(task) for task in tasks]}
-    return {kind: [own for group in _together(tasks, dtype) for own in mlp.run(group, dtype)]}
+    return {kind: [own for group in batch_tasks(tasks, dtype) for own in mlp.run(group, dtype)]}
 
 
-def _together(tasks: Sequence[Task], dtype: torch.dtype) -> Iterator[list[Task]]:
-    """Group neighbouring tasks that can be trained as one: equally many images, and not too much memory."""
+def batch_tasks(tasks: Sequence[Task], dtype: torch.dtype, *, limit_bytes: int | None = None) -> Iterator[list[Task]]:
+    """Group neighbouring tasks that can be trained as one batch: features of one shape, and not too much memory.
+
+    Args:
+        tasks: in the order of the results.
+        dtype: of the features while they are trained on.
+        limit_bytes: memory that the features of a group may take; default: what the device has to spare.
+    """
     group: list[Task] = []
-    limit = device.bytes_for_probes(tasks[0].features.device)
+    limit = device.bytes_for_probes(tasks[0].features.device) if limit_bytes is None else limit_bytes
     for task in tasks:
         size = (len(group) + 1) * task.features.numel() * dtype.itemsize
         alike = group and (len(task.labelled), task.features.shape) == (len(group[0].labelled), group[0].features.shape)
