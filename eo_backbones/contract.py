@@ -65,7 +65,7 @@ class InputSpec:
     """The contract of one model: its bands, and how values are normalised.
 
     ``normalization="band"`` uses the fixed figures of each band; ``"image"`` standardises each image by its own mean
-    and deviation, which throws brightness away (DESIGN 3.3).
+    and deviation, which throws brightness away (docs/decisions/0010).
     """
 
     bands: tuple[BandInput, ...]
@@ -152,7 +152,7 @@ def standardized(bands: Iterable[str] = (*PAPER_BANDS, *S1_BANDS)) -> InputSpec:
     """Return a contract that brings every band to about zero mean and unit deviation.
 
     Figures: the DFC2020 statistics of :data:`eo_backbones.bands.BANDS`. Clip: reflectance [0, 1], sigma nought
-    [-40, 10] dB, the range that the training store codes (DESIGN 3.6).
+    [-40, 10] dB, the range that the training store codes (docs/decisions/0009).
     """
 
     def entry(name: str) -> BandInput:

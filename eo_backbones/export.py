@@ -37,7 +37,7 @@ METADATA_KEY = "eo_backbones"
 """Where a file says what it is: this entry of ONNX's ``metadata_props``, or this one of ``extra_files``; JSON."""
 
 TOLERANCE = 1e-4
-"""Largest absolute difference of an output from PyTorch's (issue 6)."""
+"""Largest absolute difference of an output from PyTorch's."""
 
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _TRACED = (2, 64, 96)  # batch, height, width: torch.export takes a length of 1 for a constant

@@ -1,8 +1,8 @@
 """Models from names: ``create_model``, its ``create_transform``, and the facts for ``info`` and ``verify``.
 
 timm builds the network and adapts stem and classifier; this module only hands it a file that was verified: content by
-:mod:`eo_backbones.hub.download`, names and shapes of all tensors here. timm itself loads non-strictly as soon as the number of
-classes differs, so a file that does not fit must never reach it.
+:mod:`eo_backbones.hub.download`, names and shapes of all tensors here. timm itself loads non-strictly as soon as the
+number of classes differs, so a file that does not fit must never reach it.
 """
 
 import re

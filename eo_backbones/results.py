@@ -1,6 +1,6 @@
 """Rows of ``results.csv`` as Markdown tables and as the Hub's ``model-index`` entries.
 
-Columns: DESIGN 3.5. Rows of several seeds with equal settings become one figure, the mean; so do their intervals.
+Rows of several seeds with equal settings become one figure, the mean; so do their intervals.
 """
 
 import csv

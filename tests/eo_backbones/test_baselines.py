@@ -68,7 +68,7 @@ def test_state_digest_sees_buffers() -> None:
 
 
 def test_folding_equals_the_literal_copy(three_channel_network: nn.Module) -> None:
-    """Including the border, where the zero padding of three normalised channels must be the same (DESIGN 5.9)."""
+    """Including the border, where three normalised channels must have the same zero padding (docs/decisions/0011)."""
     generator = torch.Generator().manual_seed(2)
     band = (torch.rand(4, 1, 64, 64, generator=generator) - 0.4) / 0.2
     with torch.inference_mode():

@@ -91,7 +91,7 @@ def test_all_bands_of_a_pass_are_read_at_once(rgb: LabelledImages, tmp_path: Pat
 def test_bands_by_name_and_in_the_papers_order(
     multispectral: LabelledImages, tmp_path: Path, band: str, position: int
 ) -> None:
-    """EuroSAT stores B8A last; read in SEN12MS's order, the name B8A gets water vapour (DESIGN 5.8)."""
+    """EuroSAT stores B8A last; read in SEN12MS's order, the name B8A gets water vapour (docs/decisions/0007)."""
     import rasterio
 
     choices = choose_bands(multispectral, [band.partition(":")[0]])
@@ -186,7 +186,7 @@ def test_adapted_networks_standardise_their_own_band(rgb: LabelledImages) -> Non
 
 
 def test_half_precision_changes_features_little(rgb: LabelledImages, tmp_path: Path) -> None:
-    """As measured: below 1 % (PERFORMANCE E); the effect on the metric is in benchmarks/."""
+    """As measured: below 1 %; the effect on the metric is in benchmarks/."""
     encoder = Encoder(embed=encoders.random_resnet50(0), digest="r")
     few = replace(rgb, paths=rgb.paths[:8], labels=rgb.labels[:8])
     full = features_of(few, encoder, tmp_path)

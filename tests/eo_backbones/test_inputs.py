@@ -1,6 +1,6 @@
 """The input contract: right values pass and convert exactly; wrong units are refused with the way out.
 
-The numbers in the test names are those of FACTS, section 2: what users of the peers got wrong.
+The numbered tests are mistakes that users of similar libraries reported; each names the thread.
 """
 
 import numpy as np
@@ -92,7 +92,7 @@ def test_several_bands_each_by_its_own_entry() -> None:
     torch.testing.assert_close(both(x), torch.cat(single))
 
 
-# --- FACTS section 2 --------------------------------------------------------------------------------------------
+# --- reported mistakes -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(WEIGHTS))

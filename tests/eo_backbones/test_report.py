@@ -104,7 +104,7 @@ def test_table_and_setup(data: LabelledImages) -> None:
 
 
 def test_imagenet_is_never_left_out(data: LabelledImages) -> None:
-    """Its line says what it is, beside the command that measures it, until it is measured (DESIGN 4)."""
+    """Its line says what it is, beside the command that measures it, until it is measured (docs/decisions/0013)."""
     written = text(data, rows_of_two_models())
     assert "| `imagenet` | not measured here | not measured here |" in written
     assert IMAGENET_COMMAND in written

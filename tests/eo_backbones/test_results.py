@@ -8,7 +8,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.results import COLUMNS, ResultsFile, read_results
 from support.result_rows import result
 
-# DESIGN 3.5, literally; further columns follow
+# the contract in docs/architecture.md, literally; further columns follow
 CONTRACT = (
     "model,dataset,band,protocol,split,fraction,size,input_scaling,seed,n_train,n_test,"
     "f1_weighted,accuracy,f1_low,f1_high,weights_digest,data_digest,versions"

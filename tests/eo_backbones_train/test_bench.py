@@ -41,7 +41,7 @@ MACHINE = Machine(
     compress_gradients=False,
     torch="",
 )
-PROMISED = (  # DESIGN 3.5
+PROMISED = (  # the contract in docs/architecture.md
     "loader_pairs_per_s",
     "loader_ratio",
     "loader_ratio_tuned",
@@ -143,7 +143,7 @@ def test_a_step_launches_few_operations(store: Path) -> None:
     # ResNet50 alone: 53 convolutions, 53 batch normalisations and 49 ReLUs a pass, in two networks.
     assert counts["joint"] > 2 * (53 + 53 + 49)
     if "lightly" in counts:
-        # As published with PERFORMANCE C: about 3,060.
+        # Measured with lightly 1.6.0: about 3,060.
         assert counts["lightly"] > 3 * counts["joint"]
 
 

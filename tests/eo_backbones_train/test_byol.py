@@ -191,7 +191,7 @@ def test_training_does_not_collapse_and_lowers_the_loss() -> None:
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_step_of_resnet50_launches_at_most_900_operations(loss: str, batch_norm: str, precision: str) -> None:
-    """Forward, backward, fused AdamW and the moving average (PERFORMANCE C3)."""
+    """Forward, backward, fused AdamW and the moving average (docs/decisions/0012)."""
     base = smoke(get_recipe("byol-mini"))
     recipe = replace(base, loss=loss, model=replace(base.model, batch_norm=batch_norm))  # type: ignore[arg-type]
     module = build_method(recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -16,7 +16,7 @@ def test_reflectance_is_coded_by_its_square_root() -> None:
 
 
 def test_reflectance_error_stays_below_the_step() -> None:
-    """Half a step of the square-root curve is at most 0.004 (PERFORMANCE A5), and far less for dark pixels."""
+    """Half a step of the square-root curve is at most 0.004 (docs/decisions/0009), and far less for dark pixels."""
     values = np.arange(1, 10001, dtype=np.uint16)
     one = CODINGS["sqrt-reflectance"]
     error = np.abs(one.decode(one.encode(values, "dn"), OPTICAL) - values / 1e4)

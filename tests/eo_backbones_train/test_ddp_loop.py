@@ -1,4 +1,4 @@
-"""Several processes train what one process trains that averages the gradients of the parts (DESIGN 3.7)."""
+"""Several processes train what one process trains that averages the gradients of the parts."""
 
 import json
 import os

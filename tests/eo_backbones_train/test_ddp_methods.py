@@ -1,4 +1,4 @@
-"""Two data-parallel processes equal one that runs the halves as separate passes and averages gradients (DESIGN 3.7)."""
+"""Two data-parallel processes equal one that runs the halves as separate passes and averages gradients."""
 
 from dataclasses import replace
 from pathlib import Path

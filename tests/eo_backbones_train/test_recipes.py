@@ -31,7 +31,7 @@ PUBLISHED = (
     "simsiam-full",
 )
 MINIS = ("byol-mini", "simsiam-mini")
-# locked as soon as their weights are published (DESIGN 3.8); `publish install` writes the snapshot
+# locked as soon as their weights are published (docs/decisions/0013); `publish install` writes the snapshot
 LOCKED = (*PUBLISHED, *(row.recipe for row in WEIGHTS.values() if row.published and row.recipe in MINIS))
 
 

@@ -41,7 +41,7 @@ def test_commands_use_options_and_recipes_that_exist(file: str, at_least: int, r
 def test_the_table_names_every_recipe(repository: Path) -> None:
     table = (repository / "training" / "README.md").read_text()
     named = set(re.findall(r"`((?:byol|simsiam)-[\w-]+)`", table))
-    assert set(RECIPES) - named <= {"simsiam-mini"}  # declared, not to be published (DESIGN 3.1)
+    assert set(RECIPES) - named <= {"simsiam-mini"}  # declared, not to be published (docs/decisions/0013)
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

@@ -1,8 +1,8 @@
 """``eo-train export``: a run's encoder as a weights folder that plain timm, this package and the Hub can read.
 
-The folder is DESIGN 3.4. It is written beside its place, loaded again through both ways that users have, compared with
-its own golden outputs, and only then renamed; so a folder that exists is one that works. ``model.safetensors`` depends
-on weights and recipe alone.
+What the folder holds: docs/architecture.md. It is written beside its place, loaded again through both ways that users
+have, compared with its own golden outputs, and only then renamed; so a folder that exists is one that works.
+``model.safetensors`` depends on weights and recipe alone.
 """
 
 import json

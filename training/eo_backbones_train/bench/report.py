@@ -21,7 +21,7 @@ class Row:
         field: the figure's name in the JSON object.
         form: how it is written.
         bound: whether the aim is the least or the most that is wanted.
-        aim: the value aimed at (issue 3 item 8); None for figures that stand beside others.
+        aim: the value aimed at; None for figures that stand beside others.
     """
 
     what: str

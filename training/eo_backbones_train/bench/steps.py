@@ -140,7 +140,7 @@ They differ in nothing else, so that their times can be compared.
 
 
 class RunningStep:
-    """The step of a recipe with fresh weights, built as a run builds it (:mod:`eo_backbones_train.pretraining.loop`)."""
+    """The step of a recipe with fresh weights, built as :mod:`eo_backbones_train.pretraining.loop` builds it."""
 
     def __init__(self, recipe: Recipe, machine: Machine, device: torch.device) -> None:
         """Build method and optimiser."""

@@ -1,9 +1,9 @@
-"""Batches of tiles on the compute device, by step number (PERFORMANCE A6, A7).
+"""Batches of tiles on the compute device, by step number.
 
 Two ways. If the tiles that a recipe uses fit the GPU, they are copied there once and gathered there. Else, and on the
 CPU, a thread gathers each process's slice of the next batches from the memory-mapped store into a ring of reused
 buffers, which on CUDA are pinned and copied on a stream of their own. There are no worker processes: sending batches
-between processes costs more than gathering them.
+between processes costs more than gathering them (docs/decisions/0009).
 
 A store that does not fit the GPUs' memory is therefore read by every process from the page cache or the disk, each
 reading only the tiles of its own slice.

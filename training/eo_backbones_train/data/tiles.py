@@ -29,7 +29,7 @@ class MappedTiles:
     """The shards of a store as memory maps.
 
     A cold store is read tile by tile, and not with the kernel's read-ahead, which reads 23 times too much; the tiles of
-    a batch are announced together, which makes a cold read 16 times faster (PERFORMANCE A3). A store that fits the
+    a batch are announced together, which makes a cold read 16 times faster (docs/decisions/0009). A store that fits the
     page cache is announced once only, because announcing costs a third of a warm gather.
     """
 

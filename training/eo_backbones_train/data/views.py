@@ -4,7 +4,7 @@ Flip, rotation, crop and resize are one affine map, and so one bilinear interpol
 what the view cannot hold. Its variance is that of the random blur plus ``max(s^2 - 1, 0) / 6`` for a crop that is
 shrunk s times: s^2 / 6 is the variance of the triangle that an antialiased bilinear resize averages with, 1 / 6 that of
 the bilinear interpolation, which comes anyway. From 256 to 112 pixels 7 % of a sine at 0.40 cycles a pixel are left,
-without it 63 % (PERFORMANCE B2).
+without it 63 %.
 
 Nothing outside a tile is ever looked at. The Gaussian's weights are cut off at the tile's edge and brought back to a
 sum of 1; where a rotated crop reaches beyond the tile, the tile is mirrored at its edge. No view has empty corners.

@@ -1,4 +1,4 @@
-"""The folder of a fine-tuned network (DESIGN 3.4), written beside its place, loaded back, then moved into it."""
+"""The folder of a fine-tuned network, written beside its place, loaded back, then moved into it."""
 
 import json
 from collections.abc import Mapping

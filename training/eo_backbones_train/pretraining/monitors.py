@@ -1,8 +1,8 @@
 """Is the encoder still telling scenes apart? Figures that show collapse long before the loss does.
 
-A non-contrastive loss is smallest when every image gets one vector (FACTS 2, item 21: standard deviation 0.0000 while
-the loss fell by 30 %), so the loss cannot judge itself. The monitor keeps the pooled encoder features of the last
-steps, L2-normalised, until it holds at least ``SCENES`` of them, and reads from them:
+A non-contrastive loss is smallest when every image gets one vector (reported in torchgeo#3998: standard deviation
+0.0000 while the loss fell by 30 %), so the loss cannot judge itself. The monitor keeps the pooled encoder features of
+the last steps, L2-normalised, until it holds at least ``SCENES`` of them, and reads from them:
 
 * ``std``: root mean square over the features of their standard deviation over the scenes, times the square root of
   their number: 1 if the vectors point everywhere, 0 if all are equal (Chen and He, SimSiam, 2021, section 4.1).

@@ -1,7 +1,7 @@
 """Settings of the machine, not of the result: where a run reads and writes, and how fast it goes.
 
-What defines the result is the recipe (:mod:`eo_backbones_train.recipes.published`). Options here may change the last bits of the
-weights (precision, number of threads), never what is trained; :class:`Machine` records what they came to.
+What defines the result is the recipe (:mod:`eo_backbones_train.recipes.published`). Options here may change the last
+bits of the weights (precision, number of threads), never what is trained; :class:`Machine` records what they came to.
 """
 
 import os
@@ -15,7 +15,7 @@ from eo_backbones.errors import UserError, unknown_name
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "bf16", "fp32")
-# Below this a step is bound by kernel launches, above it by the GPU's arithmetic (PERFORMANCE C3).
+# Below this a step is bound by kernel launches, above it by the GPU's arithmetic (docs/decisions/0012).
 GRAPH_UP_TO_PAIRS = 128
 
 
@@ -39,7 +39,8 @@ class RunOptions:
         stop_on_collapse: end the run when the embeddings have collapsed.
         compress_gradients: average gradients between processes in bf16.
         tensorboard: also write TensorBoard event files.
-        probe_data: ``KIND=DIR`` of labelled images to look at the encoder with (:mod:`eo_backbones_train.pretraining.probe`).
+        probe_data: ``KIND=DIR`` of labelled images to probe the encoder with
+            (:mod:`eo_backbones_train.pretraining.probe`).
         probe_epochs: epochs between two such looks.
     """
 
@@ -78,7 +79,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the options came to here; two runs of one recipe agree bit for bit when this agrees (DESIGN 3.7)."""
+    """Resolved runtime settings; two runs of one recipe agree bit for bit if these agree (docs/decisions/0012)."""
 
     device: str
     device_name: str

@@ -2,7 +2,7 @@
 
 A graph repeats kernels with the arguments they were recorded with, so everything that changes from step to step is a
 tensor that is filled before the replay: tiles, view parameters, learning rates and the decay of the moving average.
-Nothing in a step draws random numbers: those are in the view parameters (DESIGN 3.7).
+Nothing in a step draws random numbers: those are in the view parameters (docs/decisions/0012).
 """
 
 import warnings

@@ -104,7 +104,7 @@ _PAPER_BYOL = Recipe(
 
 _PAPER_SIMSIAM = replace(_PAPER_BYOL, name="simsiam-dfc2020", method="simsiam", target=None)
 
-_SEN12MS_90K = replace(_PAPER_DATA, sources="sen12ms-90k")  # [paper] half of SEN12MS; how drawn: DESIGN 3.8
+_SEN12MS_90K = replace(_PAPER_DATA, sources="sen12ms-90k")  # [paper] half of SEN12MS; how drawn: docs/decisions/0013
 
 _FULL_VIEWS = ViewPart(
     size_px=112,  # as above
@@ -134,7 +134,7 @@ _BYOL_FULL = Recipe(
         projector_layers=2,  # [byol]
         predictor_hidden=4096,  # [byol]
         batch_norm="separate",  # [byol] a forward pass for each view
-        sync_batch_norm=False,  # [ours] 128 or more pairs a GPU are enough, and it costs time (PERFORMANCE C3)
+        sync_batch_norm=False,  # [ours] 128 or more pairs a GPU are enough, and it costs time (docs/decisions/0012)
     ),
     loss="symmetric",  # [byol]
     target=TargetPart(

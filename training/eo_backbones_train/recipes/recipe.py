@@ -1,8 +1,8 @@
 """What a recipe is: the frozen values that decide the result of a pretraining run, and nothing else.
 
-Machine settings (device, threads, precision, graph) live in :mod:`eo_backbones_train.pretraining.run_options`; the recipes
-that we publish in :mod:`eo_backbones_train.recipes.published`. An invalid :class:`Recipe` cannot be made: every rule stands in
-:func:`_check`, which runs whenever one is built, read back or overridden.
+Machine settings (device, threads, precision, graph) live in :mod:`eo_backbones_train.pretraining.run_options`; the
+recipes that we publish in :mod:`eo_backbones_train.recipes.published`. An invalid :class:`Recipe` cannot be made: every
+rule stands in :func:`_check`, which runs whenever one is built, read back or overridden.
 """
 
 import math
@@ -79,8 +79,8 @@ class ModelPart:
             pass for each sensor. Running statistics mix both, either way, wherever a network sees both.
         sync_batch_norm: batch statistics over all processes (CUDA only) instead of each process's share.
         trained_stages: the stem and that many of the four stages are trained, by a loss on the mean over their last
-            map. Later stages start as smoothing filters (:mod:`eo_backbones.networks.initialisation`) and keep those weights;
-            their BatchNorm statistics follow the data.
+            map. Later stages start as smoothing filters (:mod:`eo_backbones.networks.initialisation`) and keep those
+            weights; their BatchNorm statistics follow the data.
     """
 
     projector_hidden: int

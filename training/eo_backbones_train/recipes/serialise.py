@@ -1,8 +1,8 @@
 """Recipes as plain data: JSON, digest, and the ``--set key=value`` of the command line.
 
-Types are read from the annotations of :mod:`eo_backbones_train.recipes.recipe`, so that a field is declared once. A field that
-came later than the first published recipes has a default, which means what was done before; JSON and digest leave it
-out where it has that value, so a published recipe keeps its digest.
+Types are read from the annotations of :mod:`eo_backbones_train.recipes.recipe`, so that a field is declared once. A
+field that came later than the first published recipes has a default, which means what was done before; JSON and digest
+leave it out where it has that value, so a published recipe keeps its digest.
 """
 
 import dataclasses

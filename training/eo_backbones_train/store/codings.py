@@ -4,8 +4,8 @@ Every coding decodes as ``value = q0 + q1 * code + q2 * code ** 2`` in the band'
 that the GPU needs three numbers per tile and no table. Where the coding is ours, code 0 means "missing"; 8-bit display
 values are kept as they are, and their 0 is an ordinary value.
 
-Errors of the 8-bit codings (PERFORMANCE A5, measured): reflectance 0.0009 rms and at most 0.004, about the noise of the
-sensor; dB at most 0.1, where speckle has a standard deviation of about 2.
+Errors of the 8-bit codings (measured, docs/decisions/0009): reflectance 0.0009 rms and at most 0.004, about the noise
+of the sensor; dB at most 0.1, where speckle has a standard deviation of about 2.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from eo_backbones.errors import unknown_name
 
 Array = np.ndarray[Any, Any]
 
-DB_LOW, DB_HIGH = -40.0, 10.0  # range of the 8-bit coding (DESIGN 3.6)
+DB_LOW, DB_HIGH = -40.0, 10.0  # range of the 8-bit coding
 EXACT_DB_LOW = -100.0  # code 1 stands for -99.99 dB, so that 0 dB, a common value of SEN12MS-CR, is not code 0
 _DB_STEP = (DB_HIGH - DB_LOW) / 254.0  # codes 1...255
 

@@ -1,4 +1,4 @@
-"""What a store folder looks like, for the module that writes it and the one that reads it (DESIGN 3.6).
+"""What a store folder looks like, for the module that writes it and the one that reads it.
 
 ========================================  =======================================================================
 ``store.json``                            groups, bands, codings, shards with counts and digests, sources

@@ -1,4 +1,4 @@
-"""``eo-train prepare``: GeoTIFF pairs of one source into a new or existing store (DESIGN 3.6).
+"""``eo-train prepare``: GeoTIFF pairs of one source into a new or existing store.
 
 The source's scenes are cut into blocks of fixed length; processes turn blocks into shards; finished blocks stand in a
 journal. Killing the job at any moment loses at most the blocks in work, and neither the number of processes nor the
@@ -29,7 +29,7 @@ from eo_backbones_train.store.writer import Journal, add_source, journal_file, m
 
 # FOLDED training/eo_backbones_train/store/prepare.py: 'Subsets of a source: a number of scenes drawn proportionally from its regions, the same ones on every machine.'
 
-# Half of SEN12MS's 180,662 patches (the paper says only "50 %"), drawn outside the hold-out scenes (DESIGN 3.8).
+# Half of SEN12MS's 180,662 patches (the paper says only "50 %"), drawn outside the hold-out scenes; docs/decisions/0013
 NAMED_SUBSETS = {"90k": 90_331}
 SEED = 0
 

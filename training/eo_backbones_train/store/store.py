@@ -1,4 +1,4 @@
-"""Reading a store: scenes by number, tiles by scene and band, values in native units (DESIGN 3.6).
+"""Reading a store: scenes by number, tiles by scene and band, values in native units.
 
 ``np.load(path, mmap_mode="r")`` alone reads the tiles; this module adds the lists, the checks, and which shard and row
 a scene lies in. Opening looks at names and sizes only; :meth:`Store.verify` reads everything.
