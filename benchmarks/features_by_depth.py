@@ -17,6 +17,7 @@ import torch
 from mini_validation import validation_part
 from torch import Tensor, nn
 
+from eo_backbones.cards.tables import markdown_table
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.splits import Split
 from eo_backbones.evaluation import encoders, features, metrics
@@ -26,7 +27,6 @@ from eo_backbones.evaluation.features import ModelInput
 from eo_backbones.evaluation.probes import protocols
 from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.progress import ProgressWatcher
-from eo_backbones.results import markdown_table
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 PROTOCOLS = ("logistic", "paper")

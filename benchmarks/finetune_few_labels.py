@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
+from eo_backbones.cards.tables import markdown_table
 from eo_backbones.progress import ProgressWatcher
-from eo_backbones.results import markdown_table
 from eo_backbones_train.finetuning.finetune import finetune
 from eo_backbones_train.pretraining.run_folder import versions
 

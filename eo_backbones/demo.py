@@ -27,7 +27,7 @@ from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.inputs import InputTransform
 from eo_backbones.models import create_model
 from eo_backbones.progress import Watcher
-from eo_backbones.results import Cell, Section
+from eo_backbones.results import Estimate, Result, Section, sections
 
 DEMO_BANDS = ("VV", "B04", "B08", "B11")
 """Radar, red, near infrared and short-wave infrared: four kinds of picture of the same ground."""
@@ -101,25 +101,37 @@ def run(encoder: DemoEncoder, watcher: Watcher, *, per_class: int = PER_CLASS, s
         "random": (encoders.random_resnet50(0), unit_range()),
         "stats": (encoders.image_statistics, unit_range()),
     }
-    cells: dict[tuple[str, str], Cell] = {}
+    results = []
     with watcher.stage(f"{len(lines)} models on {len(DEMO_BANDS)} bands", len(lines) * len(DEMO_BANDS)) as tick:
         for channel, band in enumerate(DEMO_BANDS):
             raw = torch.from_numpy(scenes[:, channel : channel + 1])
             for line, (embed, spec) in lines.items():
                 images = InputTransform(spec, band=band, unit=BANDS[band].unit)(raw)
-                cells[line, band] = _probe(_features(embed, images), labels, split)
+                f1, accuracy = _probe(_features(embed, images), labels, split)
+                results.append(
+                    Result(
+                        model=line,
+                        dataset="synthetic scenes",
+                        band=band,
+                        protocol="logistic",
+                        split=split.name,
+                        fraction="1",
+                        size=size,
+                        input_scaling="contract",
+                        seed=0,
+                        n_train=len(split.train) + len(split.val),
+                        n_test=len(split.test),
+                        f1_weighted=f1.value,
+                        accuracy=accuracy,
+                        f1_low=f1.low,
+                        f1_high=f1.high,
+                        weights_digest="",
+                        data_digest="",
+                        versions="",
+                    )
+                )
                 tick(1)
-    section = Section(
-        dataset="synthetic scenes",
-        split=split.name,
-        fraction="1",
-        protocol="logistic",
-        n_train=len(split.train) + len(split.val),
-        n_test=len(split.test),
-        bands=DEMO_BANDS,
-        models=tuple(lines),
-        cells=cells,
-    )
+    (section,) = sections(results)
     return Demo(section, scenes, labels)
 
 
@@ -129,13 +141,11 @@ def _features(embed: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return torch.cat([embed(batch).float() for batch in torch.split(images, _BATCH)])
 
 
-def _probe(features: Tensor, labels: np.ndarray, split: Split) -> Cell:
+def _probe(features: Tensor, labels: np.ndarray, split: Split) -> tuple[Estimate, float]:
     classes = len(EUROSAT_CLASSES)
     task = Task(features=features.clone(), labels=torch.from_numpy(labels), split=split, num_classes=classes, seed=0)
     confusion = metrics.confusion_matrix(labels[split.test], logistic.run(task), classes)
-    f1 = metrics.f1_estimate(confusion)
-    accuracy = float(metrics.accuracy(confusion))
-    return Cell(f1=f1.value, low=f1.low, high=f1.high, spread=None, accuracy=accuracy, seeds=1)
+    return metrics.f1_estimate(confusion), float(metrics.accuracy(confusion))
 
 
 def draw(demo: Demo, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from eo_backbones.hub import download
 from eo_backbones.hub.folder import DIGEST_KEY, RECIPE_FILE, check_golden, read_json
 from eo_backbones.models import _build
-from eo_backbones.results import RESULTS_FILE, read_rows, rows_of, scores
+from eo_backbones.results import RESULTS_FILE, read_results, rows_of, scores
 
 
 def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False) -> dict[str, Any]:
@@ -35,6 +35,7 @@ def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bo
         declared = asdict(row)
         del declared["input"], declared["name"]
         facts |= declared | {
+            "results": [score.to_dict() for score in row.results],
             "published": row.published,
             "repo_id": None if row.embedded else row.repo_id,
             "how_to_make": None if row.published else str(row.unpublished_error()),
@@ -59,8 +60,8 @@ def _recorded(name: str, where: Mapping[str, Any]) -> dict[str, Any]:
     }
     measured = download.fetch_beside(name, RESULTS_FILE, **where)
     if measured is not None and sha256:
-        own = rows_of(read_rows(measured), str(record.get("name")), sha256)
-        facts["results"] = [asdict(score) for score in scores(own)]
+        own = rows_of(read_results(measured), str(record.get("name")), sha256)
+        facts["results"] = [score.to_dict() for score in scores(own)]
     return facts
 
 

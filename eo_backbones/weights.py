@@ -19,6 +19,7 @@ from typing import Literal
 
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.results import Score
 
 Method = Literal["byol", "simsiam"]
 
@@ -41,33 +42,6 @@ PAPER = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """How well a classifier on the frozen features did: one figure of a row's results.
-
-    Attributes:
-        dataset, band, protocol, split, fraction, size: what was measured, as in ``results.csv``.
-        seeds: number of seeds that the figures are means of.
-        n_train, n_test: images.
-        f1, f1_low, f1_high: weighted F1 and the 95 % bootstrap interval of the test set.
-        accuracy: share of test images that were right.
-    """
-
-    dataset: str
-    band: str
-    protocol: str
-    split: str
-    fraction: str
-    size: int
-    seeds: int
-    n_train: int
-    n_test: int
-    f1: float
-    f1_low: float
-    f1_high: float
-    accuracy: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """One weight file and all that is declared about it.
 
@@ -83,7 +57,7 @@ class Weights:
         revision: commit of the Hub repository (40 hex digits), for published rows on the Hub.
         sha256, size_bytes: of ``model.safetensors``; ``None`` while the row is not published.
         recipe_digest: of the recipe that made the published weights.
-        results: what was measured with them; figures of baselines and all seeds are in the card's ``results.csv``.
+        results: what was measured with them; baselines and single seeds are in the card's ``results.csv``.
         embedded: file name inside :data:`EMBEDDED_FOLDER` if the weights ship with the package.
     """
 
@@ -201,7 +175,7 @@ def with_published_facts(row: Weights) -> Weights:
     if not path.is_file():
         return row
     facts = json.loads(path.read_text(encoding="utf-8"))
-    return replace(row, **facts | {"results": tuple(Score(**score) for score in facts["results"])})
+    return replace(row, **facts | {"results": tuple(map(Score.from_dict, facts["results"]))})
 
 
 _ROWS = tuple(map(with_published_facts, _DECLARED))

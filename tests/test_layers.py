@@ -13,9 +13,9 @@ LAYERS = {
     "eo_backbones": (
         ("errors", "class_colours", "progress"),
         ("bands", "device"),
-        ("contract",),
+        ("contract", "results"),
         ("weights", "inputs", "datasets"),
-        ("hub", "results"),
+        ("hub",),
         ("networks",),
         ("models", "cards"),
         ("timm_bridge", "info", "evaluation", "scenes"),
@@ -89,6 +89,6 @@ def test_the_library_never_imports_the_trainer() -> None:
 
 def test_weights_need_no_torch() -> None:
     heavy = {"torch", "torchvision", "timm", "numpy", "rasterio"}
-    for name in ("errors", "bands", "contract", "weights"):
+    for name in ("errors", "bands", "contract", "results", "weights"):
         found = {target.split(".")[0] for target in imported(SOURCES["eo_backbones"] / "eo_backbones" / f"{name}.py")}
         assert not found & heavy, name

@@ -10,20 +10,16 @@ from huggingface_hub import ModelCardData
 
 from eo_backbones.bands import BANDS, LAYOUTS
 from eo_backbones.cards.facts import SOURCES, CardFacts, Plan, licence_section, license_fields
-from eo_backbones.contract import BandInput, InputSpec
-from eo_backbones.networks.initialisation import STAGES
-from eo_backbones.results import (
-    Row,
+from eo_backbones.cards.tables import (
     eval_results,
     evaluation_commands,
     imagenet_note,
     markdown_table,
-    renamed,
     result_sections,
-    rows_of,
-    scores,
 )
-from eo_backbones.weights import Score
+from eo_backbones.contract import BandInput, InputSpec
+from eo_backbones.networks.initialisation import STAGES
+from eo_backbones.results import Result, Score, renamed, rows_of, scores
 
 # FOLDED eo_backbones/cards/card.py: 'What weights made from small data have to beat, and whether they do: computed from the results, not claimed.\n\nThe bar (set before the training): on the test part, protocols ``logistic`` and ``paper``, at least 10 points of\nweighted F1 above the best of random initialisation and image statistics, for each band, the intervals apart.'
 
@@ -34,7 +30,7 @@ UNTRAINED = "random-averaging"
 """What the weights were before training; no baseline of the bar, which names ``random`` as everybody knows it."""
 
 
-def bar_section(own: Sequence[Row], results: Sequence[Row]) -> str:
+def bar_section(own: Sequence[Result], results: Sequence[Result]) -> str:
     """Return a table of gains over the best baseline and a verdict, or ``""`` where no baseline was measured.
 
     Args:
@@ -44,15 +40,15 @@ def bar_section(own: Sequence[Row], results: Sequence[Row]) -> str:
     baselines = {name: _measured(name, results) for name in BASELINES}
     lines, missed = [], 0
     for score in scores(own):
-        others = {name: found[_place(score)] for name, found in baselines.items() if _place(score) in found}
+        others = {name: found[score.setting] for name, found in baselines.items() if score.setting in found}
         if score.protocol not in PROTOCOLS or not others:
             continue
-        name, best = max(others.items(), key=lambda item: item[1].f1)
-        gain = round(100 * (score.f1 - best.f1), 2)  # figures have four decimals
-        reached = gain >= POINTS and score.f1_low > best.f1_high
+        name, best = max(others.items(), key=lambda item: item[1].f1.value)
+        gain = round(100 * (score.f1.value - best.f1.value), 2)  # scores have four decimals
+        reached = gain >= POINTS and score.f1.low > best.f1.high
         missed += not reached
         verdict = "reached" if reached else "missed"
-        lines.append([_setting(score), score.band, _shown(score), f"{name} {_shown(best)}", f"{gain:+.1f}", verdict])
+        lines.append([_setting(score), score.band, str(score.f1), f"{name} {best.f1}", f"{gain:+.1f}", verdict])
     if not lines:
         return ""
     verdict = "Bar reached everywhere." if not missed else f"**Bar missed** in {missed} of {len(lines)} comparisons."
@@ -70,13 +66,13 @@ def bar_section(own: Sequence[Row], results: Sequence[Row]) -> str:
     )
 
 
-def _training_part(own: Sequence[Row], results: Sequence[Row]) -> Iterator[str]:
+def _training_part(own: Sequence[Result], results: Sequence[Result]) -> Iterator[str]:
     """Yield what of the gain came from training, where the network before training was measured too."""
     before = _measured(UNTRAINED, results)
     pairs = [
-        (score, before[_place(score)])
+        (score, before[score.setting])
         for score in scores(own)
-        if score.protocol in PROTOCOLS and _place(score) in before
+        if score.protocol in PROTOCOLS and score.setting in before
     ]
     if not pairs:
         return
@@ -85,26 +81,18 @@ def _training_part(own: Sequence[Row], results: Sequence[Row]) -> Iterator[str]:
         "it is what training brought, the rest is the initialisation."
     )
     lines = [
-        [_setting(own), own.band, _shown(own), _shown(untrained), f"{100 * (own.f1 - untrained.f1):+.1f}"]
+        [_setting(own), own.band, str(own.f1), str(untrained.f1), f"{100 * (own.f1.value - untrained.f1.value):+.1f}"]
         for own, untrained in pairs
     ]
     yield markdown_table(["setting", "band", "these weights", f"`{UNTRAINED}`", "points"], lines)
 
 
-def _measured(model: str, results: Sequence[Row]) -> dict[tuple[object, ...], Score]:
-    return {_place(score): score for score in scores([row for row in results if row["model"] == model])}
+def _measured(model: str, results: Sequence[Result]) -> dict[tuple[object, ...], Score]:
+    return {score.setting: score for score in scores([row for row in results if row.model == model])}
 
 
 def _setting(score: Score) -> str:
     return f"{score.dataset}, {score.protocol}, {score.n_train:,} training images"
-
-
-def _place(score: Score) -> tuple[object, ...]:
-    return (score.dataset, score.band, score.protocol, score.split, score.fraction, score.size)
-
-
-def _shown(score: Score) -> str:
-    return f"{score.f1:.3f} [{score.f1_low:.3f}, {score.f1_high:.3f}]"
 
 
 # FOLDED eo_backbones/cards/card.py: 'The section of a card that says which values the model takes, band by band.'
@@ -339,7 +327,7 @@ _METHODS = {
 }
 
 
-def model_card(facts: CardFacts, results: Sequence[Row] = ()) -> str:
+def model_card(facts: CardFacts, results: Sequence[Result] = ()) -> str:
     """Return the text of ``README.md``.
 
     Args:
@@ -365,7 +353,7 @@ def model_card(facts: CardFacts, results: Sequence[Row] = ()) -> str:
     return f"---\n{front_matter(facts, results).to_yaml()}\n---\n\n{body}\n"
 
 
-def front_matter(facts: CardFacts, results: Sequence[Row] = ()) -> ModelCardData:
+def front_matter(facts: CardFacts, results: Sequence[Result] = ()) -> ModelCardData:
     """Return the card's metadata; ``model-index`` has one entry per band, and is left out without results."""
     own = rows_of(results, facts.name, facts.record["weights_sha256"]) if facts.made else []
     sensors = {BANDS[band].sensor for band in facts.input.band_names}
@@ -484,7 +472,7 @@ def _python(code: str) -> str:
     return f"```python\n{code}\n```"
 
 
-def _results(facts: CardFacts, results: Sequence[Row]) -> str:
+def _results(facts: CardFacts, results: Sequence[Result]) -> str:
     if not results or not facts.made:
         bands = [band for band in LAYOUTS["eurosat-ms"] if band in facts.input.band_names]
         command = (
@@ -505,7 +493,7 @@ def _results(facts: CardFacts, results: Sequence[Row]) -> str:
     )
 
 
-def _comparison(facts: CardFacts, results: Sequence[Row]) -> list[str]:
+def _comparison(facts: CardFacts, results: Sequence[Result]) -> list[str]:
     own = rows_of(results, facts.name, facts.record["weights_sha256"])
     parts = [bar_section(own, results)] if is_mini(facts) else []
     return [*filter(None, parts), *filter(None, [imagenet_note(results)])]

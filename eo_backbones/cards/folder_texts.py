@@ -13,8 +13,7 @@ from eo_backbones.cards.card import CARD_FILE, model_card
 from eo_backbones.cards.facts import LICENSE_FILE, CardFacts, licence_text
 from eo_backbones.contract import BandInput, InputSpec
 from eo_backbones.hub.folder import CONFIG_FILE, STOCK_NUM_FEATURES, config_json
-from eo_backbones.results import RESULTS_FILE, Row, csv_text, renamed, rows_of, scores
-from eo_backbones.weights import Score
+from eo_backbones.results import RESULTS_FILE, Result, Score, csv_text, renamed, rows_of, scores
 
 # FOLDED eo_backbones/cards/folder_texts.py: 'Results in the form that the Hub reads beside the card: ``.eval_results/<data set>.yaml``.\n\nFormat: huggingface.co/docs/hub/eval-results, as ``huggingface_hub.parse_eval_result_entries`` reads it. An entry names\na data set on the Hub; data sets without a known place there get no file.'
 
@@ -29,7 +28,7 @@ DATASET_IDS: Mapping[str, str] = MappingProxyType(
 """Our data set -> its repository on the Hub."""
 
 
-def hub_results(rows: Sequence[Row]) -> dict[str, str]:
+def hub_results(rows: Sequence[Result]) -> dict[str, str]:
     """Return file name -> text, one file per data set, for rows of one model."""
     entries: dict[str, list[dict[str, Any]]] = {}
     for score in scores(rows):
@@ -42,9 +41,9 @@ def hub_results(rows: Sequence[Row]) -> dict[str, str]:
 def _entry(score: Score) -> dict[str, Any]:
     return {
         "dataset": {"id": DATASET_IDS[score.dataset], "task_id": f"{score.band}_{score.protocol}_{score.fraction}"},
-        "value": score.f1,
+        "value": score.f1.value,
         "notes": (
-            f"weighted F1, 95 % interval {score.f1_low} to {score.f1_high}, of protocol {score.protocol} on frozen "
+            f"weighted F1, 95 % interval {score.f1.low} to {score.f1.high}, of protocol {score.protocol} on frozen "
             f"features of band {score.band} alone; {score.size} px, split {score.split}, {score.n_train} training and "
             f"{score.n_test} test images, mean of {score.seeds} seed{'s' if score.seeds > 1 else ''}"
         ),
@@ -210,7 +209,7 @@ def _plain(name: str) -> str:
 NUM_PARAMS = 23_501_760  # timm's resnet50 with in_chans=1, num_classes=0
 
 
-def folder_texts(facts: CardFacts, results: Sequence[Row] = (), *, size_bytes: int | None = None) -> dict[str, str]:
+def folder_texts(facts: CardFacts, results: Sequence[Result] = (), *, size_bytes: int | None = None) -> dict[str, str]:
     """Return name -> content of card, config, STAC item and, where there are such, results and licence.
 
     Args:

@@ -278,12 +278,12 @@ def draw_section(axes: Axes, section: Section) -> None:
         found = [(place + offset, section.cells.get((model, band))) for place, band in enumerate(section.bands)]
         measured = [(x, cell) for x, cell in found if cell is not None]
         places = [x for x, _ in measured]
-        heights = [cell.f1 for _, cell in measured]
+        heights = [cell.value for _, cell in measured]
         axes.bar(places, heights, width * 0.94, color=palette[model], label=_short(model), zorder=2)
         for x, cell in measured:
             axes.vlines(x, cell.low, cell.high, color=_INK, linewidth=1.3, zorder=3)
             if labelled:
-                axes.text(x, cell.high + 0.012, f"{cell.f1:.2f}", ha="center", va="bottom", fontsize=8, color=_INK)
+                axes.text(x, cell.high + 0.012, f"{cell.value:.2f}", ha="center", va="bottom", fontsize=8, color=_INK)
     names = [band.replace(" (", "\n(") for band in section.bands]  # of several bands: how they are fused, below
     axes.set_xticks(range(len(section.bands)), names)
     axes.set_ylim(0, 1)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 import torch
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from eo_backbones.evaluation import metrics
 from eo_backbones.evaluation.encoders import BASELINES
-from eo_backbones.evaluation.metrics import Estimate, f1_difference, weighted_f1
-from eo_backbones.results import Key, Result
+from eo_backbones.evaluation.metrics import f1_difference, metric_difference, weighted_f1
+from eo_backbones.results import Estimate, Key, Result
 
 FOLDER = "predictions"
 NO_PROJECTION = np.empty((0, 2), np.float32)
@@ -127,7 +126,7 @@ def compare(out: Path, labels: np.ndarray, num_classes: int, lines: dict[str, li
             difference = _difference(labels[one.test], one.predicted, two.predicted, num_classes)
             bands.setdefault(row.band, []).append(difference)
         if bands:
-            found.append(Comparison(first, second, {band: _mean(parts) for band, parts in bands.items()}))
+            found.append(Comparison(first, second, {band: Estimate.mean(parts) for band, parts in bands.items()}))
     return found
 
 
@@ -136,9 +135,5 @@ def _difference(true: np.ndarray, first: np.ndarray, second: np.ndarray, num_cla
         return f1_difference(true, first, second, num_classes)
     if first.ndim == 2:  # several labels an image
         decisions = [metrics.count_decisions(true, predicted) for predicted in (first, second)]
-        return metrics.difference(decisions[0], decisions[1], metrics.multilabel_weighted_f1)
-    return metrics.difference(first, second, weighted_f1)  # confusion matrices of pixels
-
-
-def _mean(parts: Sequence[Estimate]) -> Estimate:
-    return Estimate(fmean(p.value for p in parts), fmean(p.low for p in parts), fmean(p.high for p in parts))
+        return metric_difference(decisions[0], decisions[1], metrics.multilabel_weighted_f1)
+    return metric_difference(first, second, weighted_f1)  # confusion matrices of pixels

@@ -9,14 +9,15 @@ from statistics import fmean
 from types import MappingProxyType
 
 from eo_backbones.bands import PAPER_BANDS
+from eo_backbones.cards.tables import markdown_table
 from eo_backbones.contract import Unit
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.evaluation import encoders, plots, predictions
 from eo_backbones.evaluation.columns import FUSES, PLUS, sources_of
-from eo_backbones.evaluation.metrics import RESAMPLES, Estimate
+from eo_backbones.evaluation.metrics import RESAMPLES
 from eo_backbones.evaluation.predictions import Comparison, compare
 from eo_backbones.evaluation.probes import protocols
-from eo_backbones.results import Cell, Result, Section, markdown_table, sections
+from eo_backbones.results import Estimate, Result, Section, sections
 
 # FOLDED eo_backbones/evaluation/report.py: "The paper's own figures, to be shown as the paper's only: Table I of Jain et al., IGARSS 2021 (weighted F1).\n\nIts split, input size and normalisation are not stated, so they are no measurement of this project and no target that\ncould be met exactly."
 
@@ -122,10 +123,9 @@ def gather(
     return Contents(data=data, rows=rows, tables=tables, commands=commands, imagenet_command=imagenet_command)
 
 
-def shown(cell: Cell) -> str:
-    """Return a cell as text."""
-    spread = "" if cell.spread is None else f" ± {cell.spread:.3f}"
-    return f"{cell.f1:.3f} [{cell.low:.3f}, {cell.high:.3f}]{spread}"
+def shown(estimate: Estimate) -> str:
+    """Return a value with its interval and, where there are several seeds, its spread."""
+    return str(estimate) if estimate.spread is None else f"{estimate} ± {estimate.spread:.3f}"
 
 
 def heading(section: Section) -> str:
@@ -136,10 +136,9 @@ def heading(section: Section) -> str:
 
 def counts(section: Section) -> str:
     """Return how many images and seeds stand behind a section."""
-    seeds = max(cell.seeds for cell in section.cells.values())
     return (
         f"{section.n_train:,} labelled images (train + validation), {section.n_test:,} test images, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}."
+        f"{section.seeds} seed{'s' if section.seeds > 1 else ''}."
     )
 
 
@@ -344,7 +343,7 @@ def _closer_look(contents: Contents, row: Result, out: Path) -> str:
 
 def _f1(section: Section, model: str, band: str) -> float:
     cell = section.cells.get((model, band))
-    return -1.0 if cell is None else cell.f1
+    return -1.0 if cell is None else cell.value
 
 
 def _figures(section: Section) -> str:
@@ -359,7 +358,7 @@ def _figures(section: Section) -> str:
                 cells.append(f'<td class="missing">{escape(text)}</td>')
                 continue
             figure, _, rest = text.partition(" ")
-            shade = f"background: rgba(0, 114, 178, {0.45 * cell.f1**2:.3f})"
+            shade = f"background: rgba(0, 114, 178, {0.45 * cell.value**2:.3f})"
             cells.append(f'<td style="{shade}"><b>{figure}</b> <small>{escape(rest)}</small></td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f'<div class="scroll"><table>{"".join(rows)}</table></div>'

@@ -260,7 +260,7 @@ class _Run:
                 answers = segmentation.run(task, tick)
             kept = predictions.Predictions(test, answers.confusions, predictions.NO_PROJECTION, answers.shown)
             predictions.write(self.results.path.parent, cell.key, kept)
-            figured = metrics.of_pixels(answers.confusions, task.maps.classes)
+            figured = metrics.pixel_metrics(answers.confusions, task.maps.classes)
             self.results.add([self._row(cell.key, figured, n_train=len(task.labelled), n_test=len(test))])
 
     def _at_once(self, missing: Sequence[_Cell], files: Mapping[tuple[int, str], FeatureFile]) -> list[list[_Cell]]:
@@ -324,17 +324,27 @@ class _Run:
         test, classes = task.split.test, self.data.classes
         true = self.data.labels[test]
         found = (
-            metrics.of_labels(true, answers, classes) if task.multilabel else metrics.of_classes(true, answers, classes)
+            metrics.label_metrics(true, answers, classes)
+            if task.multilabel
+            else metrics.class_metrics(true, answers, classes)
         )
         predicted = answers > metrics.THRESHOLD if task.multilabel else answers
         kept = predictions.Predictions(test, predicted, self._projection(cell, task))
         predictions.write(self.results.path.parent, cell.key, kept)
         return self._row(cell.key, found, n_train=len(task.labelled), n_test=len(test))
 
-    def _row(self, key: Key, found: metrics.Figures, *, n_train: int, n_test: int) -> Result:
+    def _row(self, key: Key, found: metrics.Metrics, *, n_train: int, n_test: int) -> Result:
         return Result(
             **asdict(key),
-            **asdict(found),
+            f1_weighted=found.f1.value,
+            f1_low=found.f1.low,
+            f1_high=found.f1.high,
+            accuracy=found.accuracy,
+            f1_micro=found.f1_micro,
+            map_macro=found.map_macro,
+            map_micro=found.map_micro,
+            miou=found.miou,
+            per_class=found.per_class,
             n_train=n_train,
             n_test=n_test,
             data_digest=self.data.digest,

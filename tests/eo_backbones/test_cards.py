@@ -13,7 +13,9 @@ from eo_backbones.cards import CardFacts, model_card
 from eo_backbones.cards.folder_texts import hub_results, stac_item
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError
+from eo_backbones.results import Result
 from eo_backbones.weights import WEIGHTS
+from support.result_rows import result as result_row
 
 SHA256 = "0123456789abcdef" * 4
 
@@ -54,14 +56,14 @@ def facts(**changes: Any) -> CardFacts:
     return replace(CardFacts(name="byol-toy run", input=standardized(("B04", "VV")), record=record()), **changes)
 
 
-def result(**changes: Any) -> dict[str, Any]:
+def result(**changes: object) -> Result:
     """A made-up row of results.csv."""
-    return {
-        "model": "local-dir:/somewhere/toy", "dataset": "eurosat-ms", "band": "B04", "protocol": "logistic",
-        "split": "seeded", "fraction": "1.0", "size": "64", "input_scaling": "contract", "seed": "0",
-        "n_train": "16200", "n_test": "5400", "f1_weighted": "0.8", "accuracy": "0.81", "f1_low": "0.78",
-        "f1_high": "0.82", "weights_digest": SHA256[:16], "data_digest": "x", "versions": "torch 2.15.0",
-    } | changes  # fmt: skip
+    toy: dict[str, object] = {
+        "model": "local-dir:/somewhere/toy", "dataset": "eurosat-ms", "fraction": "1.0", "n_train": 16200,
+        "n_test": 5400, "f1_weighted": 0.8, "accuracy": 0.81, "f1_low": 0.78, "f1_high": 0.82,
+        "weights_digest": SHA256[:16],
+    }  # fmt: skip
+    return result_row(**toy | changes)
 
 
 def sections(card: str) -> list[str]:
@@ -161,10 +163,10 @@ def test_without_results_there_is_no_number_but_the_command() -> None:
 
 def test_results_become_a_table_of_bands_by_models() -> None:
     rows = [
-        result(seed="0", f1_weighted="0.80", f1_low="0.78", f1_high="0.82"),
-        result(seed="1", f1_weighted="0.84", f1_low="0.82", f1_high="0.86"),
-        result(model="random", weights_digest="", f1_weighted="0.5", f1_low="0.48", f1_high="0.52"),
-        result(band="VV", f1_weighted="0.6", f1_low="0.58", f1_high="0.62"),
+        result(seed=0, f1_weighted=0.80, f1_low=0.78, f1_high=0.82),
+        result(seed=1, f1_weighted=0.84, f1_low=0.82, f1_high=0.86),
+        result(model="random", weights_digest="", f1_weighted=0.5, f1_low=0.48, f1_high=0.52),
+        result(band="VV", f1_weighted=0.6, f1_low=0.58, f1_high=0.62),
     ]
     card = model_card(facts(), rows)
     measured = card.split("## Results")[1].split("## Limits")[0].splitlines()
@@ -182,8 +184,8 @@ def test_results_become_a_table_of_bands_by_models() -> None:
 def test_model_index_has_one_entry_per_band_and_no_baselines() -> None:
     rows = [
         result(),
-        result(protocol="knn", f1_weighted="0.7"),
-        result(band="VV", f1_weighted="0.6"),
+        result(protocol="knn", f1_weighted=0.7),
+        result(band="VV", f1_weighted=0.6),
         result(model="random", weights_digest=""),
     ]
     data = ModelCard(model_card(facts(), rows)).data.to_dict()
@@ -202,7 +204,7 @@ def test_model_index_has_one_entry_per_band_and_no_baselines() -> None:
 def test_baselines_of_several_scalings_are_several_columns() -> None:
     rows = [
         result(model="imagenet", weights_digest="i", input_scaling=scaling, f1_weighted=f1, f1_low=f1, f1_high=f1)
-        for scaling, f1 in (("div10000", "0.3"), ("standardised", "0.4"))
+        for scaling, f1 in (("div10000", 0.3), ("standardised", 0.4))
     ]
     card = model_card(facts(), [result(), *rows])
     assert "| band | byol-toy run | imagenet, div10000 | imagenet, standardised |" in card
@@ -226,19 +228,19 @@ def mini(**changes: Any) -> CardFacts:
 @pytest.mark.parametrize(
     ("f1", "low", "verdict"),
     [
-        ("0.75", "0.73", "Bar reached everywhere."),
-        ("0.69", "0.67", "**Bar missed** in 1 of 1 comparisons."),  # 9 points
-        ("0.75", "0.61", "**Bar missed** in 1 of 1 comparisons."),  # intervals touch
+        (0.75, 0.73, "Bar reached everywhere."),
+        (0.69, 0.67, "**Bar missed** in 1 of 1 comparisons."),  # 9 points
+        (0.75, 0.61, "**Bar missed** in 1 of 1 comparisons."),  # intervals touch
     ],
 )
-def test_the_bar_is_computed_from_the_results(f1: str, low: str, verdict: str) -> None:
+def test_the_bar_is_computed_from_the_results(f1: float, low: float, verdict: str) -> None:
     """10 points above the best baseline, 0.60 [0.58, 0.62], not above the other one."""
     rows = [
-        result(f1_weighted=f1, f1_low=low, f1_high="0.80"),
-        result(protocol="knn", f1_weighted="0.1"),
-        result(model="random", weights_digest="r", f1_weighted="0.50", f1_low="0.48", f1_high="0.52"),
-        result(model="stats", weights_digest="s", f1_weighted="0.60", f1_low="0.58", f1_high="0.62"),
-        result(model="raw", weights_digest="p", f1_weighted="0.95"),
+        result(f1_weighted=f1, f1_low=low, f1_high=0.80),
+        result(protocol="knn", f1_weighted=0.1),
+        result(model="random", weights_digest="r", f1_weighted=0.50, f1_low=0.48, f1_high=0.52),
+        result(model="stats", weights_digest="s", f1_weighted=0.60, f1_low=0.58, f1_high=0.62),
+        result(model="raw", weights_digest="p", f1_weighted=0.95),
     ]
     card = model_card(mini(), rows)
     assert f"{verdict} Not measured, so not compared with: `random-bn`." in card
@@ -255,18 +257,18 @@ def test_stages_that_were_not_trained_are_told() -> None:
 
 def test_what_training_brought_is_told_apart_from_the_initialisation() -> None:
     rows = [
-        result(f1_weighted="0.75", f1_low="0.73", f1_high="0.77"),
-        result(model="stats", weights_digest="s", f1_weighted="0.60", f1_low="0.58", f1_high="0.62"),
+        result(f1_weighted=0.75, f1_low=0.73, f1_high=0.77),
+        result(model="stats", weights_digest="s", f1_weighted=0.60, f1_low=0.58, f1_high=0.62),
     ]
     assert "what training brought" not in model_card(mini(), rows)
-    untrained = result(model="random-averaging", weights_digest="a", f1_weighted="0.70", f1_low="0.68", f1_high="0.72")
+    untrained = result(model="random-averaging", weights_digest="a", f1_weighted=0.70, f1_low=0.68, f1_high=0.72)
     card = model_card(mini(), [*rows, untrained])
     assert "0.750 [0.730, 0.770] | 0.700 [0.680, 0.720] | +5.0 |" in card
     assert "| stats 0.600 [0.580, 0.620] | +15.0 | reached |" in card, "no baseline of the bar"
 
 
 def test_hub_results_are_read_back_by_the_client() -> None:
-    rows = [result(seed="0"), result(seed="1", f1_weighted="0.9"), result(dataset="my-fields")]
+    rows = [result(seed=0), result(seed=1, f1_weighted=0.9), result(dataset="my-fields")]
     (name, text), = hub_results(rows).items()  # fmt: skip
     assert name == ".eval_results/eurosat-ms.yaml"
     (entry,) = parse_eval_result_entries(yaml.safe_load(text))

@@ -50,7 +50,7 @@ def test_the_demo_as_a_whole(tmp_path: Path) -> None:
     assert made.section.bands == demo.DEMO_BANDS
     assert made.section.models == (encoder.line, "random", "stats")
     assert len(made.section.cells) == 12
-    assert all(cell.low <= cell.f1 <= cell.high for cell in made.section.cells.values())
+    assert all(cell.low <= cell.value <= cell.high for cell in made.section.cells.values())
     assert made.section.n_train + made.section.n_test == 60
     path = tmp_path / "new" / "demo.png"
     demo.draw(made, path)

@@ -93,7 +93,7 @@ def test_info_leads_to_recipe_and_results(row: Weights) -> None:
     facts = info(row.name)
     assert facts["published"] is True
     assert facts["recipe_digest"] == row.recipe_digest
-    assert [score["f1"] for score in facts["results"]] == [score.f1 for score in row.results]
+    assert [score["f1"] for score in facts["results"]] == [score.f1.value for score in row.results]
     assert json.loads(json.dumps(facts["results"])) == list(facts["results"])
 
 
@@ -135,9 +135,9 @@ class TestTheRealFile:
         assert beside.read_bytes() == (folder / "golden.safetensors").read_bytes()
 
     def test_its_results_are_those_of_the_card(self, repository: Path) -> None:
-        from eo_backbones.results import read_rows, rows_of, scores
+        from eo_backbones.results import read_results, rows_of, scores
 
-        rows = read_rows(repository / "model_cards" / weights.DEFAULT.name)
+        rows = read_results(repository / "model_cards" / weights.DEFAULT.name)
         assert (
             tuple(scores(rows_of(rows, weights.DEFAULT.name, str(weights.DEFAULT.sha256)))) == weights.DEFAULT.results
         )

@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from eo_backbones.evaluation import metrics
+from eo_backbones.results import Estimate
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_a_hand_made_f1() -> None:
 
 def test_a_perfect_model_has_no_spread() -> None:
     true = np.repeat(np.arange(4), 10)
-    assert metrics.f1_estimate(metrics.confusion_matrix(true, true, 4)) == metrics.Estimate(1.0, 1.0, 1.0)
+    assert metrics.f1_estimate(metrics.confusion_matrix(true, true, 4)) == Estimate(1.0, 1.0, 1.0)
 
 
 def test_accuracy_interval_is_the_binomial_one() -> None:

@@ -68,9 +68,9 @@ def test_a_hand_made_average_precision() -> None:
 
 def test_figures_equal_scikit_learn(scored: tuple[np.ndarray, np.ndarray]) -> None:
     true, scores = scored
-    found = metrics.of_labels(true, scores, "abcdef")
+    found = metrics.label_metrics(true, scores, "abcdef")
     predicted = scores > 0.5
-    assert found.f1_weighted == pytest.approx(f1_score(true, predicted, average="weighted"), abs=1e-12)
+    assert found.f1.value == pytest.approx(f1_score(true, predicted, average="weighted"), abs=1e-12)
     assert found.f1_micro == pytest.approx(f1_score(true, predicted, average="micro"), abs=1e-12)
     assert found.map_macro == pytest.approx(average_precision_score(true, scores, average="macro"), abs=1e-12)
     assert found.accuracy == pytest.approx((true == predicted).all(axis=1).mean())
@@ -82,7 +82,7 @@ def test_a_label_that_no_image_has_is_left_out_of_the_macro_mean(scored: tuple[n
     true = true.copy()
     true[:, 2] = False
     present = [0, 1, 3, 4, 5]
-    found = metrics.of_labels(true, scores, "abcdef")
+    found = metrics.label_metrics(true, scores, "abcdef")
     assert found.map_macro == pytest.approx(average_precision_score(true[:, present], scores[:, present]), abs=1e-12)
     assert "; c 0." not in found.per_class
 
@@ -91,7 +91,7 @@ def test_the_interval_draws_whole_images(scored: tuple[np.ndarray, np.ndarray]) 
     """Against a literal bootstrap; every image twice does not narrow it as twice as many independent ones would."""
     true, scores = scored
     decisions = metrics.count_decisions(true, scores > 0.5)
-    found = metrics.estimate(decisions, metrics.multilabel_weighted_f1)
+    found = metrics.metric_estimate(decisions, metrics.multilabel_weighted_f1)
     rng = np.random.default_rng(9)
     draws = [rng.integers(0, len(true), len(true)) for _ in range(600)]
     literal = [f1_score(true[rows], scores[rows] > 0.5, average="weighted") for rows in draws]

@@ -49,9 +49,9 @@ def text(data: LabelledImages, rows: list[Result], out: Path = Path("nowhere")) 
 def test_cells_are_means_over_seeds() -> None:
     (section,) = sections(rows_of_two_models())
     cell = section.cells["stats", "B03"]
-    assert (cell.f1, cell.low, cell.high) == pytest.approx((0.41, 0.39, 0.44))
+    assert (cell.value, cell.low, cell.high) == pytest.approx((0.41, 0.39, 0.44))
     assert cell.spread == pytest.approx(np.std([0.4, 0.42], ddof=1))
-    assert cell.seeds == 2
+    assert section.seeds == 2
     assert section.models == ("stats", "local-dir:X")
     assert section.bands == ("B04", "B03")
 

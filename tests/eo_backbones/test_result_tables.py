@@ -1,13 +1,12 @@
-"""Results as tables: what stands in which cell, against figures worked out by hand."""
+"""Results as tables: what stands in which cell, against values worked out by hand."""
 
-from dataclasses import asdict
-
-from eo_backbones.results import summary_tables
+from eo_backbones.cards.tables import summary_tables
+from eo_backbones.results import Result
 from support.result_rows import result
 
 
-def rows(*changes: dict[str, object]) -> list[dict[str, object]]:
-    return [asdict(result(**change)) for change in changes]
+def rows(*changes: dict[str, object]) -> list[Result]:
+    return [result(**change) for change in changes]
 
 
 def test_a_summary_has_a_line_for_each_budget_protocol_and_band() -> None:

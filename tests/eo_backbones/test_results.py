@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eo_backbones.errors import UserError
-from eo_backbones.results import COLUMNS, ResultsFile, read_results
+from eo_backbones.results import COLUMNS, Estimate, ResultsFile, Score, csv_text, read_results, scores
 from support.result_rows import result
 
 # the contract in docs/architecture.md, literally; further columns follow
@@ -48,6 +48,56 @@ def test_rows_come_back_as_they_were(path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["results.csv"]
 
 
+def test_a_folder_stands_for_its_file(path: Path) -> None:
+    ResultsFile(path, data_digest="d").add([result()])
+    assert read_results(path.parent) == [result()]
+
+
+def test_a_file_for_a_card_may_have_fewer_columns_or_more(path: Path) -> None:
+    """A card needs what was measured and with which weights; other columns get defaults, unknown ones are ignored."""
+    fewer = [name for name in CONTRACT.split(",") if name not in ("input_scaling", "data_digest", "versions")]
+    values = dict(zip(COLUMNS, csv_text([result()]).splitlines()[1].split(","), strict=True))
+    path.parent.mkdir()
+    path.write_text(f"{','.join(fewer)},note\n{','.join(values[name] for name in fewer)},by hand\n")
+    assert read_results(path) == [result(data_digest="", versions="")]
+    with pytest.raises(UserError, match="written by another version"):
+        ResultsFile(path, data_digest="d")  # an evaluation does not go on in it
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model,f1\na,0.5\n", "holds no results with the columns dataset, band"),
+        (CONTRACT + "\n", "holds no results"),
+        (CONTRACT + "\nrandom,eurosat-rgb\n", "line 2: the line has too few columns"),
+    ],
+)
+def test_a_file_without_results_is_refused(path: Path, text: str, message: str) -> None:
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_results(path)
+
+
+def test_seeds_become_their_mean() -> None:
+    """Value, both ends and accuracy; the JSON types are flat, as published rows keep them."""
+    rows = [
+        result(seed=0, f1_weighted=0.5, f1_low=0.4, f1_high=0.6, accuracy=0.55),
+        result(seed=1, f1_weighted=0.6, f1_low=0.45, f1_high=0.75, accuracy=0.65),
+    ]
+    (score,) = scores(rows)
+    assert (score.seeds, score.f1, score.accuracy) == (2, Estimate(0.55, 0.425, 0.675), 0.6)
+    assert list(score.to_dict().items())[-4:] == [
+        ("f1", 0.55),
+        ("f1_low", 0.425),
+        ("f1_high", 0.675),
+        ("accuracy", 0.6),
+    ]
+    assert Score.from_dict(score.to_dict()) == score
+    assert str(score.f1) == "0.550 [0.425, 0.675]"
+    assert Estimate.mean(row.f1 for row in rows).spread == pytest.approx(0.1 / 2**0.5)
+
+
 def test_rows_that_are_there_are_known(path: Path) -> None:
     ResultsFile(path, data_digest="d").add([result()])
     again = ResultsFile(path, data_digest="d")
@@ -65,7 +115,7 @@ def test_new_weights_of_the_same_name_replace_the_old_row(path: Path) -> None:
 
 def test_another_set_of_images_is_refused(path: Path) -> None:
     ResultsFile(path, data_digest="d").add([result()])
-    with pytest.raises(UserError, match=r"figures of other images .*pass another --out"):
+    with pytest.raises(UserError, match=r"results of other images .*pass another --out"):
         ResultsFile(path, data_digest="e")
 
 

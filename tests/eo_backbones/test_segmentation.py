@@ -163,14 +163,14 @@ def test_iou_equals_scikit_learn() -> None:
     true = rng.integers(0, 4, (30, 50))
     predicted = np.where(rng.random(true.shape) < 0.7, true, rng.integers(0, 5, true.shape))
     confusions = np.stack([metrics.confusion_matrix(t, p, 6) for t, p in zip(true, predicted, strict=True)])
-    found = metrics.of_pixels(confusions, "abcdef")
+    found = metrics.pixel_metrics(confusions, "abcdef")
     labels = [0, 1, 2, 3]  # 4 is only predicted, 5 nowhere
     expected = jaccard_score(true.ravel(), predicted.ravel(), labels=labels, average=None)
     np.testing.assert_allclose(metrics.class_iou(confusions.sum(axis=0))[:4], expected)
     assert found.miou == pytest.approx(expected.mean())
-    assert found.f1_weighted == pytest.approx(f1_score(true.ravel(), predicted.ravel(), average="weighted"))
+    assert found.f1.value == pytest.approx(f1_score(true.ravel(), predicted.ravel(), average="weighted"))
     assert found.per_class.count(";") == 3
-    assert found.f1_low < found.f1_weighted < found.f1_high
+    assert found.f1.low < found.f1.value < found.f1.high
 
 
 def test_a_hand_made_iou() -> None:

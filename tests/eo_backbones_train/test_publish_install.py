@@ -1,12 +1,10 @@
 """Installing an exported folder makes its row a published one, on every route, in a copy of the repository."""
 
-import csv
 import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import torch
 from eo_backbones import weights
 from eo_backbones.errors import UserError
 from eo_backbones.push import check_folder
+from eo_backbones.results import csv_text
 from eo_backbones.weights import PUBLISHED_FOLDER
 from eo_backbones_train.export import export
 from eo_backbones_train.recipes.published import get_recipe, override, smoke
@@ -59,10 +58,7 @@ def measured(exported: Path) -> Path:
         for seed in (0, 1)
     ]  # fmt: skip
     path = exported.parent / "results.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(asdict(rows[0])))
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    path.write_text(csv_text(rows))
     return path
 
 

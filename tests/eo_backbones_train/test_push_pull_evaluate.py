@@ -11,7 +11,7 @@ from eo_backbones.cli import main
 from eo_backbones.errors import UserError
 from eo_backbones.info import info
 from eo_backbones.push import push
-from eo_backbones.results import read_rows
+from eo_backbones.results import read_results
 from eo_backbones_train.export import export
 from eo_backbones_train.recipes.published import digest, get_recipe, smoke
 from support.hub_http import Hub
@@ -58,13 +58,15 @@ def test_push_pull_evaluate(
 
     name = f"hf-hub:{REPO}@{pushed.tag}"
     there = evaluate(name, tmp_path / "there")
-    one, two = read_rows(here), read_rows(there)
-    figures = ("band", "protocol", "f1_weighted", "accuracy", "f1_low", "f1_high", "weights_digest", "data_digest")
-    assert [[row[column] for column in figures] for row in one] == [[row[column] for column in figures] for row in two]
-    assert {row["weights_digest"] for row in two if row["model"] == name} == {pushed.sha256}
+    one, two = read_results(here), read_results(there)
+    columns = ("band", "protocol", "f1_weighted", "accuracy", "f1_low", "f1_high", "weights_digest", "data_digest")
+    assert [[getattr(row, column) for column in columns] for row in one] == [
+        [getattr(row, column) for column in columns] for row in two
+    ]
+    assert {row.weights_digest for row in two if row.model == name} == {pushed.sha256}
 
     facts = info(name)
-    measured = {row["band"]: float(row["f1_weighted"]) for row in one if row["model"] != "stats"}
+    measured = {row.band: row.f1_weighted for row in one if row.model != "stats"}
     assert {score["band"]: score["f1"] for score in facts["results"]} == pytest.approx(measured, abs=1e-4)
     assert facts["recipe_digest"] == digest(recipe)
     assert facts["license"] == "cc-by-4.0"

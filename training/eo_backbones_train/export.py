@@ -34,7 +34,7 @@ from eo_backbones.hub.folder import (
     sha256_of,
 )
 from eo_backbones.models import create_model
-from eo_backbones.results import read_rows, rows_of
+from eo_backbones.results import read_results, rows_of
 from eo_backbones.weights import WEIGHTS, Weights
 from eo_backbones_train.pretraining import run_folder
 from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint
@@ -105,7 +105,7 @@ def export(
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
         raise UserError(f"--license {license!r} is no identifier as the Hub takes it; write it like cc-by-4.0 or other")
     _refuse_occupied(out, overwrite=overwrite)
-    measured = read_rows(results) if results else []
+    measured = read_results(results) if results else []
     trained = read_run(run)
     contract = input_spec(trained.recipe)
     with _unfinished_folder(out, overwrite=overwrite) as folder:

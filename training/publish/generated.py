@@ -12,17 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from eo_backbones.cards import CardFacts, Plan, folder_texts
+from eo_backbones.cards.tables import evaluation_commands, imagenet_note, markdown_table, summary_tables
 from eo_backbones.errors import UserError
 from eo_backbones.hub.folder import DIGEST_KEY, GOLDEN_FILE, RECIPE_FILE, read_json
 from eo_backbones.networks.initialisation import STAGES
-from eo_backbones.results import (
-    RESULTS_FILE,
-    evaluation_commands,
-    imagenet_note,
-    markdown_table,
-    read_rows,
-    summary_tables,
-)
+from eo_backbones.results import RESULTS_FILE, read_results
 from eo_backbones.weights import WEIGHTS, Weights
 from eo_backbones_train.export import LOG_FILE
 from eo_backbones_train.pretraining.runlog import LOSS_FILE
@@ -175,7 +169,7 @@ def _published_texts(folder: Path, row: Weights) -> dict[str, str]:
             f"{str(row.sha256)[:12]}…; install the exported folder again"
         )
     facts = CardFacts(name=row.name, input=row.input, record=record, license=row.license, row=row)
-    return folder_texts(facts, read_rows(folder), size_bytes=row.size_bytes)
+    return folder_texts(facts, read_results(folder), size_bytes=row.size_bytes)
 
 
 # FOLDED training/publish/generated.py: "The generated parts of the project's README: the table of weights, and the results of the default row."
@@ -223,7 +217,7 @@ def results_part(checkout: Path, row: Weights) -> str | None:
     """Return the results of a row, or ``None`` while it has none."""
     if not row.published:
         return None
-    rows = read_rows(row_folder(checkout, row))
+    rows = read_results(row_folder(checkout, row))
     source = f"{CARDS_FOLDER}/{row.name}/{RESULTS_FILE}"
     commands = "\n".join(["```bash", *evaluation_commands(rows), "```"])
     text = (

@@ -7,7 +7,6 @@ checked before anything is written; the same command can be typed again, also wi
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.hub.download import LOCAL_PREFIX
 from eo_backbones.hub.folder import CONFIG_FILE, GOLDEN_FILE, RECIPE_FILE, WEIGHTS_FILE, read_config, read_json
 from eo_backbones.info import verify
-from eo_backbones.results import RESULTS_FILE, csv_text, read_rows, renamed, rows_of, scores
+from eo_backbones.results import RESULTS_FILE, csv_text, read_results, renamed, rows_of, scores
 from eo_backbones.weights import WEIGHTS, Weights
 from eo_backbones_train.recipes.published import get_recipe
 from eo_backbones_train.recipes.serialise import digest, to_dict
@@ -54,7 +53,7 @@ def install(folder: Path, results: Path, checkout: Path, *, revision: str | None
     sha256, size = str(found["sha256"]), (folder / WEIGHTS_FILE).stat().st_size
     if row.embedded and size > LARGEST_EMBEDDED:
         raise UserError(f"{folder / WEIGHTS_FILE} has {size:,} bytes, too many to embed; export with --dtype fp16")
-    rows = renamed(read_rows(results), row.name, sha256)
+    rows = renamed(read_results(results), row.name, sha256)
     own = rows_of(rows, row.name, sha256)
     if not own:
         raise UserError(f"{results} holds nothing measured with these weights ({sha256[:12]}…); evaluate them")
@@ -63,7 +62,7 @@ def install(folder: Path, results: Path, checkout: Path, *, revision: str | None
         "size_bytes": size,
         "revision": revision,
         "recipe_digest": record["recipe_digest"],
-        "results": [asdict(score) for score in scores(own)],
+        "results": [score.to_dict() for score in scores(own)],
     }
     texts = {
         checkout / "eo_backbones" / "published" / f"{row.tag}.json": _json(facts),

@@ -8,8 +8,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from eo_backbones.cards.card import input_section
+from eo_backbones.cards.tables import markdown_table
 from eo_backbones.contract import InputSpec
-from eo_backbones.results import markdown_table
 
 _PARTS = {
     "val": "Validation images: they decided which epoch was kept, so these figures flatter",

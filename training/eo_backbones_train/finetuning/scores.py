@@ -11,9 +11,9 @@ from eo_backbones.evaluation.metrics import (
     class_f1,
     class_iou,
     confusion_matrix,
-    estimate,
     f1_estimate,
     mean_iou,
+    metric_estimate,
 )
 
 
@@ -56,7 +56,7 @@ def score_pixels(confusions: Counts, classes: Sequence[str]) -> dict[str, Any]:
         of the pixels, ``per_class`` and ``confusion`` as :func:`score`, in pixels, with ``iou``.
     """
     whole = confusions.sum(axis=0)
-    found = estimate(confusions, mean_iou)
+    found = metric_estimate(confusions, mean_iou)
     iou = class_iou(whole)
     per_class = _by_class(whole, classes)
     return {

@@ -1,0 +1,135 @@
+"""Results in a card and in the project's README: Markdown tables, the commands behind them, and ``model-index``."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from huggingface_hub import EvalResult
+
+from eo_backbones.results import Result, grouped, mean_f1, scores
+
+_SETTING = ("dataset", "protocol", "split", "fraction", "size")  # what two results must share to stand in one table
+_TASK = "image-classification"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def result_sections(rows: Sequence[Result]) -> str:
+    """Return one section per setting, each with a table of bands by models, in the order of the rows."""
+    sections = []
+    for (dataset, protocol, split, fraction, size), group in grouped(rows, _SETTING).items():
+        sections.append(
+            f"### {dataset}, protocol `{protocol}`, split `{split}`\n\n"
+            f"Fraction {fraction} of the training part ({group[0].n_train} images), {group[0].n_test} test "
+            f"images, {size} px, {_seeds(group)}.\n\n{_bands_by_models(group)}"
+        )
+    return "\n\n".join(sections)
+
+
+def summary_tables(rows: Sequence[Result], protocols: Sequence[str]) -> str:
+    """Return one table per data set, split and size: a line per label budget, protocol and band, a column per model.
+
+    Values as in :func:`result_sections`; the largest of a line is bold. Models stand in the order of the rows.
+
+    Args:
+        rows: of any number of models.
+        protocols: those to show, in this order.
+    """
+    tables = []
+    for (dataset, split, size), group in grouped(rows, ("dataset", "split", "size")).items():
+        named = _with_scaling(group)
+        models = list(dict.fromkeys(row.model for row in named))
+        lines = []
+        for (_, protocol, band), of_line in sorted(
+            grouped((row for row in named if row.protocol in protocols), ("fraction", "protocol", "band")).items(),
+            key=lambda item: (-item[1][0].n_train, protocols.index(item[0][1])),
+        ):
+            f1 = {model: mean_f1(of_model) for (model,), of_model in grouped(of_line, ("model",)).items()}
+            best = max(f1, key=lambda model: f1[model].value)
+            shown = {model: f"**{value}**" if model == best else str(value) for model, value in f1.items()}
+            cells = [shown.get(model, "") for model in models]
+            lines.append([f"{of_line[0].n_train:,}", f"`{protocol}`", band, *cells])
+        tables.append(
+            f"`{dataset}`, split `{split}`, {group[0].n_test:,} test images, {size} px, {_seeds(group)}:\n\n"
+            + markdown_table(["labelled images", "protocol", "band", *models], lines)
+        )
+    return "\n\n".join(tables)
+
+
+def evaluation_commands(rows: Sequence[Result]) -> list[str]:
+    """Return the commands that measure these rows again, one per data set, split, fraction and size."""
+    commands = []
+    for (dataset, split, fraction, size), group in grouped(rows, ("dataset", "split", "fraction", "size")).items():
+        models, bands, protocols = (
+            list(dict.fromkeys(getattr(row, column) for row in group)) for column in ("model", "band", "protocol")
+        )
+        protocols = list(dict.fromkeys("knn" if name.startswith("knn") else name for name in protocols))
+        shots = re.fullmatch(r"(\d+)-shot", fraction)
+        labels = f"--shots {shots[1]}" if shots else f"--fraction {fraction}"
+        commands.append(
+            f"eo-backbones evaluate --dataset {dataset} --root DIR --models {' '.join(models)} "
+            f"--bands {' '.join(bands)} --protocol {' '.join(protocols)} --split {split} {labels} "
+            f"--seeds {len({row.seed for row in group})} --size {size} --out RESULTS"
+        )
+    return commands
+
+
+def imagenet_note(rows: Iterable[Result]) -> str:
+    """Return what a table without ImageNet's weights must say about them, or ``""``."""
+    if any(row.model.startswith("imagenet") for row in rows):
+        return ""
+    return (
+        "ImageNet weights (the channel copied to three): not measured here, they could not be reached; add `imagenet` "
+        "to `--models` to measure them."
+    )
+
+
+def eval_results(rows: Iterable[Result]) -> list[EvalResult]:
+    """Return the rows of one model as ``model-index`` entries: one per data set and band, one metric per setting."""
+    return [
+        EvalResult(
+            task_type=_TASK,
+            dataset_type=re.sub(r"[^a-z0-9]+", "-", score.dataset.lower()),
+            dataset_name=score.dataset,
+            dataset_config=score.band,
+            dataset_split="test",
+            metric_type="f1",
+            metric_name=f"weighted F1, {score.protocol}, fraction {score.fraction}",
+            metric_value=score.f1.value,
+            metric_args={
+                "protocol": score.protocol,
+                "split": score.split,
+                "fraction": score.fraction,
+                "size": str(score.size),
+                "interval": [score.f1.low, score.f1.high],
+            },
+        )
+        for score in scores(rows)
+    ]
+
+
+def _bands_by_models(rows: Sequence[Result]) -> str:
+    named = _with_scaling(rows)
+    models = list(dict.fromkeys(row.model for row in named))
+    bands = list(dict.fromkeys(row.band for row in named))
+    cells = {cell: str(mean_f1(group)) for cell, group in grouped(named, ("band", "model")).items()}
+    return markdown_table(
+        ["band", *models], [[band, *(cells.get((band, model), "") for model in models)] for band in bands]
+    )
+
+
+def _with_scaling(rows: Iterable[Result]) -> list[Result]:
+    """Return rows whose models are named with their scaling, where they may have several: all but our encoders."""
+    return [
+        row if row.input_scaling == "contract" else replace(row, model=f"{row.model}, {row.input_scaling}")
+        for row in rows
+    ]
+
+
+def _seeds(rows: Iterable[Result]) -> str:
+    count = len({row.seed for row in rows})
+    return f"{count} seed{'s' if count > 1 else ''}"
