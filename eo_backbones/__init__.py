@@ -8,6 +8,7 @@
 Importing registers our names in timm, and does nothing else.
 """
 
+from eo_backbones import timm_bridge as _timm_bridge  # noqa: F401  registers our names
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
 from eo_backbones.models import create_model, create_transform

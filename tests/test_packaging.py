@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -16,34 +17,67 @@ from support.hub_fixtures import RunPython
 NOT_IMPORTED = ("rasterio", "matplotlib", "typer", "rich", "tensorboard", "sklearn", "lightly", "eo_backbones_train")
 
 
-@pytest.fixture(scope="module")
-def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel, built with the hatchling of this environment: needs no network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(repository)]
+def build(repository: Path, folder: Path, kind: str) -> Path:
+    """Build with the hatchling of this environment, which needs no network; return the one file that it makes."""
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(folder), str(repository)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = folder.glob("*.whl")
-    return zipfile.ZipFile(path)
+    (path,) = folder.iterdir()
+    return path
 
 
-def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    """A top-level `training` or `tests` in site-packages collides with other projects."""
-    info = f"eo_backbones-{eo_backbones.__version__}.dist-info"
-    assert {name.split("/")[0] for name in wheel.namelist()} == {"eo_backbones", "eo_backbones_train", info}
+@pytest.fixture(scope="module")
+def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel."""
+    return zipfile.ZipFile(build(repository, tmp_path_factory.mktemp("wheel"), "wheel"))
 
 
-def test_the_wheel_holds_every_module_and_the_package_data(wheel: zipfile.ZipFile, repository: Path) -> None:
-    expected = {
+def package_files(repository: Path, *patterns: str) -> set[str]:
+    """Files of the two packages that match a pattern, under the names that they have in a wheel."""
+    return {
         path.relative_to(root).as_posix()
         for root, package in ((repository, "eo_backbones"), (repository / "training", "eo_backbones_train"))
-        for pattern in ("*.py", "py.typed", "*.safetensors", "*.json")
+        for pattern in patterns
         for path in (root / package).rglob(pattern)
     }
-    assert {"eo_backbones/py.typed", "eo_backbones_train/py.typed", "eo_backbones/hub/download.py"} <= expected
+
+
+def test_the_wheel_holds_the_modules_of_the_two_packages_and_no_others(
+    wheel: zipfile.ZipFile, repository: Path
+) -> None:
+    """No maintainers' tools, and no top-level `publish`, `training` or `tests`, which would collide with others."""
+    names = wheel.namelist()
+    info = f"eo_backbones-{eo_backbones.__version__}.dist-info"
+    assert {name.split("/")[0] for name in names} == {"eo_backbones", "eo_backbones_train", info}
+    modules = {name for name in names if name.endswith(".py")}
+    assert modules == package_files(repository, "*.py")
+    assert {"eo_backbones/hub/download.py", "eo_backbones_train/methods/byol.py"} <= modules
+    assert not [name for name in modules if {"publish", "tests", "support"} & set(name.split("/"))]
+
+
+def test_the_wheel_holds_the_package_data(wheel: zipfile.ZipFile, repository: Path) -> None:
+    expected = package_files(repository, "py.typed", "*.safetensors", "*.json")
+    assert {
+        "eo_backbones/py.typed",
+        "eo_backbones_train/py.typed",
+        "eo_backbones/embedded/golden.safetensors",
+    } <= expected
     assert expected <= set(wheel.namelist())
-    assert any(name.startswith("eo_backbones/embedded/") for name in wheel.namelist())
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_the_source_distribution_holds_what_a_wheel_is_built_from(repository: Path, tmp_path: Path) -> None:
+    with tarfile.open(build(repository, tmp_path, "sdist")) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    sources = {
+        name.replace("eo_backbones_train", "training/eo_backbones_train") for name in package_files(repository, "*.py")
+    }
+    assert sources == {name for name in names if name.endswith(".py")} - {"hubconf.py"}
+    assert {"pyproject.toml", "README.md", "LICENSE", "hubconf.py", "eo_backbones/embedded/golden.safetensors"} <= names
+    assert {name.split("/")[0] for name in names} == {
+        "eo_backbones", "training", "model_cards", "hubconf.py", "pyproject.toml", "README.md", "LICENSE",
+        "CHANGELOG.md", "PKG-INFO", ".gitignore",
+    }  # fmt: skip
 
 
 def test_the_wheel_declares_the_two_commands(wheel: zipfile.ZipFile) -> None:

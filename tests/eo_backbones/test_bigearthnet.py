@@ -15,8 +15,8 @@ from eo_backbones.datasets import open_dataset
 from eo_backbones.datasets.bigearthnet import BIGEARTHNET_CLASSES, bigearthnet, label_numbers
 from eo_backbones.datasets.raster import read_bands
 from eo_backbones.datasets.synthetic import scene
-from eo_backbones.datasets.synthetic_files import write_bigearthnet
 from eo_backbones.errors import UserError
+from support.synthetic_layouts import write_bigearthnet
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ import pytest
 import rasterio
 
 from eo_backbones.cli.main import main
-from eo_backbones.datasets.synthetic_files import write_class_folders, write_dfc2020
+from eo_backbones.datasets.synthetic_files import write_class_folders
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.request import Request
 from eo_backbones.results import Result
 from support.measured import measured
+from support.synthetic_layouts import write_dfc2020
 
 Measure = Callable[..., list[Result]]
 

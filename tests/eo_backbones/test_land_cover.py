@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import rasterio
 
+from eo_backbones.datasets.eurosat import EUROSAT_CLASSES
 from eo_backbones.datasets.land_cover import LAND_COVER_CLASSES, dfc2020, sen12ms
 from eo_backbones.datasets.splits import official_split
 from eo_backbones.datasets.synthetic import scene
-from eo_backbones.datasets.synthetic_files import EUROSAT_CLASSES, write_dfc2020, write_sen12ms
 from eo_backbones.errors import UserError
+from support.synthetic_layouts import write_dfc2020, write_sen12ms_with_maps
 
 SIZE = 32
 
@@ -116,7 +117,7 @@ def test_missing_parts(damageable: Path, tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_sen12ms_reads_igbp_in_the_simplified_scheme(tmp_path: Path) -> None:
-    root = write_sen12ms(tmp_path, scenes=("ROIs1158_spring/1", "ROIs1158_spring/63"), patches=10, size=16, maps=True)
+    root = write_sen12ms_with_maps(tmp_path, scenes=("ROIs1158_spring/1", "ROIs1158_spring/63"), patches=10, size=16)
     data = sen12ms(root)
     assert data.maps is None  # 500 m pixels
     label = {path.stem: data.classes[label] for path, label in zip(data.paths, data.labels, strict=True)}

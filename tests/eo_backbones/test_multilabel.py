@@ -13,7 +13,6 @@ from torch import nn
 
 from eo_backbones.datasets.bigearthnet import BIGEARTHNET_CLASSES
 from eo_backbones.datasets.splits import Split
-from eo_backbones.datasets.synthetic_files import write_bigearthnet
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import metrics, predictions
 from eo_backbones.evaluation.predictions import compare
@@ -24,6 +23,7 @@ from eo_backbones.evaluation.run import Silent
 from eo_backbones.results import read_results
 from support.plain_perceptron import trained_plainly
 from support.result_rows import result
+from support.synthetic_layouts import write_bigearthnet
 
 LABELS = 4
 

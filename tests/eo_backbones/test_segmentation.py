@@ -16,7 +16,7 @@ from eo_backbones.contract import unit_range
 from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.datasets.labelled import IGNORED, ClassMaps
 from eo_backbones.datasets.splits import official_split
-from eo_backbones.datasets.synthetic_files import write_dfc2020, write_eurosat_rgb
+from eo_backbones.datasets.synthetic_files import write_eurosat_rgb
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import metrics, predictions, run
 from eo_backbones.evaluation.columns import choose_bands
@@ -27,6 +27,7 @@ from eo_backbones.evaluation.request import Request, default_sizes, fulfil
 from eo_backbones.results import Result
 from support.measured import measured
 from support.result_rows import result
+from support.synthetic_layouts import write_dfc2020
 
 SIZE = 32
 

@@ -13,14 +13,9 @@ from eo_backbones.bands import BANDS, LAYOUTS, S1_BANDS, S2_BANDS
 from eo_backbones.datasets.eurosat import EUROSAT_CLASSES
 from eo_backbones.datasets.raster import read_bands
 from eo_backbones.datasets.synthetic import EQUIVALENT_LOOKS, scene, speckle, synthetic_images
-from eo_backbones.datasets.synthetic_files import (
-    write_bigearthnet,
-    write_dfc2020,
-    write_pairs,
-    write_sen12ms,
-    write_sen12mscr,
-)
+from eo_backbones.datasets.synthetic_files import write_pairs, write_sen12ms
 from eo_backbones.errors import UserError
+from support.synthetic_layouts import write_bigearthnet, write_dfc2020, write_sen12mscr
 
 
 def test_a_scene_depends_on_seed_class_index_and_size_only() -> None:

@@ -16,11 +16,12 @@ import rasterio
 
 import eo_backbones_train.store.prepare as prepare_module
 from eo_backbones.bands import LAYOUTS, PAPER_BANDS
-from eo_backbones.datasets.synthetic_files import write_bigearthnet, write_pairs, write_sen12ms
+from eo_backbones.datasets.synthetic_files import write_pairs, write_sen12ms
 from eo_backbones.errors import UserError
 from eo_backbones_train.store.convert import ShardWriter
 from eo_backbones_train.store.prepare import prepare
 from eo_backbones_train.store.store import Store
+from support.synthetic_layouts import write_bigearthnet
 
 Array = np.ndarray
 

@@ -12,12 +12,13 @@ from sklearn.preprocessing import StandardScaler
 from eo_backbones.contract import unit_range
 from eo_backbones.datasets import open_dataset
 from eo_backbones.datasets.splits import seeded_split
-from eo_backbones.datasets.synthetic_files import write_eurosat_ms, write_eurosat_rgb
+from eo_backbones.datasets.synthetic_files import write_eurosat_rgb
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform
 from eo_backbones_train.pretraining.loop import train
 from eo_backbones_train.pretraining.probe import Probe
 from eo_backbones_train.pretraining.runlog import read_records
+from support.synthetic_layouts import write_eurosat_ms
 from support.tiny_run import TinyEncoder, build_tiny, tiny_options, tiny_recipe, write_store
 
 CLASSES = ("Forest", "River", "SeaLake")

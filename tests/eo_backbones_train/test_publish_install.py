@@ -99,9 +99,9 @@ import json, socket
 def refuse(*arguments, **named): raise AssertionError("a connection was opened")
 socket.socket.connect = socket.getaddrinfo = refuse
 import timm, torch, eo_backbones
-from eo_backbones import cli, demo, models
+from eo_backbones import demo, info
 assert eo_backbones.__file__.startswith({str(unpublished)!r})
-facts = models.verify({ROW!r})
+facts = info.verify({ROW!r})
 assert facts["golden"] <= 1e-4 and facts["pinned"] and facts["route"] == "embedded"
 x = torch.rand(2, 1, 64, 64)
 with torch.inference_mode():
@@ -109,10 +109,10 @@ with torch.inference_mode():
     two = timm.create_model({ROW!r}, pretrained=True).eval()(x)
     three = torch.hub.load({str(unpublished)!r}, "byol_resnet50", source="local").eval()(x)
 assert torch.equal(one, two) and torch.equal(one, three)
-info = models.info({ROW!r})
+facts = info.info({ROW!r})
 print(json.dumps({{
     "listed": eo_backbones.list_models(published=True), "note": demo.load_encoder().note,
-    "f1": {{score["band"]: score["f1"] for score in info["results"]}}, "recipe_digest": info["recipe_digest"],
+    "f1": {{score["band"]: score["f1"] for score in facts["results"]}}, "recipe_digest": facts["recipe_digest"],
 }}))
 """
     used = run(unpublished, "-c", code)

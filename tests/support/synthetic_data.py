@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eo_backbones.datasets.synthetic_files import write_eurosat_ms, write_eurosat_rgb, write_sen12ms
+from eo_backbones.datasets.synthetic_files import write_eurosat_rgb, write_sen12ms
+from support.synthetic_layouts import write_eurosat_ms
 
 PER_CLASS = 4
 
