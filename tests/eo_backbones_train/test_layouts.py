@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from eo_backbones.datasets.land_cover import HOLD_OUT_SCENES
 from eo_backbones.datasets.synthetic_files import write_pairs, write_sen12ms
 from eo_backbones.errors import UserError
-from eo_backbones_train.store.layouts import HOLD_OUT_SCENES, SCENE_LAYOUTS, get_layout
+from eo_backbones_train.store.layouts import SCENE_LAYOUTS, get_layout
 from eo_backbones_train.store.prepare import draw_proportional, parse_subset
 from support.synthetic_layouts import write_bigearthnet, write_dfc2020, write_sen12mscr
 

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 
-import eo_backbones_train.store.prepare as prepare_module
 from eo_backbones.bands import LAYOUTS, PAPER_BANDS
 from eo_backbones.datasets.synthetic_files import write_pairs, write_sen12ms
 from eo_backbones.errors import UserError
@@ -24,6 +24,8 @@ from eo_backbones_train.store.store import Store
 from support.synthetic_layouts import write_bigearthnet
 
 Array = np.ndarray
+
+prepare_in_small_blocks = partial(prepare, block_scenes=2)
 
 
 def read(path: Path) -> Array:
@@ -53,11 +55,6 @@ def sen12ms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sen12ms(
         tmp_path_factory.mktemp("sen12ms"), scenes=("ROIs1158_spring/1", "ROIs2017_winter/2"), patches=3, size=32
     )
-
-
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_module, "BLOCK_SCENES", 2)
 
 
 def test_stored_values_are_those_of_the_files(sen12ms: Path, tmp_path: Path) -> None:
@@ -226,10 +223,9 @@ def test_hold_out_and_subset_are_recorded(tmp_path: Path) -> None:
         prepare("sen12ms", root, tmp_path / "d", workers=1, subset="90k", hold_out=True)
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_an_interrupted_job_resumes_to_the_same_bytes(sen12ms: Path, tmp_path: Path) -> None:
     """Stopped after each number of blocks, with a line cut short and a stray unfinished file."""
-    prepare("sen12ms", sen12ms, tmp_path / "whole", workers=1)
+    prepare_in_small_blocks("sen12ms", sen12ms, tmp_path / "whole", workers=1)
     whole = contents(tmp_path / "whole")
     assert sum(name.startswith("tiles-") for name in whole) == 3
     for stop in (0, 2, 4):
@@ -240,23 +236,24 @@ def test_an_interrupted_job_resumes_to_the_same_bytes(sen12ms: Path, tmp_path: P
 
         store = tmp_path / f"stopped-{stop}"
         with pytest.raises(KeyboardInterrupt):
-            prepare("sen12ms", sen12ms, store, workers=1, progress=interrupt)
+            prepare_in_small_blocks("sen12ms", sen12ms, store, workers=1, progress=interrupt)
         with pytest.raises(UserError, match="unfinished"):
             Store.open(store)
         with (store / "journal-0.jsonl").open("a") as stream:
             stream.write('{"number":')
         (store / ".unfinished-1-tiles.npy").write_bytes(b"\0" * 10)
         done: list[int] = []
-        prepare("sen12ms", sen12ms, store, workers=1, progress=lambda n, total, skipped, done=done: done.append(n))
+        prepare_in_small_blocks(
+            "sen12ms", sen12ms, store, workers=1, progress=lambda n, total, skipped, done=done: done.append(n)
+        )
         assert done[0] == stop
         assert contents(store) == whole
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_a_store_stays_valid_while_a_source_is_added(sen12ms: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     pairs = write_pairs(tmp_path / "pairs", count=3, sizes=(32,))
-    prepare("pairs", pairs, store, workers=1)
+    prepare_in_small_blocks("pairs", pairs, store, workers=1)
     digest = Store.open(store).digest
 
     def interrupt(done: int, total: int, skipped: int) -> None:
@@ -264,20 +261,19 @@ def test_a_store_stays_valid_while_a_source_is_added(sen12ms: Path, tmp_path: Pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare("sen12ms", sen12ms, store, workers=1, progress=interrupt)
+        prepare_in_small_blocks("sen12ms", sen12ms, store, workers=1, progress=interrupt)
     opened = Store.open(store)
     assert (len(opened), opened.digest) == (3, digest)
     with pytest.raises(UserError, match=r"unfinished source \(sen12ms"):
-        prepare("pairs", write_pairs(tmp_path / "others", count=2, sizes=(16,)), store, workers=1)
-    prepare("sen12ms", sen12ms, store, workers=1)
+        prepare_in_small_blocks("pairs", write_pairs(tmp_path / "others", count=2, sizes=(16,)), store, workers=1)
+    prepare_in_small_blocks("sen12ms", sen12ms, store, workers=1)
     assert len(Store.open(store)) == 9
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_a_full_disk_is_told_and_the_job_can_go_on(
     sen12ms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare("sen12ms", sen12ms, tmp_path / "whole", workers=1)
+    prepare_in_small_blocks("sen12ms", sen12ms, tmp_path / "whole", workers=1)
     appended = iter(range(100))
     write_tile = ShardWriter.append
 
@@ -288,9 +284,9 @@ def test_a_full_disk_is_told_and_the_job_can_go_on(
 
     monkeypatch.setattr(ShardWriter, "append", append)
     with pytest.raises(UserError, match="no space left"):
-        prepare("sen12ms", sen12ms, tmp_path / "store", workers=1)
+        prepare_in_small_blocks("sen12ms", sen12ms, tmp_path / "store", workers=1)
     assert not list((tmp_path / "store").glob(".unfinished-*"))
-    prepare("sen12ms", sen12ms, tmp_path / "store", workers=1)
+    prepare_in_small_blocks("sen12ms", sen12ms, tmp_path / "store", workers=1)
     assert contents(tmp_path / "store") == contents(tmp_path / "whole")
 
 
@@ -351,26 +347,23 @@ def test_a_folder_with_something_else_is_not_written_to(sen12ms: Path, tmp_path:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import eo_backbones_train.preparation.prepare as module
-
-module.BLOCK_SCENES = 2
+from eo_backbones_train.store.prepare import prepare
 
 def progress(done, total, skipped):
     if done >= 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    module.prepare("sen12ms", Path(sys.argv[1]), Path(sys.argv[2]), workers=2, progress=progress)
+    prepare("sen12ms", Path(sys.argv[1]), Path(sys.argv[2]), workers=2, progress=progress, block_scenes=2)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_blocks")
 def test_several_processes_killed_and_resumed_give_the_same_bytes(
     sen12ms: Path, tmp_path: Path, repository: Path
 ) -> None:
     """Two processes, the parent killed with SIGKILL after the first block; then one process finishes."""
-    prepare("sen12ms", sen12ms, tmp_path / "one", workers=1)
+    prepare_in_small_blocks("sen12ms", sen12ms, tmp_path / "one", workers=1)
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     paths = os.pathsep.join((str(repository), str(repository / "training")))
@@ -383,7 +376,7 @@ def test_several_processes_killed_and_resumed_give_the_same_bytes(
     assert killed.returncode == -signal.SIGKILL
     with pytest.raises(UserError, match="unfinished"):
         Store.open(tmp_path / "two")
-    prepare("sen12ms", sen12ms, tmp_path / "two", workers=1)
+    prepare_in_small_blocks("sen12ms", sen12ms, tmp_path / "two", workers=1)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 

@@ -44,12 +44,11 @@ def test_scenes_know_their_group_and_row(original: Path) -> None:
         store.tile(4, "VV")
 
 
-def test_rows_count_through_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_count_through_the_shards(tmp_path: Path) -> None:
     """A group in several files, cut by size within a block, gives the same tiles as one in a single file."""
     root = write_pairs(tmp_path / "pairs", count=5, sizes=(16,))
     prepare("pairs", root, tmp_path / "one", workers=1)
-    monkeypatch.setattr("eo_backbones_train.store.store.convert.SHARD_BYTES", 2 * 12 * 16 * 16)
-    prepare("pairs", root, tmp_path / "three", workers=1)
+    prepare("pairs", root, tmp_path / "three", workers=1, shard_bytes=2 * 12 * 16 * 16)
     one, three = Store.open(tmp_path / "one"), Store.open(tmp_path / "three")
     assert len(three.groups[0].shards) == 3
     assert all(np.array_equal(one.tile(i, "B8A"), three.tile(i, "B8A")) for i in range(5))
@@ -93,7 +92,7 @@ def test_usable_scenes_have_a_band_of_each_sensor(original: Path) -> None:
 
 
 def test_no_store(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no store"):
+    with pytest.raises(UserError, match="is not a store"):
         Store.open(tmp_path)
 
 

@@ -29,10 +29,10 @@ _DB_STEP = (DB_HIGH - DB_LOW) / 254.0  # codes 1...255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coding:
-    """One way of writing values as integers.
+    """One way of storing values as integers.
 
     Attributes:
-        name: as it stands in ``store.json``; ``"display:0:1"`` are display values whose 0 and 255 stand for 0 and 1.
+        name: as in ``store.json``; ``"display:0:1"`` are display values whose 0 and 255 stand for 0 and 1.
         dtype: ``"uint8"`` or ``"uint16"``.
         q: ``(q0, q1, q2)`` in the native unit; for ``"display"`` in display values, whose range the contract knows.
         has_missing: code 0 means "missing".
@@ -47,7 +47,7 @@ class Coding:
         """Return ``(q0, q1, q2)`` in the native unit.
 
         Args:
-            display: native values that the display values 0 and 255 stand for; used by plain ``"display"`` alone.
+            display: native values that the display values 0 and 255 stand for; used only by plain ``"display"``.
         """
         if self.name != "display":
             return self.q
@@ -59,7 +59,7 @@ class Coding:
 
         Args:
             values: any shape; non-finite values count as missing.
-            unit: unit of ``values``: dn or reflectance, db or linear, uint8, whichever the coding is for.
+            unit: unit of ``values``, one that the coding is for: dn or reflectance, db or linear, uint8.
 
         Returns:
             Array of the same shape and of ``dtype``. Values outside the coding's range take its nearest code.
@@ -143,7 +143,7 @@ def display_coding(display: tuple[float, float] | None) -> Coding:
     """Return the coding of 8-bit display values.
 
     Args:
-        display: native values that 0 and 255 stand for; ``None``: what the input contract says of every band.
+        display: native values that 0 and 255 stand for; ``None``: as the input contract of each band says.
     """
     if display is None:
         return CODINGS["display"]
@@ -160,7 +160,7 @@ def coding_of(band: str, unit: str, *, exact: bool, display: tuple[float, float]
         band: canonical name.
         unit: of the raw values.
         exact: keep 16 bits instead of 8.
-        display: of ``uint8``, the native values that 0 and 255 stand for, where they are known.
+        display: for ``uint8``, the native values that 0 and 255 stand for, where they are known.
     """
     if unit == "uint8":
         return display_coding(display)

@@ -1,6 +1,8 @@
 """One block of scenes to shards: the unit of work of a conversion process, and of resuming.
 
-A block is a fixed run of scenes of the source's list, so its shards are the same bytes whoever makes them.
+A block is a fixed run of scenes of the source's list, so its shards have the same bytes whichever process writes them.
+Shards are ``.npy`` files that are written one scene at a time: little memory is needed, and no half-written file ever
+stands under its final name.
 """
 
 import hashlib
@@ -18,15 +20,15 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import torch
 
-from eo_backbones.datasets.raster import gdal_environment
+from eo_backbones.datasets.raster import gdal_environment, without_georeference_warnings
 from eo_backbones_train.store.codings import Array
 from eo_backbones_train.store.format import TEMPORARY, GroupKey, shard_file
-from eo_backbones_train.store.layouts import SceneFiles, without_georeference_warnings
+from eo_backbones_train.store.layouts import SceneFiles
 from eo_backbones_train.store.read_scene import DeclarationProblem, ReadOptions, SceneProblem, read_scene
 
-# FOLDED training/eo_backbones_train/store/convert.py: 'Writing tiles to ``.npy`` files one scene at a time: flat memory, never a half-written file under its name.'
-
 HEADER_BYTES = 4096
+SHARD_BYTES = 512 * 1024**2  # a shard never exceeds this, unless one scene does
+PROBED_SCENES = 16  # read before the conversion begins, to find wrong declarations
 
 
 class ShardRecord(NamedTuple):
@@ -40,10 +42,10 @@ class ShardRecord(NamedTuple):
 
 
 class ShardWriter:
-    """A ``.npy`` file that grows along its first axis and appears under its name when it is closed.
+    """A ``.npy`` file that grows along its first axis and gets its final name when it is closed.
 
-    The temporary name holds the process id: two processes that write the same shard (one of them a forgotten child of
-    a killed run) write the same bytes and cannot disturb each other.
+    The temporary name holds the process id: two processes that write the same shard (one of them an orphan of a killed
+    run) write the same bytes and cannot disturb each other.
     """
 
     def __init__(self, folder: Path, file: str, group: str, tile: Array) -> None:
@@ -100,24 +102,21 @@ class ShardWriter:
             return
 
 
-PROBED_SCENES = 16
-SHARD_BYTES = 512 * 1024**2  # a shard never exceeds this, unless one scene does
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A task: ``number`` names the shards and is unique in the store."""
+    """The task of converting some scenes: ``number`` names the shards and is unique in the store."""
 
     number: int
     root: Path
     store: Path
     scenes: tuple[SceneFiles, ...]
     options: ReadOptions
+    shard_bytes: int = SHARD_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockResult:
-    """What became of a block, in the form of a journal line.
+    """The outcome of a block, which becomes a line of the journal.
 
     Attributes:
         number: the block's number.
@@ -153,21 +152,21 @@ class BlockResult:
 
 
 def end_with_parent() -> None:
-    """Let a conversion process end when its parent does, also of ``kill -9``."""
+    """Let a conversion process end when its parent does, also if the parent is killed with ``kill -9``."""
     parent = parent_process()
     if parent is not None:
         sentinel = parent.sentinel
 
-        def follow() -> None:
+        def exit_with_parent() -> None:
             wait([sentinel])
             os._exit(1)
 
-        threading.Thread(target=follow, daemon=True).start()
+        threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep torch, which checks the values, from starting threads: one process is one core, tiles are small."""
+    """Keep torch, which checks the values, to one thread: every core has its own process, and tiles are small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -202,7 +201,7 @@ def convert_block(block: Block) -> BlockResult:
                 key = GroupKey(height=height, width=width, bands=coded.bands, codings=coded.codings)
                 groups[key.name] = key
                 writer = open_shards.get(key.name)
-                if writer is not None and (writer.scenes + 1) * writer.tile_bytes > SHARD_BYTES:
+                if writer is not None and (writer.scenes + 1) * writer.tile_bytes > block.shard_bytes:
                     shards.append(writer.close())
                     parts[key.name] = parts.get(key.name, 0) + 1
                     writer = None
@@ -228,18 +227,18 @@ def check_declarations(root: Path, scenes: Sequence[SceneFiles], options: ReadOp
     """Read the first few scenes, so that a wrong declaration is found before hours of work.
 
     Raises:
-        DeclarationProblem: none of them is in order, and what was declared does not fit at least one.
+        DeclarationProblem: none of them is usable, and what was declared does not fit at least one of them.
     """
-    found: DeclarationProblem | None = None
+    first_problem: DeclarationProblem | None = None
     with gdal_environment(), without_georeference_warnings(), _one_thread():
         for scene in scenes[:PROBED_SCENES]:
             try:
                 read_scene(root, scene, options)
             except DeclarationProblem as problem:
-                found = found or problem
+                first_problem = first_problem or problem
             except SceneProblem:
                 continue
             else:
                 return
-    if found is not None:
-        raise found
+    if first_problem is not None:
+        raise first_problem

@@ -70,7 +70,7 @@ def shard_file(group: str, number: int, part: int) -> str:
 
 
 def canonical_json(value: object) -> str:
-    """Return JSON that is equal for equal values."""
+    """Return JSON text that is the same for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -110,23 +110,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the contents of ``store.json``.
 
     Raises:
-        UserError: there is no store, it is unfinished, damaged, or of another version.
+        UserError: there is no store, or it is unfinished, damaged, or of another version.
     """
     path = folder / STORE_FILE
     if not path.is_file():
         if any(folder.glob("journal-*.jsonl")):
             raise UserError(f"the store {folder} is unfinished; run the same 'eo-train prepare' command again")
         raise UserError(
-            f"{folder} is no store (it has no {STORE_FILE}); make one with 'eo-train prepare --out {folder}'"
+            f"{folder} is not a store (it has no {STORE_FILE}); make one with 'eo-train prepare --out {folder}'"
         )
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
-        found, version = manifest["format"], manifest["version"]
+        file_format, version = manifest["format"], manifest["version"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged or not ours ({error!r}); prepare the store again") from error
-    if found != FORMAT or version != VERSION:
         raise UserError(
-            f"{path} is of format {found!r} version {version}, this program reads {FORMAT!r} version {VERSION}; "
+            f"{path} is damaged or was not written by eo-train ({error!r}); prepare the store again"
+        ) from error
+    if file_format != FORMAT or version != VERSION:
+        raise UserError(
+            f"{path} has format {file_format!r} version {version}; this program reads {FORMAT!r} version {VERSION}: "
             "prepare the store again, or use the version of eo-train that wrote it"
         )
     return manifest

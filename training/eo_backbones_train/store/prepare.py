@@ -1,8 +1,8 @@
 """``eo-train prepare``: GeoTIFF pairs of one source into a new or existing store.
 
-The source's scenes are cut into blocks of fixed length; processes turn blocks into shards; finished blocks stand in a
-journal. Killing the job at any moment loses at most the blocks in work, and neither the number of processes nor the
-order in which they finish changes a byte of the result.
+The source's scenes are cut into blocks of fixed length; processes turn blocks into shards; a journal lists the blocks
+that are done. Killing the job at any moment loses at most the blocks in progress, and neither the number of processes
+nor the order in which they finish changes a byte of the result.
 """
 
 import errno
@@ -21,77 +21,24 @@ from typing import Any, NamedTuple
 
 from eo_backbones.bands import BANDS
 from eo_backbones.errors import UserError
-from eo_backbones_train.store.convert import Block, BlockResult, check_declarations, convert_block, end_with_parent
+from eo_backbones_train.store.convert import (
+    SHARD_BYTES,
+    Block,
+    BlockResult,
+    check_declarations,
+    convert_block,
+    end_with_parent,
+)
 from eo_backbones_train.store.format import digest_of
 from eo_backbones_train.store.layouts import Scan, SceneFiles, get_layout
 from eo_backbones_train.store.read_scene import DEFAULT_BANDS, DeclarationProblem, ReadOptions, parse_bands, parse_units
 from eo_backbones_train.store.writer import Journal, add_source, journal_file, manifest_to_extend, remove_leftovers
 
-# FOLDED training/eo_backbones_train/store/prepare.py: 'Subsets of a source: a number of scenes drawn proportionally from its regions, the same ones on every machine.'
+BLOCK_SCENES = 512  # 384 MiB of twelve 256-pixel tiles; 353 files for all of SEN12MS, below the usual 1,024 open files
 
 # Half of SEN12MS's 180,662 patches (the paper says only "50 %"), drawn outside the hold-out scenes; docs/decisions/0013
 NAMED_SUBSETS = {"90k": 90_331}
-SEED = 0
-
-
-class Subset(NamedTuple):
-    """A parsed ``--subset``: its name and number of scenes."""
-
-    name: str
-    total: int
-
-
-def parse_subset(text: str | None) -> Subset | None:
-    """Read the value of ``--subset``: ``90k`` or a number of scenes.
-
-    Raises:
-        UserError: it is neither.
-    """
-    if text is None:
-        return None
-    if text in NAMED_SUBSETS:
-        return Subset(text, NAMED_SUBSETS[text])
-    if text.isdecimal() and int(text) > 0:
-        return Subset(text, int(text))
-    raise UserError(f"unknown subset {text!r}; pass {', '.join(NAMED_SUBSETS)} or a number of scenes")
-
-
-def draw_proportional(scene_ids_by_roi: Mapping[str, Sequence[str]], total: int, seed: int) -> dict[str, list[str]]:
-    """Draw ``total`` scenes so that every region keeps its share.
-
-    Shares are rounded by the largest remainder (ties: alphabetical order). Within a region the scenes with the smallest
-    sha256 of ``seed/scene`` are taken, which depends neither on the order of files nor on a random generator.
-
-    Args:
-        scene_ids_by_roi: region -> its scenes; scene names are unique over all regions.
-        total: number of scenes to draw.
-        seed: another seed gives another draw.
-
-    Returns:
-        Region -> drawn scenes, in the order given.
-
-    Raises:
-        UserError: there are fewer scenes than ``total``.
-    """
-    available = sum(len(scenes) for scenes in scene_ids_by_roi.values())
-    if total > available:
-        raise UserError(
-            f"the subset asks for {total:,} scenes, the source has {available:,}; ask for at most that many"
-        )
-    quota = {roi: len(scenes) * total // available for roi, scenes in scene_ids_by_roi.items()}
-    remainder = {roi: len(scenes) * total % available for roi, scenes in scene_ids_by_roi.items()}
-    short = total - sum(quota.values())
-    for roi in sorted(remainder, key=lambda roi: (-remainder[roi], roi))[:short]:
-        quota[roi] += 1
-    drawn: dict[str, list[str]] = {}
-    for roi, scenes in scene_ids_by_roi.items():
-        ranked = sorted(scenes, key=lambda scene: hashlib.sha256(f"{seed}/{scene}".encode()).digest())
-        taken = set(ranked[: quota[roi]])
-        drawn[roi] = [scene for scene in scenes if scene in taken]
-    return drawn
-
-
-BLOCK_SCENES = 512  # 384 MiB of twelve 256-pixel tiles; 353 files for all of SEN12MS, below the usual 1,024 open files
+SUBSET_SEED = 0
 
 Progress = Callable[[int, int, int], None]
 """Called with scenes done, scenes in all, scenes skipped so far."""
@@ -147,20 +94,24 @@ def prepare(
     hold_out: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
+    block_scenes: int = BLOCK_SCENES,
+    shard_bytes: int = SHARD_BYTES,
 ) -> PrepareSummary:
     """Add a source to a store, make the store if there is none, or resume where a killed job stopped.
 
     Args:
-        layout: key of :data:`eo_backbones_train.preparation.layouts.LAYOUTS`.
+        layout: key of :data:`eo_backbones_train.store.layouts.SCENE_LAYOUTS`.
         root: the source's folder.
         out: the store's folder.
         units: values of ``--unit``: ``"uint8"`` or ``"B04=reflectance"``.
         bands: values of ``--bands``: names, or ``"B03=2"``; empty keeps the paper's ten bands, VV and VH.
         subset: ``"90k"`` or a number of scenes, drawn proportionally per region with seed 0.
-        exact: keep 16 bits instead of 8; all sources of a store alike.
+        exact: keep 16 bits instead of 8; the same for all sources of a store.
         hold_out: also take the official test scenes of SEN12MS.
         workers: processes; default: one per core.
         progress: called after each block.
+        block_scenes: scenes in a block; the same when a killed job is resumed.
+        shard_bytes: largest size of a file of tiles.
 
     Raises:
         UserError: wrong options or folder, nothing usable found, or a full disk (what is done is kept).
@@ -172,14 +123,14 @@ def prepare(
     if hold_out and not chosen.has_hold_out:
         raise UserError(f"layout {layout} has no hold-out scenes; leave --hold-out out")
     options = ReadOptions(layout=chosen, units=parse_units(units), bands=parse_bands(bands), exact=exact)
-    wanted = parse_subset(subset)
-    if wanted and wanted.name in NAMED_SUBSETS and (layout != "sen12ms" or hold_out):
+    requested = parse_subset(subset)
+    if requested and requested.name in NAMED_SUBSETS and (layout != "sen12ms" or hold_out):
         raise UserError(
-            f"subset {wanted.name} is drawn from --layout sen12ms without its hold-out scenes; pass a number"
+            f"subset {requested.name} is drawn from --layout sen12ms without its hold-out scenes; pass a number"
         )
     manifest = manifest_to_extend(out, exact=exact)
     scan = chosen.scan(root, hold_out)
-    scenes, drawn = _selected(scan, wanted)
+    scenes, drawn = _selected(scan, requested)
     identity: dict[str, Any] = {
         "layout": layout,
         "root": root.resolve().name,
@@ -190,7 +141,7 @@ def prepare(
         "subset": drawn,
         "files": digest_of([asdict(scene) for scene in scan.scenes]),
     }
-    source = _same_source(manifest, identity)
+    source = _already_added(manifest, identity)
     if source is not None:
         remove_leftovers(out, manifest)
         return _summary(out, manifest, source, seconds=time.monotonic() - started, already_there=True)
@@ -204,7 +155,18 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out, manifest)
         journal = Journal(journal_file(out, len(manifest["sources"])), identity)
-        blocks = _blocks(manifest["next_block"], root, out, scenes, options)
+        starts = range(0, len(scenes), block_scenes)
+        blocks = [
+            Block(
+                number=number,
+                root=root,
+                store=out,
+                scenes=tuple(scenes[start : start + block_scenes]),
+                options=options,
+                shard_bytes=shard_bytes,
+            )
+            for number, start in enumerate(starts, manifest["next_block"])
+        ]
         _convert(blocks, journal, workers or _cores(), len(scenes), progress)
         results = [journal.done[block.number] for block in blocks]
         if not any(result.rows for result in results):
@@ -212,7 +174,7 @@ def prepare(
             if not any(out.iterdir()):
                 out.rmdir()
             raise UserError(f"no usable scene in {root}: {_first_reason([s for r in results for s in r.skipped])}")
-        name = _free_name(identity["root"], manifest)
+        name = _unused_name(identity["root"], manifest)
         source = identity | {
             "name": name,
             "found": len(scan.scenes),
@@ -224,6 +186,63 @@ def prepare(
     return _summary(out, manifest, manifest["sources"][-1], seconds=time.monotonic() - started, already_there=False)
 
 
+class Subset(NamedTuple):
+    """A parsed ``--subset``: its name and number of scenes; they are drawn proportionally from the regions."""
+
+    name: str
+    total: int
+
+
+def parse_subset(text: str | None) -> Subset | None:
+    """Read the value of ``--subset``: ``90k`` or a number of scenes.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if text is None:
+        return None
+    if text in NAMED_SUBSETS:
+        return Subset(text, NAMED_SUBSETS[text])
+    if text.isdecimal() and int(text) > 0:
+        return Subset(text, int(text))
+    raise UserError(f"unknown subset {text!r}; pass {', '.join(NAMED_SUBSETS)} or a number of scenes")
+
+
+def draw_proportional(scene_ids_by_roi: Mapping[str, Sequence[str]], total: int, seed: int) -> dict[str, list[str]]:
+    """Draw ``total`` scenes so that every region keeps its share.
+
+    Shares are rounded by the largest remainder (ties: alphabetical order). Within a region the scenes with the smallest
+    sha256 of ``seed/scene`` are taken, which depends neither on the order of files nor on a random generator.
+
+    Args:
+        scene_ids_by_roi: region -> its scenes; scene names are unique over all regions.
+        total: number of scenes to draw.
+        seed: another seed gives another draw.
+
+    Returns:
+        Region -> drawn scenes, in the order given.
+
+    Raises:
+        UserError: there are fewer scenes than ``total``.
+    """
+    available = sum(len(scenes) for scenes in scene_ids_by_roi.values())
+    if total > available:
+        raise UserError(
+            f"the subset asks for {total:,} scenes, the source has {available:,}; ask for at most that many"
+        )
+    quota = {roi: len(scenes) * total // available for roi, scenes in scene_ids_by_roi.items()}
+    remainder = {roi: len(scenes) * total % available for roi, scenes in scene_ids_by_roi.items()}
+    short = total - sum(quota.values())
+    for roi in sorted(remainder, key=lambda roi: (-remainder[roi], roi))[:short]:
+        quota[roi] += 1
+    drawn: dict[str, list[str]] = {}
+    for roi, scenes in scene_ids_by_roi.items():
+        ranked = sorted(scenes, key=lambda scene: hashlib.sha256(f"{seed}/{scene}".encode()).digest())
+        taken = set(ranked[: quota[roi]])
+        drawn[roi] = [scene for scene in scenes if scene in taken]
+    return drawn
+
+
 def _selected(scan: Scan, subset: Subset | None) -> tuple[tuple[SceneFiles, ...], dict[str, Any] | None]:
     """The scenes to convert, and what ``store.json`` records about the draw."""
     if subset is None:
@@ -231,44 +250,36 @@ def _selected(scan: Scan, subset: Subset | None) -> tuple[tuple[SceneFiles, ...]
     by_roi: dict[str, list[str]] = {}
     for scene in scan.scenes:
         by_roi.setdefault(scene.roi, []).append(scene.scene)
-    drawn = draw_proportional(by_roi, subset.total, SEED)
+    drawn = draw_proportional(by_roi, subset.total, SUBSET_SEED)
     taken = {scene for scenes in drawn.values() for scene in scenes}
     record = {
         "name": subset.name,
         "total": subset.total,
         "of": len(scan.scenes),
-        "seed": SEED,
+        "seed": SUBSET_SEED,
         "per_roi": {roi: len(scenes) for roi, scenes in sorted(drawn.items())},
         "scenes_sha256": hashlib.sha256("\n".join(sorted(taken)).encode()).hexdigest(),
     }
     return tuple(scene for scene in scan.scenes if scene.scene in taken), record
 
 
-def _same_source(manifest: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The source of the store that is this one, if it is there.
+def _already_added(manifest: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the entry of this source in the store, if it has one.
 
     Raises:
         UserError: the same files are in the store with other options.
     """
+    source: dict[str, Any]
     for source in manifest["sources"]:
         different = [key for key, value in identity.items() if source[key] != value]
         if not different:
-            found: dict[str, Any] = source
-            return found
+            return source
         if not {"layout", "root", "files"} & set(different):
             raise UserError(
                 f"the store already holds {identity['root']} with another choice of {', '.join(different)}; "
                 "adding it twice would repeat its scenes; pass another --out"
             )
     return None
-
-
-def _blocks(first: int, root: Path, out: Path, scenes: Sequence[SceneFiles], options: ReadOptions) -> list[Block]:
-    starts = range(0, len(scenes), BLOCK_SCENES)
-    return [
-        Block(number=first + i, root=root, store=out, scenes=tuple(scenes[s : s + BLOCK_SCENES]), options=options)
-        for i, s in enumerate(starts)
-    ]
 
 
 def _convert(blocks: list[Block], journal: Journal, workers: int, total: int, progress: Progress | None) -> None:
@@ -292,8 +303,8 @@ def _results(blocks: list[Block], workers: int) -> Iterator[BlockResult]:
     if workers == 1 or len(blocks) <= 1:
         yield from map(convert_block, blocks)
         return
-    # Not fork: the caller may hold threads (torch, GDAL), which it breaks. Not spawn: importing torch and timm takes
-    # seconds; the server does it once.
+    # Not fork, which breaks threads that the caller may have (torch, GDAL). Not spawn: importing torch and timm takes
+    # seconds; the fork server does it once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([convert_block.__module__])
     with ProcessPoolExecutor(min(workers, len(blocks)), context, initializer=end_with_parent) as pool:
@@ -303,8 +314,8 @@ def _results(blocks: list[Block], workers: int) -> Iterator[BlockResult]:
                 yield future.result()
         except BrokenProcessPool as error:
             raise UserError(
-                "a conversion process was killed, perhaps for want of memory; what is done is kept: type the same "
-                "command again, with a smaller --workers"
+                "a conversion process was killed, perhaps because memory ran out; what is done is kept: run the same "
+                "command again with fewer --workers"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -317,7 +328,7 @@ def _full_disk_explained(out: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise UserError(
-                f"no space left for {out}; what is done is kept: free some space and type the same command again"
+                f"no space left for {out}; what is done is kept: free some space and run the same command again"
             ) from error
         raise
 
@@ -328,7 +339,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _free_name(root: str, manifest: dict[str, Any]) -> str:
+def _unused_name(root: str, manifest: dict[str, Any]) -> str:
     taken = {source["name"] for source in manifest["sources"]}
     candidates = (root if n == 1 else f"{root}-{n}" for n in range(1, len(taken) + 2))
     return next(name for name in candidates if name not in taken)

@@ -1,7 +1,8 @@
 """The files of one scene, read and checked, as codes ready for the store.
 
-Everything that can be wrong with a scene ends as a :class:`SceneProblem` with one line for ``skipped.csv``, so that one
-bad file never stops a long conversion.
+First what the user declares about a source (``--unit``, ``--bands``), then the reading. Everything that can be wrong
+with a scene ends as a :class:`SceneProblem` with one line for ``skipped.csv``, so that one bad file never stops a long
+conversion.
 """
 
 import re
@@ -23,9 +24,17 @@ from eo_backbones.inputs import UNITS_OF, check_values
 from eo_backbones_train.store.codings import Array, coding_of
 from eo_backbones_train.store.layouts import Layout, RasterFile, SceneFiles
 
-# FOLDED training/eo_backbones_train/store/read_scene.py: "What the user declares about a source: the unit of each band, and which bands to keep.\n\n``--unit uint8`` speaks of every band that can be in that unit, ``--unit B04=reflectance`` of one; later ones win over\nearlier ones, and the layout's own units (digital numbers, dB) hold for the rest. ``--unit B03=uint8:0:1`` also says\nwhich native values the display values 0 and 255 stand for, here reflectance 0 and 1; without it the input contract's\nrange holds. ``--bands B03 VV`` keeps these bands, ``B03=2`` says that B03 is the second band of its file."
+DEFAULT_BANDS = (*PAPER_BANDS, *S1_BANDS)
 
-_ENTRIES = {entry.band: entry for entry in unit_range(BANDS).bands}
+_BAND_INPUTS = {entry.band: entry for entry in unit_range(BANDS).bands}
+
+
+class SceneProblem(Exception):  # noqa: N818 - a verdict on a scene, not a fault of the program
+    """Why a scene cannot be used: one line."""
+
+
+class DeclarationProblem(SceneProblem):
+    """What was declared about bands or units does not fit the file: the user can correct it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +57,8 @@ class DeclaredUnits:
         """Return the unit of a band as ``--unit`` takes it."""
         return ":".join([self.of(name), *(f"{value:g}" for value in self.display.get(name, ()))])
 
-    def problem(self, name: str, values: np.ndarray[Any, Any]) -> str | None:
-        """Return why raw values of a band cannot be in its unit and what to type, or ``None``."""
+    def problem(self, name: str, values: Array) -> str | None:
+        """Return why raw values of a band cannot be in its unit and what to type instead, or ``None``."""
         unit = self.of(name)
         if values.dtype == np.uint8 and unit != "uint8":
             return (
@@ -58,15 +67,20 @@ class DeclaredUnits:
             )
         if (values.dtype, unit) in {(np.dtype(np.uint16), "dn"), (np.dtype(np.uint8), "uint8")}:
             return None  # every value is possible, and looking at them is most of the work
-        found = check_values(torch.from_numpy(values.astype(np.float32)), _ENTRIES[name], cast("Unit", unit))
-        return None if found is None else re.sub(r"unit='(\w+)'", rf"--unit {name}=\1", found)
+        message = check_values(torch.from_numpy(values.astype(np.float32)), _BAND_INPUTS[name], cast("Unit", unit))
+        return None if message is None else re.sub(r"unit='(\w+)'", rf"--unit {name}=\1", message)
 
 
 def parse_units(options: Sequence[str]) -> DeclaredUnits:
     """Read the values of ``--unit``.
 
+    ``uint8`` declares the unit of every band that can be in that unit, ``B04=reflectance`` that of one band; later
+    options win over earlier ones, and the layout's own units (digital numbers, dB) hold for the rest.
+    ``B03=uint8:0:1`` also says which native values the display values 0 and 255 stand for, here reflectance 0 and 1;
+    without it they are those of the input contract.
+
     Raises:
-        UserError: an unknown band or unit, one that the other cannot have, or a display range that is none.
+        UserError: an unknown band or unit, a unit that the band cannot have, or an invalid display range.
     """
     declared: dict[str, str] = {}
     display: dict[str, tuple[float, float]] = {}
@@ -75,26 +89,26 @@ def parse_units(options: Sequence[str]) -> DeclaredUnits:
         unit, colon, limits = text.strip().lower().partition(":")
         if unit not in UNITS:
             raise unknown_name("unit", unit, UNITS)
-        wanted = [band(name).name] if separator else list(BANDS)
-        possible = [one for one in wanted if unit in UNITS_OF[_ENTRIES[one].unit]]
+        bands = [band(name).name] if separator else list(BANDS)
+        possible = [one for one in bands if unit in UNITS_OF[_BAND_INPUTS[one].unit]]
         if not possible:
-            allowed = ", ".join(UNITS_OF[_ENTRIES[wanted[0]].unit])
-            raise UserError(f"--unit {option}: band {wanted[0]} cannot be in {unit}; its units are {allowed}")
+            allowed = ", ".join(UNITS_OF[_BAND_INPUTS[bands[0]].unit])
+            raise UserError(f"--unit {option}: band {bands[0]} cannot be in {unit}; its units are {allowed}")
         declared |= dict.fromkeys(possible, unit)
         for one in possible:
             display.pop(one, None)
         if colon:
-            display[possible[0]] = _display_range(option, limits, one_band=bool(separator) and unit == "uint8")
+            display[possible[0]] = _display_range(option, limits, allowed=bool(separator) and unit == "uint8")
     return DeclaredUnits(declared, display)
 
 
-def _display_range(option: str, limits: str, *, one_band: bool) -> tuple[float, float]:
+def _display_range(option: str, limits: str, *, allowed: bool) -> tuple[float, float]:
     """Read ``LOW:HIGH``."""
     try:
         low, high = map(float, limits.split(":"))
     except ValueError:
         low = high = 0.0
-    if not (one_band and low < high):
+    if not (allowed and low < high):
         raise UserError(
             f"--unit {option}: a display range is written BAND=uint8:LOW:HIGH, the reflectance or dB that 0 and 255 "
             "stand for, e.g. B03=uint8:0:1"
@@ -105,23 +119,14 @@ def _display_range(option: str, limits: str, *, one_band: bool) -> tuple[float, 
 def parse_bands(options: Sequence[str]) -> dict[str, int | None]:
     """Read the values of ``--bands``: canonical name -> 1-based position in its file, or ``None`` for "find it".
 
+    ``B03`` and ``VV`` keep these bands, ``B03=2`` also says that B03 is the second band of its file.
+
     Raises:
-        UserError: an unknown band, a band named twice, or a position that is no positive number.
+        UserError: an unknown band, a band named twice, or a position that is not a positive number.
     """
     requests = [split_request(option) for option in options]
     band_names(name for name, _ in requests)  # refuses a band that is named twice
     return dict(requests)
-
-
-DEFAULT_BANDS = (*PAPER_BANDS, *S1_BANDS)
-
-
-class SceneProblem(Exception):  # noqa: N818 - a verdict on a scene, not a fault of the program
-    """Why a scene cannot be used: one line."""
-
-
-class DeclarationProblem(SceneProblem):
-    """What was declared about bands or units does not fit the file: the user can correct it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +201,7 @@ def read_scene(root: Path, scene: SceneFiles, options: ReadOptions) -> CodedScen
 def _read_file(
     root: Path, file: RasterFile, options: ReadOptions, notes: set[str]
 ) -> list[tuple[str, Array, Array | None]]:
-    """Wanted bands of one file: name, raw values, and a mask of the file's own "no data" if it declares one."""
+    """Wanted bands of one file: name, raw values, and a mask of missing pixels if the file declares a nodata value."""
     if file.band is not None and file.band not in (options.bands or DEFAULT_BANDS):
         return []
     try:
@@ -212,7 +217,7 @@ def _read_file(
         reason = str(error.__cause__ or error).splitlines()[0].replace(f"{root}/", "")
         raise SceneProblem(f"unreadable or truncated: {file.path} ({reason})") from error
     if values.dtype.kind not in "uif":
-        raise SceneProblem(f"{file.path} has values of type {values.dtype}; only whole and real numbers are read")
+        raise SceneProblem(f"{file.path} has values of type {values.dtype}; only integers and floats are read")
     masks = [None] * len(values) if no_data is None else values == np.asarray(no_data, dtype=np.float64)
     return [(name, values[i], masks[i]) for i, name in enumerate(positions)]
 
@@ -280,7 +285,7 @@ def _check_bands(names: Sequence[str], options: ReadOptions) -> None:
 
 
 def _common_size(raw: dict[str, Array], missing: dict[str, Array], *, replicate: bool) -> tuple[int, int]:
-    """Bring all bands to one size, in place where the layout repeats pixels; return it."""
+    """Return the size of all bands; smaller ones are enlarged in place where the layout repeats pixels."""
     sizes = {values.shape for values in raw.values()}
     height, width = max(sizes)
     if len(sizes) == 1:

@@ -90,7 +90,7 @@ class Store:
         scenes: tuple[Array, Array],
         labels: Sequence[tuple[str, str, str]],
     ) -> None:
-        """Hold what :meth:`open` or :meth:`subset` found; use those."""
+        """Hold what :meth:`open` or :meth:`subset` found; call one of those instead."""
         self.folder = folder
         self.groups = groups
         self.digest = digest
@@ -102,30 +102,31 @@ class Store:
         """Open a store.
 
         Raises:
-            UserError: no store, unfinished, damaged, of another version, or a file is missing or has another size.
+            UserError: there is no store, it is unfinished, damaged or of another version, or a file is missing or has the
+            wrong size.
         """
         manifest = read_manifest(folder)
         try:
             groups = tuple(_group(folder, entry) for entry in manifest["groups"])
-            listed = (folder / SCENES_FILE).read_bytes()[: manifest["scenes"]["bytes"]]
-            if hashlib.sha256(listed).hexdigest() != manifest["scenes"]["sha256"]:
-                raise UserError(f"{folder / SCENES_FILE} was changed after the store was made; prepare the store again")
-            rows = list(csv.reader(io.StringIO(listed.decode())))[1:]
+            scenes_csv = (folder / SCENES_FILE).read_bytes()[: manifest["scenes"]["bytes"]]
+            if hashlib.sha256(scenes_csv).hexdigest() != manifest["scenes"]["sha256"]:
+                raise UserError(f"{folder / SCENES_FILE} was changed after the store was made; prepare it again")
+            rows = list(csv.reader(io.StringIO(scenes_csv.decode())))[1:]
             digest = manifest["digest"]
         except (KeyError, TypeError, OSError) as error:
             raise UserError(f"the store {folder} is damaged ({error!r}); prepare it again") from error
         if manifest_digest(manifest["groups"], rows) != digest:
             raise UserError(f"store.json in {folder} was changed after the store was made; prepare the store again")
         _check_sizes(groups)
-        position = {group.name: index for index, group in enumerate(groups)}
-        start = {
+        group_index = {group.name: index for index, group in enumerate(groups)}
+        first_row = {
             shard.path.name: int(first)
             for group in groups
             for shard, first in zip(group.shards, group.first_rows, strict=True)
         }
-        in_group = np.array([position[row[3]] for row in rows], np.int64)
-        at_row = np.array([start[row[4]] + int(row[5]) for row in rows], np.int64)
-        return cls(folder, groups, digest, (in_group, at_row), [(row[0], row[1], row[2]) for row in rows])
+        scene_group = np.array([group_index[row[3]] for row in rows], np.int64)
+        scene_row = np.array([first_row[row[4]] + int(row[5]) for row in rows], np.int64)
+        return cls(folder, groups, digest, (scene_group, scene_row), [(row[0], row[1], row[2]) for row in rows])
 
     def __len__(self) -> int:
         """Return the number of scenes."""
@@ -150,8 +151,8 @@ class Store:
         """Return a view of some scenes, in the given order."""
         chosen = np.asarray(indices, np.int64)
         labels = [self._labels[index] for index in chosen]
-        listed = hashlib.sha256("\n".join(label[0] for label in labels).encode()).hexdigest()
-        digest = hashlib.sha256(f"{self.digest} {listed}".encode()).hexdigest()
+        choice = hashlib.sha256("\n".join(label[0] for label in labels).encode()).hexdigest()
+        digest = hashlib.sha256(f"{self.digest} {choice}".encode()).hexdigest()
         return Store(self.folder, self.groups, digest, (self.scene_group[chosen], self.scene_row[chosen]), labels)
 
     def tile(self, scene: int, name: str) -> Array:
@@ -189,10 +190,10 @@ class Store:
         """
         for group in self.groups:
             for shard, array in zip(group.shards, group.arrays, strict=True):
-                found = hashlib.sha256()
+                sha256 = hashlib.sha256()
                 for scene in array:
-                    found.update(np.ascontiguousarray(scene).data)
-                if found.hexdigest() != shard.sha256:
+                    sha256.update(np.ascontiguousarray(scene).data)
+                if sha256.hexdigest() != shard.sha256:
                     raise UserError(f"{shard.path} is not what was written (sha256 differs); prepare the store again")
 
 
@@ -200,7 +201,7 @@ def usable_scenes(store: Store, s2_bands: Sequence[str], s1_bands: Sequence[str]
     """Return the scenes that have at least one of the Sentinel-2 and one of the Sentinel-1 bands, int64, ascending.
 
     Raises:
-        UserError: there are none; the message says what the store has.
+        UserError: there are none; the message says which bands the store has.
     """
     fits = np.array(
         [any(b in group.bands for b in s2_bands) and any(b in group.bands for b in s1_bands) for group in store.groups]
@@ -209,7 +210,7 @@ def usable_scenes(store: Store, s2_bands: Sequence[str], s1_bands: Sequence[str]
     if not len(usable):
         present = [name for name in BANDS if any(name in group.bands for group in store.groups)]
         raise UserError(
-            f"the recipe asks for one of {', '.join(s2_bands)} and one of {', '.join(s1_bands)}; no scene of the store "
+            f"the recipe needs one of {', '.join(s2_bands)} and one of {', '.join(s1_bands)}; no scene of the store "
             f"{store.folder} has both; its bands: {', '.join(present)}; prepare a store with them (--bands), or pass "
             "--set data.s2_bands=... data.s1_bands=..."
         )

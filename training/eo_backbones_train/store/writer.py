@@ -1,4 +1,9 @@
-"""Changing a store on the disk so that it is a valid one at every moment: lists first, ``store.json`` last."""
+"""Changing a store on the disk so that it is valid at every moment: lists first, ``store.json`` last.
+
+While a source is being added, a journal says which of its blocks are done, so that a killed job continues where it was.
+A line is written after its shards have got their names. A line that was cut short by a crash is dropped, and its block
+is converted again, with the same bytes.
+"""
 
 import csv
 import hashlib
@@ -27,11 +32,13 @@ from eo_backbones_train.store.format import (
     read_manifest,
 )
 
-# FOLDED training/eo_backbones_train/store/writer.py: 'The journal of a source that is being added: which blocks are done, so that a killed job continues where it was.\n\nA line is written after its shards have got their names. A line that was cut short by a crash is dropped, and its block\nis done again, with the same bytes.'
-
 
 class Journal:
-    """Lines of JSON: first what is being added, then one per finished block."""
+    """Lines of JSON: first what is being added, then one line per finished block.
+
+    Attributes:
+        done: block number -> result of the block.
+    """
 
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
         """Open or begin the journal of one source.
@@ -41,7 +48,7 @@ class Journal:
             identity: what is being added, as JSON values: the first line.
 
         Raises:
-            UserError: the journal is of another source, or of the same one with other options or files.
+            UserError: the journal belongs to another source, or to the same one with other options or files.
         """
         self._path = path
         lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
@@ -51,7 +58,7 @@ class Journal:
                 different = ", ".join(key for key in identity if begun.get(key) != identity[key])
                 raise UserError(
                     f"{path.parent} holds an unfinished source ({begun['layout']} {begun['root']}) that differs from "
-                    f"this one in {different}; finish that one first, or remove {path} to give it up"
+                    f"this one in {different}; finish that one first, or remove {path} to discard it"
                 )
         self.done: dict[int, BlockResult] = {}
         for line in lines[1:]:
@@ -81,17 +88,17 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def manifest_to_extend(out: Path, *, exact: bool) -> dict[str, Any]:
-    """Return the manifest of the store in ``out``, or that of a store without scenes.
+    """Return the manifest of the store in ``out``, or the manifest of an empty store.
 
     Raises:
-        UserError: the folder holds something else, or a store with the other setting of ``exact``.
+        UserError: the folder holds something else, or a store with another setting of ``exact``.
     """
     if (out / STORE_FILE).is_file():
         manifest = read_manifest(out)
         if manifest["exact"] != exact:
             raise UserError(
-                f"the store {out} was made {'with' if manifest['exact'] else 'without'} --exact, and all its sources "
-                "are alike; do the same, or pass another --out"
+                f"the store {out} was made {'with' if manifest['exact'] else 'without'} --exact, which holds for all "
+                "its sources; do the same, or pass another --out"
             )
         return manifest
     if out.exists() and not out.is_dir():
@@ -102,7 +109,7 @@ def manifest_to_extend(out: Path, *, exact: bool) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "exact": exact,
-        "codings": _described(CODINGS),
+        "codings": _coding_formulas(CODINGS),
         "next_block": 0,
         "groups": [],
         "sources": [],
@@ -118,10 +125,10 @@ def add_source(
     skipped: list[tuple[str, str]],
     results: list[BlockResult],
 ) -> dict[str, Any]:
-    """Write the lists, then ``store.json``, and delete tiles that no source refers to.
+    """Write the lists, then ``store.json``, and delete shards that no source refers to.
 
     Args:
-        out: the store's folder, which holds the shards already.
+        out: the store's folder, which already holds the shards.
         manifest: contents of ``store.json`` so far.
         source: what to record about the source.
         skipped: ``(scene, reason)`` of what the layout left out.
@@ -147,30 +154,34 @@ def add_source(
     left_out = skipped + [entry for result in results for entry in result.skipped]
     reasons = Counter(reason.split(":")[0] for _, reason in left_out)
     source = source | {"stored": len(rows), "skipped": len(left_out), "reasons": dict(reasons.most_common(10))}
-    listed = _grown(out / SCENES_FILE, manifest["scenes"]["bytes"], SCENE_COLUMNS, rows)
-    named = [(source["name"], *entry) for entry in left_out]
-    grown = _grown(out / SKIPPED_FILE, manifest["skipped_bytes"], SKIPPED_COLUMNS, named)
-    table = list(csv.reader(io.StringIO(listed.decode())))[1:]
+    scenes_csv = _extend_list(out / SCENES_FILE, manifest["scenes"]["bytes"], SCENE_COLUMNS, rows)
+    skipped_rows = [(source["name"], *entry) for entry in left_out]
+    skipped_csv = _extend_list(out / SKIPPED_FILE, manifest["skipped_bytes"], SKIPPED_COLUMNS, skipped_rows)
+    all_rows = list(csv.reader(io.StringIO(scenes_csv.decode())))[1:]
     ordered = [groups[name] for name in sorted(groups)]
     manifest = manifest | {
-        "codings": _described([*CODINGS, *(name for group in ordered for name in group["codings"])]),
+        "codings": _coding_formulas([*CODINGS, *(name for group in ordered for name in group["codings"])]),
         "next_block": manifest["next_block"] + len(results),
         "groups": ordered,
         "sources": [*manifest["sources"], source],
-        "scenes": {"count": len(table), "bytes": len(listed), "sha256": hashlib.sha256(listed).hexdigest()},
-        "skipped_bytes": len(grown),
-        "digest": manifest_digest(ordered, table),
+        "scenes": {
+            "count": len(all_rows),
+            "bytes": len(scenes_csv),
+            "sha256": hashlib.sha256(scenes_csv).hexdigest(),
+        },
+        "skipped_bytes": len(skipped_csv),
+        "digest": manifest_digest(ordered, all_rows),
     }
     _replace(out / STORE_FILE, json.dumps(manifest, indent=1).encode() + b"\n")
-    listed_files = {shard["file"] for group in ordered for shard in group["shards"]}
-    for path in out.glob("tiles-*.npy"):  # of a source that was given up
-        if path.name not in listed_files:
+    shard_files = {shard["file"] for group in ordered for shard in group["shards"]}
+    for path in out.glob("tiles-*.npy"):  # of a source that was discarded
+        if path.name not in shard_files:
             path.unlink()
     return manifest
 
 
 def remove_leftovers(out: Path, manifest: dict[str, Any]) -> None:
-    """Remove what killed processes left: unfinished files, and journals of sources that are complete."""
+    """Remove what killed processes left behind: unfinished files, and journals of sources that are complete."""
     for path in out.glob(f"{TEMPORARY}*"):
         path.unlink(missing_ok=True)
     for number in range(len(manifest["sources"])):
@@ -182,12 +193,12 @@ def journal_file(out: Path, source: int) -> Path:
     return out / f"journal-{source}.jsonl"
 
 
-def _described(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the formulas of codings, for who reads the store without our code."""
-    return {found.name: {"q": list(found.q), "code_0_is_missing": found.has_missing} for found in map(coding, names)}
+def _coding_formulas(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the formulas of codings, for reading the store without this package."""
+    return {one.name: {"q": list(one.q), "code_0_is_missing": one.has_missing} for one in map(coding, names)}
 
 
-def _grown(path: Path, kept: int, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+def _extend_list(path: Path, kept: int, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
     """Replace a list by its first ``kept`` bytes and new rows; return the new contents."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
