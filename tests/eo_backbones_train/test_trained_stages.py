@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from eo_backbones.evaluation.encoders import random_resnet50, state_digest
 from eo_backbones_train.methods.build import fresh_encoder
-from eo_backbones_train.methods.modules import embed, width
+from eo_backbones_train.methods.modules import embed, feature_width
 from eo_backbones_train.recipes.published import get_recipe
 
 
@@ -38,19 +38,21 @@ def test_the_mean_over_the_map_of_the_last_trained_stage(encoder: nn.Module, sta
     images = torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(1))
     _, maps = torchvision_maps(encoder, images)
     found = embed(encoder.train(), stages, images)
-    assert found.shape == (4, width(encoder, stages))
+    assert found.shape == (4, feature_width(encoder, stages))
     torch.testing.assert_close(found, maps[stages].mean(dim=(2, 3)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("follow", [True, False])
-def test_statistics_of_later_stages_follow_where_they_are_told_to(encoder: nn.Module, follow: bool) -> None:
+@pytest.mark.parametrize("update_late_bn", [True, False])
+def test_statistics_of_later_stages_follow_where_they_are_told_to(encoder: nn.Module, update_late_bn: bool) -> None:
     images = torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(1))
     expected = torchvision_maps(encoder, images)[0].state_dict()
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    embed(encoder.train(), 2, images, follow=follow).sum().backward()
+    embed(encoder.train(), 2, images, update_late_bn=update_late_bn).sum().backward()
     for name, tensor in encoder.state_dict().items():
         late = name.startswith(("layer3", "layer4"))
-        torch.testing.assert_close(tensor, expected[name] if follow or not late else before[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            tensor, expected[name] if update_late_bn or not late else before[name], rtol=1e-4, atol=1e-5
+        )
     graded = {name.split(".")[0] for name, parameter in encoder.named_parameters() if parameter.grad is not None}
     assert graded == {"conv1", "bn1", "layer1", "layer2"}
 

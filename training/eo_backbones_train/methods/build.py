@@ -24,7 +24,7 @@ def build_method(recipe: Recipe, encoder: nn.Module | None = None) -> BYOL | Sim
 
 
 def fresh_encoder(model: ModelPart) -> nn.Module:
-    """Return the ResNet50 as a recipe starts it; what the recipe does not train asks for no gradient."""
+    """Return the ResNet50 as a recipe starts it; stages that the recipe does not train require no gradient."""
     # timm starts the last BatchNorm of each block at zero (zero_init_last), as SimSiam's reference code does.
     encoder: nn.Module = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
     average_when_downsampling(encoder, after=model.trained_stages)

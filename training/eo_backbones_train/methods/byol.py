@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from eo_backbones_train.methods.modules import (
     StepOutput,
     embed,
+    feature_width,
     per_sensor,
     predictor,
     projector,
     squared_distance,
-    width,
 )
 from eo_backbones_train.recipes.recipe import ModelPart, TargetPart
 
 
 class BYOL(nn.Module):
-    """Online and target network; ``forward`` holds all passes of a step, and ``encoder`` is what a run is for."""
+    """Online and target network; ``forward`` holds all passes of a step, ``encoder`` is what a run is for."""
 
     def __init__(
         self,
@@ -44,12 +44,12 @@ class BYOL(nn.Module):
         Args:
             encoder: maps [N, 1, H, W] to [N, ``encoder.num_features``].
             model: sizes of the heads, how batches are normalised, and the stages that are trained.
-            target: says what happens to the target's BatchNorm buffers; its decay comes with every step.
+            target: decides what happens to the target's BatchNorm buffers; its decay is passed with every step.
             loss: the directions that are learnt.
         """
         super().__init__()
         self.encoder = encoder
-        features = width(encoder, model.trained_stages)
+        features = feature_width(encoder, model.trained_stages)
         self.projector = projector(features, model.projector_hidden, model.projector_out, layers=model.projector_layers)
         self.predictor = predictor(model.projector_out, model.predictor_hidden, model.projector_out)
         self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
@@ -61,7 +61,7 @@ class BYOL(nn.Module):
         """Compute the loss of a step from the views [2, B, 1, H, W] (Sentinel-2, Sentinel-1)."""
         one_sensor_each = not self._symmetric and self._passes == "separate"
         x1, x2 = (views[:1], views[1:]) if one_sensor_each else (views, views)
-        y = per_sensor(lambda images: embed(self.encoder, self._stages, images, follow=True), x1, self._passes)
+        y = per_sensor(lambda images: embed(self.encoder, self._stages, images, update_late_bn=True), x1, self._passes)
         p = per_sensor(self.predictor, per_sensor(self.projector, y, self._passes), self._passes)
         with torch.no_grad():
             target_y = per_sensor(lambda images: embed(self.target_encoder, self._stages, images), x2, self._passes)
@@ -79,13 +79,13 @@ class BYOL(nn.Module):
         """
         online = nn.ModuleList([self.encoder, self.projector])
         target = nn.ModuleList([self.target_encoder, self.target_projector])
-        moving = [
-            (own, average)
-            for own, average in zip(online.parameters(), target.parameters(), strict=True)
-            if own.requires_grad  # stages that are not trained are the same in both
+        trained = [
+            (source, average)
+            for source, average in zip(online.parameters(), target.parameters(), strict=True)
+            if source.requires_grad  # stages that are not trained are the same in both
         ]
-        sources: list[Tensor] = [own for own, _ in moving]
-        averages: list[Tensor] = [average for _, average in moving]
+        sources: list[Tensor] = [source for source, _ in trained]
+        averages: list[Tensor] = [average for _, average in trained]
         if self._buffer_policy == "average":
             sources += [buffer for buffer in online.buffers() if buffer.is_floating_point()]
             averages += [buffer for buffer in target.buffers() if buffer.is_floating_point()]

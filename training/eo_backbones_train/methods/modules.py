@@ -1,8 +1,4 @@
-"""Projector and predictor: the small networks that are trained with the encoder and thrown away after it.
-
-A Linear layer that a BatchNorm follows has no bias here, because the BatchNorm takes it away again; reference codes
-differ (lightly and SimSiam leave it out, lucidrains/byol-pytorch keeps it).
-"""
+"""The parts that BYOL and SimSiam are made of: passes through the encoder, heads, losses."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, cast
@@ -12,8 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eo_backbones.networks.initialisation import STAGES
-
-# FOLDED training/eo_backbones_train/methods/modules.py: "How the views of two sensors go through a network, and what a step's forward pass returns.\n\nOne pass for both sensors, or one for each: the difference is BatchNorm, which normalises by the statistics of what is\nin the pass. The running statistics, which evaluation uses, see every sensor that the network is given, either way."
 
 Passes = Literal["joint", "separate"]
 
@@ -31,7 +25,10 @@ class StepOutput(NamedTuple):
 
 
 def per_sensor(network: Callable[[Tensor], Tensor], views: Tensor, passes: Passes) -> Tensor:
-    """Apply a network to the views of one or two sensors.
+    """Apply a network to the views of one or two sensors, in one pass or in one pass for each.
+
+    The difference is BatchNorm, which normalises by the statistics of what is in the pass. Its running statistics, which
+    evaluation uses, see every sensor that the network is given, either way.
 
     Args:
         network: maps [N, ...] to [N, D].
@@ -46,64 +43,46 @@ def per_sensor(network: Callable[[Tensor], Tensor], views: Tensor, passes: Passe
     return torch.stack([network(view) for view in views])
 
 
-# FOLDED training/eo_backbones_train/methods/modules.py: "The two losses, which differ by a constant and a factor only: ``byol = 2 + 2 * negative_cosine``.\n\nBYOL's is the squared distance of the normalised vectors (Grill et al., equation 2; equation 1 of the paper this project\nimplements); SimSiam's the negative cosine similarity (Chen & He, equation 1). Adam does not see the factor."
+def embed(encoder: nn.Module, trained_stages: int, images: Tensor, *, update_late_bn: bool = False) -> Tensor:
+    """Return the features that the loss sees: the encoder's, or the mean over the last map of its first stages.
 
-
-def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    """Return the mean of ``-cos(p, z)`` over all vectors, in [-1, 1]; no gradient flows into ``z``.
+    Where images are few, late stages keep little more than what two sensors agree on
+    (docs/decisions/0008). So a recipe can train the stem and the first stages alone and end there:
+    the stages after them would only stand between them and the loss.
 
     Args:
-        p: predictions [..., D].
-        z: what they should point at [..., D].
+        encoder: as in :func:`feature_width`; in train mode.
+        trained_stages: how many of the four stages are trained.
+        images: [N, 1, H, W].
+        update_late_bn: let the BatchNorm statistics of the later stages see the batch; otherwise those stages are not
+            computed.
+
+    Returns:
+        [N, :func:`feature_width`].
     """
-    # At least float32: on a CPU autocast would leave it in bf16, which cannot tell losses closer than 0.4 % apart.
-    dtype = torch.promote_types(p.dtype, torch.float32)
-    return -F.cosine_similarity(p.to(dtype), z.detach().to(dtype), dim=-1).mean()
+    if trained_stages == STAGES:
+        return cast("Tensor", encoder(images))
+    (features,) = cast("Any", encoder).forward_intermediates(
+        images, indices=[trained_stages], stop_early=True, intermediates_only=True
+    )
+    if update_late_bn:
+        with torch.no_grad():
+            late = features
+            for number in range(trained_stages + 1, STAGES + 1):
+                late = encoder.get_submodule(f"layer{number}")(late)
+    return cast("Tensor", features.mean(dim=(2, 3)))
 
 
-def squared_distance(p: Tensor, z: Tensor) -> Tensor:
-    """Return the mean of ``2 - 2 cos(p, z)`` over all vectors, in [0, 4]; no gradient flows into ``z``."""
-    return 2 + 2 * negative_cosine(p, z)
-
-
-# FOLDED training/eo_backbones_train/methods/modules.py: 'Which part of the encoder the loss sees: all of it, or the mean over the last map of its first stages.\n\nWhere images are few, late stages keep little more than what two sensors agree on (decision 0008). So a recipe can train\nthe stem and the first stages alone, and end there: what comes later would only stand between them and the loss.'
-
-
-def width(encoder: nn.Module, stages: int) -> int:
+def feature_width(encoder: nn.Module, trained_stages: int) -> int:
     """Return the number of features that :func:`embed` gives.
 
     Args:
         encoder: with ``num_features``; timm's ``resnet50`` where not all stages are trained.
-        stages: how many of the four are trained.
+        trained_stages: how many of the four stages are trained.
     """
-    if stages == STAGES:
+    if trained_stages == STAGES:
         return cast("int", encoder.num_features)
-    return cast("Any", encoder).feature_info[stages]["num_chs"]  # type: ignore[no-any-return]  # [0] is the stem
-
-
-def embed(encoder: nn.Module, stages: int, images: Tensor, *, follow: bool = False) -> Tensor:
-    """Return what the loss sees of images.
-
-    Args:
-        encoder: as in :func:`width`; in train mode.
-        stages: how many of the four are trained.
-        images: [N, 1, H, W].
-        follow: let the BatchNorm statistics of later stages see the batch; otherwise those stages are not computed.
-
-    Returns:
-        [N, :func:`width`].
-    """
-    if stages == STAGES:
-        return cast("Tensor", encoder(images))
-    (early,) = cast("Any", encoder).forward_intermediates(
-        images, indices=[stages], stop_early=True, intermediates_only=True
-    )
-    if follow:
-        with torch.no_grad():
-            late = early
-            for number in range(stages + 1, STAGES + 1):
-                late = encoder.get_submodule(f"layer{number}")(late)
-    return cast("Tensor", early.mean(dim=(2, 3)))
+    return cast("Any", encoder).feature_info[trained_stages]["num_chs"]  # type: ignore[no-any-return]  # [0] is the stem
 
 
 def projector(in_features: int, hidden: int, out: int, *, layers: Literal[2, 3]) -> nn.Sequential:
@@ -111,6 +90,9 @@ def projector(in_features: int, hidden: int, out: int, *, layers: Literal[2, 3])
 
     Two layers: Jain et al. (IGARSS 2021) and BYOL (section 3.3). Three: SimSiam (section 3, "projection MLP"), with a
     BatchNorm after every layer, the last without scale and offset (facebookresearch/simsiam, simsiam/builder.py).
+
+    Here and in :func:`predictor`, a Linear layer before a BatchNorm has no bias, because the BatchNorm would remove it;
+    reference codes differ (lightly and SimSiam leave it out, lucidrains/byol-pytorch keeps it).
     """
     if layers == 2:
         return predictor(in_features, hidden, out)
@@ -134,3 +116,27 @@ def predictor(in_features: int, hidden: int, out: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.Linear(hidden, out),
     )
+
+
+def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
+    """Return the mean of ``-cos(p, z)`` over all vectors, in [-1, 1]: SimSiam's loss (Chen & He, equation 1).
+
+    No gradient flows into ``z``.
+
+    Args:
+        p: predictions [..., D].
+        z: what they should point at [..., D].
+    """
+    # At least float32: on a CPU autocast would leave it in bf16, which cannot tell losses closer than 0.4 % apart.
+    dtype = torch.promote_types(p.dtype, torch.float32)
+    return -F.cosine_similarity(p.to(dtype), z.detach().to(dtype), dim=-1).mean()
+
+
+def squared_distance(p: Tensor, z: Tensor) -> Tensor:
+    """Return the mean of ``2 - 2 cos(p, z)`` over all vectors, in [0, 4]: BYOL's loss.
+
+    It is the squared distance of the normalised vectors (Grill et al., equation 2; Jain et al., equation 1), and differs
+    from :func:`negative_cosine` by a constant and a factor only; Adam does not see the factor. No gradient flows into
+    ``z``.
+    """
+    return 2 + 2 * negative_cosine(p, z)

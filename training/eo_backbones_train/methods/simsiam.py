@@ -1,7 +1,7 @@
 """SimSiam (Chen & He, arXiv 2011.10566) between two sensors, as in Jain et al., IGARSS 2021.
 
 In the papers' symbols: encoder and projector together are f (here y = encoder features, z = projections), the predictor
-is h; z gets no gradient where it is the goal. x1 is the Sentinel-2 view, x2 the Sentinel-1 view.
+is h; z gets no gradient where it is the target. x1 is the Sentinel-2 view, x2 the Sentinel-1 view.
 
 * ``one-directional``, equation 1 of IGARSS 2021: p1 = h(z1) points at z2. Its 2 - 2 cos is 2 + 2 times the loss here.
 * ``symmetric``, SimSiam's equation 2: half of each direction.
@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from eo_backbones_train.methods.modules import (
     StepOutput,
     embed,
+    feature_width,
     negative_cosine,
     per_sensor,
     predictor,
     projector,
-    width,
 )
 from eo_backbones_train.recipes.recipe import ModelPart
 
 
 class SimSiam(nn.Module):
-    """One network for both sides; ``forward`` holds all passes of a step, and ``encoder`` is what a run is for."""
+    """One network for both sides; ``forward`` holds all passes of a step, ``encoder`` is what a run is for."""
 
     def __init__(self, encoder: nn.Module, *, model: ModelPart, loss: Literal["symmetric", "one-directional"]) -> None:
         """Build the heads.
@@ -39,7 +39,7 @@ class SimSiam(nn.Module):
         """
         super().__init__()
         self.encoder = encoder
-        features = width(encoder, model.trained_stages)
+        features = feature_width(encoder, model.trained_stages)
         self.projector = projector(features, model.projector_hidden, model.projector_out, layers=model.projector_layers)
         self.predictor = predictor(model.projector_out, model.predictor_hidden, model.projector_out)
         self._passes, self._symmetric = model.batch_norm, loss == "symmetric"
@@ -66,4 +66,4 @@ class SimSiam(nn.Module):
         return StepOutput(negative_cosine(p1, z2), torch.stack([y1.detach(), y2]))
 
     def _embed(self, images: Tensor) -> Tensor:
-        return embed(self.encoder, self._stages, images, follow=True)
+        return embed(self.encoder, self._stages, images, update_late_bn=True)

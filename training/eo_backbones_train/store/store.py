@@ -102,8 +102,8 @@ class Store:
         """Open a store.
 
         Raises:
-            UserError: there is no store, it is unfinished, damaged or of another version, or a file is missing or has the
-            wrong size.
+            UserError: there is no store, it is unfinished, damaged or of another version, or a file is missing or has
+                the wrong size.
         """
         manifest = read_manifest(folder)
         try:
