@@ -12,7 +12,8 @@ from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
 from eo_backbones_train.cli import main
 from eo_backbones_train.pretraining.loop import train
-from eo_backbones_train.recipes.published import RECIPES, get_recipe, to_dict
+from eo_backbones_train.recipes.published import RECIPES, get_recipe
+from eo_backbones_train.recipes.serialise import to_dict
 from support.tiny_run import build_tiny
 
 TINY = ["--smoke", "--device", "cpu", "--precision", "fp32", "--threads", "1", "--no-tensorboard"]

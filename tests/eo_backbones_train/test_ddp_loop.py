@@ -12,10 +12,11 @@ import torch
 
 from eo_backbones.errors import UserError
 from eo_backbones_train.data.loader import Loader
+from eo_backbones_train.data.plan import pairs_per_process
 from eo_backbones_train.data.views import draw_view_params, make_views
 from eo_backbones_train.optim import build_optimizer, learning_rates, target_decay
 from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint
-from eo_backbones_train.pretraining.distributed import Process, pairs_per_process, synchronize_batch_norm
+from eo_backbones_train.pretraining.distributed import Process, synchronize_batch_norm
 from eo_backbones_train.pretraining.run_options import RunOptions, settle
 from eo_backbones_train.pretraining.runlog import read_records
 from eo_backbones_train.store.store import Store

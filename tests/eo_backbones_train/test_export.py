@@ -29,7 +29,9 @@ from eo_backbones_train.export import declared_row, encoder_weights, export, rea
 from eo_backbones_train.pretraining.checkpoint import state_digest
 from eo_backbones_train.pretraining.loop import train
 from eo_backbones_train.pretraining.run_options import RunOptions
-from eo_backbones_train.recipes.published import Recipe, digest, get_recipe, input_spec, override, smoke, to_dict
+from eo_backbones_train.recipes.published import get_recipe, input_spec, smoke
+from eo_backbones_train.recipes.recipe import Recipe
+from eo_backbones_train.recipes.serialise import digest, override, to_dict
 from eo_backbones_train.store.prepare import prepare
 from support.written_run import SOURCES, STEP, STORE_DIGEST, trained_method, write_run
 

@@ -10,7 +10,8 @@ from huggingface_hub import ModelCard
 
 from eo_backbones.hub.folder import read_config
 from eo_backbones.weights import WEIGHTS, Weights
-from eo_backbones_train.recipes.published import digest, get_recipe, input_spec, to_dict
+from eo_backbones_train.recipes.published import get_recipe, input_spec
+from eo_backbones_train.recipes.serialise import digest, to_dict
 from publish import generated as module
 from publish.__main__ import main
 from publish.generated import cost, differences, pairs_seen, write

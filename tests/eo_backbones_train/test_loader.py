@@ -13,7 +13,7 @@ from eo_backbones.contract import unit_range
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform
-from eo_backbones_train.data.loader import Batch, Loader
+from eo_backbones_train.data.loader import Batch, Loader, decode_table
 from eo_backbones_train.data.tiles import MappedTiles, ResidentTiles, resident_bytes
 from eo_backbones_train.recipes.published import get_recipe, input_spec
 from eo_backbones_train.recipes.recipe import Recipe
@@ -104,14 +104,14 @@ def test_decoded_batches_are_what_the_input_contract_promises(
     used = set()
     for step in range(24):
         batch = copied(loader.batch(step))
-        share = loader._plan.share(step, rank=0, world_size=1)
+        share = loader.plan.share(step, rank=0, world_size=1)
         values = decoded(batch)
-        for place, scene in enumerate(batch.scene.tolist()):
+        for position, scene in enumerate(batch.scene.tolist()):
             group = store.groups[store.scene_group[scene]]
             height, width = group.height, group.width
-            assert batch.extent[:, place].tolist() == [[height, width]] * 2
-            for view, position in enumerate((share.first_band[place], share.second_band[place])):
-                name, coding = group.bands[position], group.codings[position]
+            assert batch.extent[:, position].tolist() == [[height, width]] * 2
+            for view, index in enumerate((share.first_band[position], share.second_band[position])):
+                name, coding = group.bands[index], group.codings[index]
                 used.add(coding.name)
                 with rasterio.open(
                     folders[store.sources[scene]] / f"s{2 - view}" / f"{store.names[scene]}.tif"
@@ -120,7 +120,7 @@ def test_decoded_batches_are_what_the_input_contract_promises(
                 unit = "uint8" if coding.name == "display" else ("dn", "db")[view]
                 expected = InputTransform(contract, band=name, unit=unit, check="off")(raw)[0].double()
                 step_size = tolerance[coding.name] / contract.for_band(name).std
-                found = values[view, place, :height, :width]
+                found = values[view, position, :height, :width]
                 assert (found - expected).abs().max() <= step_size + 1e-6, (name, coding.name)
     loader.close()
     kept = {"store": {"sqrt-reflectance", "linear-db"}, "exact_store": {"exact-dn", "exact-centidb"}}[kind]
@@ -128,13 +128,12 @@ def test_decoded_batches_are_what_the_input_contract_promises(
 
 
 def test_missing_values_are_the_low_end_and_display_zero_is_a_value(store: Store) -> None:
-    loader = Loader(store, recipe(), device="cpu")
-    rows = loader._table.reshape(-1, 6)
+    table = decode_table(store, input_spec(recipe()))
+    rows = table.reshape(-1, 6)
     ours = rows[~np.isnan(rows[:, 5])]
     assert (ours[:, 5] == ours[:, 3]).all()
     display = next(index for index, group in enumerate(store.groups) if group.codings[0] is CODINGS["display"])
-    assert np.isnan(loader._table[display, :3, 5]).all()
-    loader.close()
+    assert np.isnan(table[display, :3, 5]).all()
 
 
 def test_codes_are_the_stored_tiles(store: Store) -> None:
@@ -142,13 +141,13 @@ def test_codes_are_the_stored_tiles(store: Store) -> None:
     batch = loader.batch(3)
     assert batch.codes.shape == (2, 4, 32, 32)
     assert batch.codes.dtype == torch.uint8
-    plan = loader._plan.step(3)
+    plan = loader.plan.step(3)
     assert batch.scene.tolist() == plan.scene.tolist()
-    for place, scene in enumerate(plan.scene.tolist()):
+    for position, scene in enumerate(plan.scene.tolist()):
         group = store.groups[store.scene_group[scene]]
-        for view, position in enumerate((plan.first_band[place], plan.second_band[place])):
-            tile = store.tile(scene, group.bands[position])
-            assert np.array_equal(batch.codes[view, place, : group.height, : group.width].numpy(), tile)
+        for view, index in enumerate((plan.first_band[position], plan.second_band[position])):
+            tile = store.tile(scene, group.bands[index])
+            assert np.array_equal(batch.codes[view, position, : group.height, : group.width].numpy(), tile)
     loader.close()
 
 
@@ -186,12 +185,12 @@ def test_tiles_kept_on_a_device_are_those_of_the_files(kind: str, request: pytes
     store = store.subset([9, 0, 3, 8, 1, 4, 2])
     loader = Loader(store, recipe(), device="cpu")
     bands = ("B03", "B08", "B11", "VV", "VH")
-    usable = loader._plan.usable
+    usable = loader.plan.usable
     resident = ResidentTiles(store, usable, bands, torch.device("cpu"))
-    assert sum(data.nbytes for data in resident._data.values()) == resident_bytes(store, usable, bands)
+    assert resident.nbytes == resident_bytes(store, usable, bands)
     for step in range(6):
         batch = copied(loader.batch(step))
-        plan = loader._plan.step(step)
+        plan = loader.plan.step(step)
         for view, band in enumerate((plan.first_band, plan.second_band)):
             out = torch.full_like(batch.codes[view], 77)
             resident.gather(plan.scene, band, out)
@@ -209,29 +208,17 @@ def test_tiles_of_one_size_are_gathered_straight_into_the_buffer(store: Store) -
     assert all(np.array_equal(out[i].numpy(), only.tile(scene, "VV")) for i, scene in enumerate((2, 0, 1)))
 
 
-def test_announcing_tiles_reads_the_right_ones(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_announcing_tiles_reads_the_right_ones(store: Store) -> None:
     """Once per tile where the store fits memory, each time where it does not; and never out of a file's range."""
-    tiles = MappedTiles(store)
-    told: list[tuple[int, int, int]] = []
-
-    class Recorder:
-        def __init__(self, index: int) -> None:
-            self.index = index
-
-        def madvise(self, advice: int, start: int, length: int) -> None:
-            told.append((self.index, start, length))
-
-    lengths = [len(mapping) for mapping in tiles._maps]
-    monkeypatch.setattr(tiles, "_maps", [Recorder(index) for index in range(len(lengths))])
+    sizes = [array.nbytes for group in store.groups for array in group.arrays]
     scenes, bands = np.arange(len(store)), np.full(len(store), 1)
-    tiles.announce(scenes, bands)
-    assert len(told) == len(store)
-    assert all(start % 4096 == 0 and start + length <= lengths[index] for index, start, length in told)
-    tiles.announce(scenes, bands)
-    assert len(told) == len(store)
-    tiles._announced = None
-    tiles.announce(scenes, bands)
-    assert len(told) == 2 * len(store)
+    tiles = MappedTiles(store)
+    announced = tiles.announce(scenes, bands)
+    assert len(announced) == len(store)
+    assert all(start % 4096 == 0 and start + length <= sizes[shard] for shard, start, length in announced)
+    assert tiles.announce(scenes, bands) == []
+    beyond_memory = MappedTiles(store, memory_bytes=1000)
+    assert [beyond_memory.announce(scenes, bands) for _ in range(2)] == [announced] * 2
 
 
 def test_an_error_in_the_thread_reaches_the_caller(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +229,7 @@ def test_an_error_in_the_thread_reaches_the_caller(store: Store, monkeypatch: py
         raise OSError("the disk is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loader._tiles, "gather", broken)
+        patch.setattr(MappedTiles, "gather", broken)
         with pytest.raises(OSError, match="the disk is gone"):
             loader.batch(50)
     assert torch.equal(loader.batch(0).scene, first.scene)
@@ -250,7 +237,7 @@ def test_an_error_in_the_thread_reaches_the_caller(store: Store, monkeypatch: py
 
 
 def test_wrong_options_are_refused(store: Store) -> None:
-    with pytest.raises(UserError, match="start one of 1, 2, 4 processes"):
+    with pytest.raises(UserError, match="4 cannot be split over 3 processes; start 1, 2, 4"):
         Loader(store, recipe(), device="cpu", world_size=3)
     with pytest.raises(UserError, match="needs --device cuda"):
         Loader(store, recipe(), device="cpu", data_device="cuda")

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from eo_backbones_train.methods.build import build_method
 from eo_backbones_train.optim import build_optimizer, learning_rates, parameter_groups, peak_learning_rate
-from eo_backbones_train.recipes.published import get_recipe, override, smoke
+from eo_backbones_train.recipes.published import get_recipe, smoke
 from eo_backbones_train.recipes.recipe import Recipe
+from eo_backbones_train.recipes.serialise import override
 from support.tiny_networks import TinyResidual
 
 

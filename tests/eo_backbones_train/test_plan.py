@@ -7,7 +7,7 @@ import pytest
 
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
-from eo_backbones_train.data.plan import Plan, choices_of_step, epoch_order, scenes_of_step, steps_per_epoch
+from eo_backbones_train.data.plan import Plan, choices_of_step, epoch_order, scenes_of_step, splitmix64, steps_per_epoch
 from eo_backbones_train.store.prepare import prepare
 from eo_backbones_train.store.store import Store
 
@@ -26,11 +26,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_hash_is_splitmix64() -> None:
     """The published generator's first outputs for seed 0 are the finaliser at multiples of its increment."""
-    from eo_backbones_train.data.plan import _mixed
-
     increment = 0x9E3779B97F4A7C15
     states = np.array([0, increment, (2 * increment) % 2**64], np.uint64)
-    assert [hex(value) for value in _mixed(states).tolist()] == [
+    assert [hex(value) for value in splitmix64(states).tolist()] == [
         "0xe220a8397b1dcdaf",
         "0x6e789e6aa1b965f4",
         "0x6c45d188009454f",

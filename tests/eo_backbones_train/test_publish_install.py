@@ -16,7 +16,8 @@ from eo_backbones.push import check_folder
 from eo_backbones.results import csv_text
 from eo_backbones.weights import PUBLISHED_FOLDER
 from eo_backbones_train.export import export
-from eo_backbones_train.recipes.published import get_recipe, override, smoke
+from eo_backbones_train.recipes.published import get_recipe, smoke
+from eo_backbones_train.recipes.serialise import override
 from publish import install as module
 from publish.install import install
 from support.result_rows import result

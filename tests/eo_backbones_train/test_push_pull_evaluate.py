@@ -13,7 +13,8 @@ from eo_backbones.info import info
 from eo_backbones.push import push
 from eo_backbones.results import read_results
 from eo_backbones_train.export import export
-from eo_backbones_train.recipes.published import digest, get_recipe, smoke
+from eo_backbones_train.recipes.published import get_recipe, smoke
+from eo_backbones_train.recipes.serialise import digest
 from support.hub_http import Hub
 from support.synthetic_data import eurosat_rgb_folder  # noqa: F401  a fixture
 from support.written_run import trained_method, write_run

@@ -8,19 +8,9 @@ import pytest
 
 from eo_backbones.errors import UserError
 from eo_backbones.weights import WEIGHTS
-from eo_backbones_train.recipes.published import (
-    RECIPES,
-    describe,
-    digest,
-    flatten,
-    from_dict,
-    get_recipe,
-    input_spec,
-    override,
-    smoke,
-    to_dict,
-)
+from eo_backbones_train.recipes.published import RECIPES, describe, get_recipe, input_spec, smoke
 from eo_backbones_train.recipes.recipe import Recipe
+from eo_backbones_train.recipes.serialise import digest, flatten, from_dict, override, to_dict
 
 PUBLISHED = (
     "byol-dfc2020",

@@ -11,8 +11,8 @@ from torch import nn
 from eo_backbones_train.methods.build import build_method
 from eo_backbones_train.pretraining.checkpoint import save_checkpoint
 from eo_backbones_train.pretraining.run_folder import write_json
-from eo_backbones_train.recipes.published import digest, to_dict
 from eo_backbones_train.recipes.recipe import Recipe
+from eo_backbones_train.recipes.serialise import digest, to_dict
 
 STEP = 6
 STORE_DIGEST = "5" * 64

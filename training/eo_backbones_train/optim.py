@@ -1,4 +1,7 @@
-"""From a recipe to an optimiser: parameter groups, peak rate, and the rate of each group at each step."""
+"""From a recipe to its optimiser, and to learning rate and moving-average decay at every step.
+
+The schedules are pure functions of the step number, which counts from 0; a value is the one that this step uses.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +13,9 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from eo_backbones_train.recipes.recipe import REFERENCE_BATCH, Recipe
 
-# FOLDED training/eo_backbones_train/optim.py: 'Learning rate and moving-average decay as pure functions of the step number.\n\n``step`` counts from 0; the value returned is the one that this step uses.'
-
 Schedule = Literal["constant", "cosine"]
+
+_ADAM_BETA2 = 0.999  # Adam's second moment, as in its paper and torch's default
 
 
 def learning_rate(step: int, *, peak: float, schedule: Schedule, total_steps: int, warmup_steps: int) -> float:
@@ -51,9 +54,6 @@ def target_decay(step: int, *, base: float, schedule: Schedule, total_steps: int
     return 1 - (1 - base) * (math.cos(math.pi * step / total_steps) + 1) / 2
 
 
-_ADAM_BETA2 = 0.999  # Adam's second moment, as in its paper and torch's default
-
-
 def peak_learning_rate(recipe: Recipe) -> float:
     """Return the learning rate at the end of the warm-up, scaled with the global batch where the recipe says so."""
     scale = recipe.global_batch / REFERENCE_BATCH if recipe.optim.scale_lr else 1.0
@@ -65,11 +65,11 @@ def parameter_groups(module: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
     Args:
         module: BYOL or SimSiam; its predictor is named ``predictor``.
-        recipe: says whether biases and BatchNorm decay, and whether the predictor's rate is fixed.
+        recipe: decides whether biases and BatchNorm decay, and whether the predictor's rate is fixed.
 
     Returns:
         Up to four groups for ``torch.optim``, each with ``params``, ``weight_decay`` and ``fixed_lr``. Parameters
-        without gradient (BYOL's target) are in none. The order depends on the module only.
+        without gradient (BYOL's target) are in none of them. The order depends on the module only.
     """
     optim = recipe.optim
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -92,8 +92,8 @@ def build_optimizer(module: nn.Module, recipe: Recipe, *, fused: bool, capturabl
         module: BYOL or SimSiam, already on its device.
         recipe: the values.
         fused: one kernel for all parameters (machine setting).
-        capturable: for a CUDA graph: step counts and the learning rate of each group are tensors on the device, to be
-            filled before a replay.
+        capturable: for a CUDA graph: step counts and the learning rate of each group are tensors on the device, which
+            are filled before a replay.
     """
     optim, groups = recipe.optim, parameter_groups(module, recipe)
     peak = peak_learning_rate(recipe)

@@ -27,7 +27,7 @@ from eo_backbones.errors import UserError
 from eo_backbones_train.bench.timing import in_turn, seconds, times_faster
 from eo_backbones_train.data.loader import PREFETCH, Loader
 from eo_backbones_train.data.plan import Plan
-from eo_backbones_train.data.tiles import MappedTiles, codes_dtype, tile_side
+from eo_backbones_train.data.tiles import MappedTiles, codes_dtype, max_tile_px
 from eo_backbones_train.recipes.published import get_recipe
 from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.store.codings import Array
@@ -60,7 +60,7 @@ def disk_kib_per_pair(store: Store, recipe: Recipe) -> float | None:
     if not _COUNTERS.is_file():
         return None
     plan, tiles = _plan(store, recipe), MappedTiles(store)
-    side, wide = tile_side(store, plan.usable), codes_dtype(store, plan.usable) != torch.uint8
+    side, wide = max_tile_px(store, plan.usable), codes_dtype(store, plan.usable) != torch.uint8
     out = np.zeros((recipe.global_batch, side, side), np.int32 if wide else np.uint8)
     steps = min(plan.steps_per_epoch, max(1, _ENOUGH_PAIRS // recipe.global_batch))
     _forget_pages(store)

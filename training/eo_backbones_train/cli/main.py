@@ -127,7 +127,8 @@ def recipes(
     as_json: JsonOption = False,
 ) -> None:
     """List the recipes, or show one in full: everything that decides what comes out of a run."""
-    from eo_backbones_train.recipes.published import RECIPES, get_recipe, recipe_fields, recipe_list, to_dict
+    from eo_backbones_train.recipes.published import RECIPES, get_recipe, recipe_fields, recipe_list
+    from eo_backbones_train.recipes.serialise import to_dict
 
     if as_json:
         _print_json(to_dict(get_recipe(name)) if name else {key: to_dict(value) for key, value in RECIPES.items()})
@@ -198,8 +199,9 @@ def pretrain(
     from eo_backbones_train.pretraining.loop import train
     from eo_backbones_train.pretraining.run_folder import RESULT_FILE, read_json
     from eo_backbones_train.pretraining.run_options import RunOptions
-    from eo_backbones_train.recipes.published import get_recipe, override
+    from eo_backbones_train.recipes.published import get_recipe
     from eo_backbones_train.recipes.published import smoke as smoke_version
+    from eo_backbones_train.recipes.serialise import override
 
     chosen = get_recipe(recipe)
     if smoke:

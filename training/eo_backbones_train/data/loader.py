@@ -18,21 +18,26 @@ from torch import Tensor
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError, unknown_name
-from eo_backbones_train.data.plan import Plan, StepPlan
-from eo_backbones_train.data.tiles import MappedTiles, ResidentTiles, codes_dtype, resident_bytes, tile_side
+from eo_backbones_train.data.plan import Plan, StepPlan, pairs_per_process
+from eo_backbones_train.data.tiles import MappedTiles, ResidentTiles, codes_dtype, max_tile_px, resident_bytes
 from eo_backbones_train.recipes.published import input_spec
 from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.store.codings import Array
 from eo_backbones_train.store.store import Store
 
-# FOLDED training/eo_backbones_train/data/loader.py: 'From codes to what the model sees: six numbers per tile.\n\nA coding says ``native = q0 + q1 c + q2 c ** 2``; the input contract says clip, then ``(native - mean) / std``. Both\ntogether are one quadratic and one clamp, which the GPU applies while it makes the views.'
+DATA_DEVICES = ("auto", "cpu", "cuda")
+PREFETCH = 2  # batches that are prepared ahead
+RESIDENT_SHARE = 0.6  # of the free GPU memory; the rest is for weights, activations and graphs
 
-COLUMNS = ("q0", "q1", "q2", "low", "high", "missing")
+DECODE_COLUMNS = ("q0", "q1", "q2", "low", "high", "missing")
 """Model input = ``clamp(q0 + q1 c + q2 c ** 2, low, high)``; where ``c == 0`` it is ``missing``, unless that is NaN."""
 
 
 def decode_table(store: Store, contract: InputSpec) -> Array:
-    """Return the coefficients of every band of every group.
+    """Return the six numbers per band of every group that turn codes into model input.
+
+    A coding says ``native = q0 + q1 c + q2 c ** 2``; the input contract says clip, then ``(native - mean) / std``. Both
+    together are one quadratic and one clamp, which the device applies while it makes the views.
 
     A missing value becomes the low end of the clip range, in both sensors: SEN12MS users set missing backscatter to -25
     dB (schmitt-muc/SEN12MS ``classification/dataset.py``), and missing reflectance is 0 in the files.
@@ -42,10 +47,10 @@ def decode_table(store: Store, contract: InputSpec) -> Array:
         contract: a contract that normalises by ``"band"``.
 
     Returns:
-        float32 ``(groups, most bands, 6)``, columns as :data:`COLUMNS`; NaN for bands that the contract lacks.
+        float32 ``(groups, max bands, 6)``, columns as :data:`DECODE_COLUMNS`; NaN for bands that the contract lacks.
     """
     assert contract.normalization == "band"
-    table = np.full((len(store.groups), max(len(group.bands) for group in store.groups), len(COLUMNS)), np.nan)
+    table = np.full((len(store.groups), max(len(group.bands) for group in store.groups), len(DECODE_COLUMNS)), np.nan)
     for rows, group in zip(table, store.groups, strict=True):
         for row, name, coding in zip(rows, group.bands, group.codings, strict=False):
             if name not in contract.band_names:
@@ -64,21 +69,16 @@ def decode_table(store: Store, contract: InputSpec) -> Array:
     return table.astype(np.float32)
 
 
-DATA_DEVICES = ("auto", "cpu", "cuda")
-PREFETCH = 2  # batches that are made ready ahead
-RESIDENT_SHARE = 0.6  # of the free GPU memory; the rest is for weights, activations and graphs
-
-
 class Batch(NamedTuple):
     """One process's share of a step, on the compute device. Valid until the next batch is asked for.
 
     Attributes:
         codes: uint8 (int32 for 16-bit stores) ``(2, B, S, S)``; view 0 is the Sentinel-2 band, view 1 the Sentinel-1
-            band (or another Sentinel-2 band, as the recipe's ``s2_s2_share`` says). ``S`` is the largest tile side in
-            use; smaller tiles lie in the upper left corner, with 0 around them.
+            band (or another Sentinel-2 band, as the recipe's ``s2_s2_share`` says). ``S`` is the largest tile height
+            or width in use; smaller tiles lie in the upper left corner, with 0 around them.
         extent: float32 ``(2, B, 2)``: height and width of each tile.
-        decode: float32 ``(2, B, 6)``, columns :data:`eo_backbones_train.data.loader.COLUMNS`.
-        scene: int64 ``(B,)``: scene numbers in the store.
+        decode: float32 ``(2, B, 6)``, columns :data:`DECODE_COLUMNS`.
+        scene: int64 ``(B,)``: indices of the scenes in the store.
     """
 
     codes: Tensor
@@ -91,6 +91,7 @@ class Loader:
     """Random access to the batches of a run.
 
     Attributes:
+        plan: which scenes and bands each step holds.
         steps_per_epoch: full global batches in an epoch.
         data_device: where the tiles are: ``"cpu"`` or ``"cuda"``.
     """
@@ -105,7 +106,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Plan the run, and copy the tiles to the GPU if they are to be there.
+        """Plan the run, and copy the tiles to the GPU if they are kept there.
 
         Args:
             store: the store; scenes without a band of either sensor are left out.
@@ -123,14 +124,9 @@ class Loader:
             raise unknown_name("data device", data_device, DATA_DEVICES)
         if data_device == "cuda" and self._device.type != "cuda":
             raise UserError("--data-device cuda needs --device cuda; pass --data-device cpu")
-        if recipe.global_batch % world_size:
-            fitting = [n for n in range(1, recipe.global_batch + 1) if recipe.global_batch % n == 0]
-            raise UserError(
-                f"{world_size} processes cannot share a global batch of {recipe.global_batch}; "
-                f"start one of {', '.join(map(str, fitting))} processes"
-            )
+        pairs = pairs_per_process(recipe.global_batch, world_size)
         data = recipe.data
-        self._plan = Plan(
+        self.plan = Plan(
             store,
             s2_bands=data.s2_bands,
             s1_bands=data.s1_bands,
@@ -138,21 +134,21 @@ class Loader:
             global_batch=recipe.global_batch,
             s2_s2_share=data.s2_s2_share,
         )
-        self.steps_per_epoch = self._plan.steps_per_epoch
+        self.steps_per_epoch = self.plan.steps_per_epoch
         self._rank, self._world_size = rank, world_size
         self._store = store
         self._table = decode_table(store, input_spec(recipe))
         self._extent = np.array([(group.height, group.width) for group in store.groups], np.float32)
-        usable, bands = self._plan.usable, (*data.s2_bands, *data.s1_bands)
+        usable, bands = self.plan.usable, (*data.s2_bands, *data.s1_bands)
         self._tiles: MappedTiles | ResidentTiles
         if _keep_on_gpu(data_device, self._device, resident_bytes(store, usable, bands)):
             self._tiles = ResidentTiles(store, usable, bands, self._device)
         else:
             self._tiles = MappedTiles(store)
         self.data_device = "cuda" if isinstance(self._tiles, ResidentTiles) else "cpu"
-        pairs, side, dtype = recipe.global_batch // world_size, tile_side(store, usable), codes_dtype(store, usable)
+        tile_px, dtype = max_tile_px(store, usable), codes_dtype(store, usable)
         self._slots = [
-            _Slot(pairs, side, dtype, self._device, resident=self.data_device == "cuda") for _ in range(PREFETCH + 1)
+            _Slot(pairs, tile_px, dtype, self._device, resident=self.data_device == "cuda") for _ in range(PREFETCH + 1)
         ]
         self._upload_stream: torch.cuda.Stream | None = None
         if self._device.type == "cuda":
@@ -162,7 +158,7 @@ class Loader:
         self._in_use: _Slot | None = None
 
     def batch(self, step: int) -> Batch:
-        """Return this process's share of a step; steps in ascending order are prepared ahead.
+        """Return this process's share of a step; the steps that follow it are prepared ahead.
 
         Raises:
             OSError: the store cannot be read any more (raised in the thread, and passed on here).
@@ -174,7 +170,7 @@ class Loader:
         if self._in_use is not None:
             self._in_use.release()
         if step not in self._ahead:
-            self._drop_prepared()
+            self._discard_prepared()
         for number in range(step, step + len(self._slots)):
             if number not in self._ahead:
                 self._ahead[number] = self._thread.submit(self._prepare, number, self._tiles)
@@ -184,19 +180,19 @@ class Loader:
         return slot.out
 
     def close(self) -> None:
-        """End the thread; a batch handed out stays valid."""
-        self._drop_prepared()
+        """End the thread; a batch that was returned stays valid."""
+        self._discard_prepared()
         self._thread.shutdown()
 
-    def _drop_prepared(self) -> None:
+    def _discard_prepared(self) -> None:
         for future in self._ahead.values():
             if not future.cancel():
                 future.exception()  # waits until its buffers are free
         self._ahead.clear()
 
-    def _share(self, step: int, slot: "_Slot") -> StepPlan:
-        """Plan a step and write all but its codes."""
-        share = self._plan.share(step, rank=self._rank, world_size=self._world_size)
+    def _stage_all_but_codes(self, step: int, slot: "_Slot") -> StepPlan:
+        """Return this process's share of a step, of which everything but the codes is written to the slot."""
+        share = self.plan.share(step, rank=self._rank, world_size=self._world_size)
         group = self._store.scene_group[share.scene]
         staged = slot.staged
         staged.extent.numpy()[:] = self._extent[group]
@@ -209,7 +205,7 @@ class Loader:
         """Fill the slot of a step from the memory maps; runs in the thread."""
         slot = self._slots[step % len(self._slots)]
         slot.await_staging()
-        share = self._share(step, slot)
+        share = self._stage_all_but_codes(step, slot)
         views = tuple(enumerate((share.first_band, share.second_band)))
         for _, band in views:
             tiles.announce(share.scene, band)
@@ -221,27 +217,27 @@ class Loader:
 
     def _gather_on_device(self, step: int, slot: "_Slot", tiles: ResidentTiles) -> None:
         slot.await_staging()
-        share = self._share(step, slot)
+        share = self._stage_all_but_codes(step, slot)
         for view, band in enumerate((share.first_band, share.second_band)):
             tiles.gather(share.scene, band, slot.out.codes[view])
         slot.upload(torch.cuda.current_stream(self._device))
 
 
 class _Slot:
-    """The buffers of one batch: ``staged`` is written by the CPU, ``out`` is handed out (the same tensors on the CPU).
+    """The buffers of one batch: ``staged`` is written by the CPU, ``out`` is returned (the same tensors on the CPU).
 
     Two events order their reuse on CUDA: staging buffers are written again only when their upload has ended, device
-    buffers only when what was enqueued while they were handed out has been computed.
+    buffers only when everything that was enqueued while the caller had them has been computed.
     """
 
-    def __init__(self, pairs: int, side: int, dtype: torch.dtype, device: torch.device, *, resident: bool) -> None:
+    def __init__(self, pairs: int, tile_px: int, dtype: torch.dtype, device: torch.device, *, resident: bool) -> None:
         self._device = device
         cuda = device.type == "cuda"
         on_device = {"device": device} if resident else {"pin_memory": cuda}
         self.staged = Batch(
-            codes=torch.zeros((2, pairs, side, side), dtype=dtype, **on_device),
+            codes=torch.zeros((2, pairs, tile_px, tile_px), dtype=dtype, **on_device),
             extent=torch.zeros((2, pairs, 2), pin_memory=cuda),
-            decode=torch.zeros((2, pairs, len(COLUMNS)), pin_memory=cuda),
+            decode=torch.zeros((2, pairs, len(DECODE_COLUMNS)), pin_memory=cuda),
             scene=torch.zeros(pairs, dtype=torch.int64, pin_memory=cuda),
         )
         self.out = self.staged
@@ -256,7 +252,7 @@ class _Slot:
             self._uploaded.synchronize()
 
     def upload(self, stream: torch.cuda.Stream) -> None:
-        """Copy what was staged to the device, on a stream, once the batch that was there is no longer in use."""
+        """Copy what was staged to the device, on a stream, once the batch that was there before is no longer in use."""
         with torch.cuda.device(self._device), torch.cuda.stream(stream):
             stream.wait_event(self._released)
             for source, target in zip(self.staged, self.out, strict=True):
@@ -270,16 +266,16 @@ class _Slot:
             torch.cuda.current_stream(self._device).wait_event(self._uploaded)
 
     def release(self) -> None:
-        """Mark the end of what the consumer's stream does with the batch."""
+        """Mark the point after which the consumer's stream no longer uses the batch."""
         if self._device.type == "cuda":
             self._released.record(torch.cuda.current_stream(self._device))
 
 
 def _keep_on_gpu(data_device: str, device: torch.device, needed: int) -> bool:
-    """Decide where the tiles are kept.
+    """Return whether the tiles are kept on the GPU.
 
     Raises:
-        UserError: they were asked to be on a GPU that they do not fit.
+        UserError: the GPU was asked for, and they do not fit into its free memory.
     """
     if device.type != "cuda" or data_device == "cpu":
         return False

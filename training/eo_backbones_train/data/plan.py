@@ -1,4 +1,4 @@
-"""Which scene and which bands stand at which place of which step: pure functions of (seed, step, position).
+"""Which scene and which bands each position of a step's batch holds: pure functions of (seed, step, position).
 
 The numbers come from a hash of those three, not from a generator with a state. So a run can start at any step, every
 process can compute its own slice, and neither the number of processes nor the version of a library changes a draw.
@@ -35,11 +35,12 @@ def hashed(stream: int, seed: int, number: int, positions: Array) -> Array:
     """
     state = np.zeros(1, np.uint64)
     for word in (stream, seed, number):
-        state = _mixed(state ^ np.uint64(word))
-    return _mixed(state ^ positions.astype(np.uint64))
+        state = splitmix64(state ^ np.uint64(word))
+    return splitmix64(state ^ positions.astype(np.uint64))
 
 
-def _mixed(x: Array) -> Array:
+def splitmix64(x: Array) -> Array:
+    """Return the outputs of the SplitMix64 generator for the states ``x``, uint64."""
     x = x + np.uint64(0x9E3779B97F4A7C15)  # wraps around, as it should
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -47,8 +48,23 @@ def _mixed(x: Array) -> Array:
     return mixed
 
 
+def pairs_per_process(global_batch: int, world_size: int) -> int:
+    """Return the pairs of one process in one step.
+
+    Raises:
+        UserError: the global batch, which belongs to the recipe, cannot be split evenly.
+    """
+    if global_batch % world_size:
+        divisors = [count for count in range(1, global_batch + 1) if global_batch % count == 0]
+        raise UserError(
+            f"a global batch of {global_batch} cannot be split over {world_size} processes; start "
+            f"{', '.join(map(str, divisors))}, or change the recipe with --set global_batch=N"
+        )
+    return global_batch // world_size
+
+
 def steps_per_epoch(scenes: int, global_batch: int) -> int:
-    """Return the number of full batches in an epoch; the rest is dropped, another rest in each epoch.
+    """Return the number of full batches in an epoch; the remainder is dropped, another one in each epoch.
 
     Raises:
         UserError: there are fewer scenes than one batch.
@@ -70,18 +86,18 @@ def epoch_order(seed: int, epoch: int, scenes: int) -> Array:
 
 
 def scenes_of_step(*, seed: int, step: int, scenes: int, global_batch: int) -> Array:
-    """Return the scene at each place of the global batch, int64 ``(global_batch,)``, all different."""
+    """Return the scene at each position of the global batch, int64 ``(global_batch,)``, all different."""
     epoch, within = divmod(step, steps_per_epoch(scenes, global_batch))
     return epoch_order(seed, epoch, scenes)[within * global_batch : (within + 1) * global_batch]
 
 
 def choices_of_step(*, seed: int, step: int, options: Array, sensor: str) -> Array:
-    """Return a draw among the bands that each scene has.
+    """Return a draw from the bands that each scene has.
 
     Args:
         seed: the recipe's seed.
         step: the step.
-        options: number of bands to choose from at each place of the global batch.
+        options: number of bands to choose from at each position of the global batch.
         sensor: ``"s2"`` or ``"s1"``; the two draws are independent.
 
     Returns:
@@ -98,8 +114,10 @@ def _choices(stream: int, seed: int, step: int, options: Array) -> Array:
 class StepPlan(NamedTuple):
     """One step, or one process's slice of it: int64 arrays, one entry per pair.
 
-    ``scene`` indexes the store; the bands are positions in the scene's group's bands. The second is one of Sentinel-1,
-    but for the recipe's ``s2_s2_share``.
+    Attributes:
+        scene: index of the scene in the store.
+        first_band: index of a Sentinel-2 band among the bands of the scene's group.
+        second_band: the same of a Sentinel-1 band, or of another Sentinel-2 band (the recipe's ``s2_s2_share``).
     """
 
     scene: Array
@@ -147,22 +165,22 @@ class Plan:
         if self._s2_s2_share:
             drawn = hashed(_SECOND_S2, self._seed, step, np.arange(len(chosen))) >> np.uint64(32)
             replaced = (drawn < self._s2_s2_share * 2.0**32) & (num_s2[group] > 1)
-            # Any of the others, equally likely: 1 to n - 1 places further, around the end.
-            further = 1 + _choices(_OTHER_S2, self._seed, step, np.maximum(num_s2[group] - 1, 1))
-            second = np.where(replaced, s2[group, (first + further) % num_s2[group]], second)
+            # Any of the others, equally likely: 1 to n - 1 bands after the first, modulo n.
+            offset = 1 + _choices(_OTHER_S2, self._seed, step, np.maximum(num_s2[group] - 1, 1))
+            second = np.where(replaced, s2[group, (first + offset) % num_s2[group]], second)
         return StepPlan(self.usable[chosen], s2[group, first], second)
 
     def share(self, step: int, *, rank: int, world_size: int) -> StepPlan:
         """Return the contiguous slice of a step that one of ``world_size`` processes trains on."""
-        size = self._global_batch // world_size
-        part = slice(rank * size, (rank + 1) * size)
+        pairs = pairs_per_process(self._global_batch, world_size)
+        part = slice(rank * pairs, (rank + 1) * pairs)
         return StepPlan(*(column[part] for column in self.step(step)))
 
 
 def _band_table(store: Store, wanted: Sequence[str]) -> tuple[Array, Array]:
-    """Positions of the wanted bands in each group, ``(groups, most bands)``, and how many there are, ``(groups,)``."""
-    found = [[group.bands.index(name) for name in wanted if name in group.bands] for group in store.groups]
-    table = np.zeros((len(found), max(map(len, found))), np.int64)
-    for row, positions in zip(table, found, strict=True):
-        row[: len(positions)] = positions
-    return table, np.array([len(positions) for positions in found], np.int64)
+    """Indices of the wanted bands in each group, ``(groups, max bands)``, and how many there are, ``(groups,)``."""
+    indices_by_group = [[group.bands.index(name) for name in wanted if name in group.bands] for group in store.groups]
+    table = np.zeros((len(store.groups), max(map(len, indices_by_group))), np.int64)
+    for row, indices in zip(table, indices_by_group, strict=True):
+        row[: len(indices)] = indices
+    return table, np.array([len(indices) for indices in indices_by_group], np.int64)

@@ -12,14 +12,14 @@ from eo_backbones_train.store.codings import Array
 from eo_backbones_train.store.store import Store
 
 
-def tile_side(store: Store, scenes: Array) -> int:
-    """Return the largest tile side of the groups that the scenes are in."""
+def max_tile_px(store: Store, scenes: Array) -> int:
+    """Return the largest height or width of the tiles of some scenes."""
     used = [store.groups[int(index)] for index in np.unique(store.scene_group[scenes])]
     return max(max(group.height, group.width) for group in used)
 
 
 def codes_dtype(store: Store, scenes: Array) -> torch.dtype:
-    """Return the type of gathered codes: uint8, or int32 where a group has 16-bit codes."""
+    """Return the dtype of gathered codes: uint8, or int32 where a group has 16-bit codes."""
     used = np.unique(store.scene_group[scenes])
     wide = any(store.groups[int(index)].dtype == np.uint16 for index in used)
     return torch.int32 if wide else torch.uint8
@@ -33,8 +33,13 @@ class MappedTiles:
     page cache is announced once only, because announcing costs a third of a warm gather.
     """
 
-    def __init__(self, store: Store) -> None:
-        """Map all shards."""
+    def __init__(self, store: Store, *, memory_bytes: int | None = None) -> None:
+        """Map all shards.
+
+        Args:
+            store: the store.
+            memory_bytes: memory for the page cache; default: half of this machine's.
+        """
         shards = [
             (group, shard) for group in range(len(store.groups)) for shard in range(len(store.groups[group].shards))
         ]
@@ -46,31 +51,42 @@ class MappedTiles:
         self._size = [array.shape[2:] for array in maps]
         self._bands = np.array([array.shape[1] for array in maps], np.int64)
         self._bytes = np.array([tiles[0].nbytes for tiles in self._tiles], np.int64)
-        self._scene_shard, self._scene_row = _places(store, shards)
+        self._scene_shard, self._scene_row = _locate_scenes(store, shards)
         first = np.cumsum([0, *(len(tiles) for tiles in self._tiles)])
         self._first, total = first[:-1], int(first[-1])
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        fits = sum(tiles.nbytes for tiles in self._tiles) < memory / 2
+        if memory_bytes is None:
+            memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        fits = sum(tiles.nbytes for tiles in self._tiles) < memory_bytes
         self._announced = np.zeros(total, bool) if fits else None
         for mapping in self._maps:
             mapping.madvise(mmap.MADV_RANDOM)
 
-    def announce(self, scenes: Array, bands: Array) -> None:
-        """Tell the kernel which tiles are read next: arrays of scenes and of band positions in their groups."""
+    def announce(self, scenes: Array, bands: Array) -> list[tuple[int, int, int]]:
+        """Tell the kernel which tiles are read next.
+
+        Args:
+            scenes: indices of scenes.
+            bands: for each of them, the index of a band among the bands of its group.
+
+        Returns:
+            What was announced: number of the shard, counted through all groups, first byte in its mapping, and length.
+        """
         shard = self._scene_shard[scenes]
         tile = self._scene_row[scenes] * self._bands[shard] + bands
         if self._announced is not None:
             number = self._first[shard] + tile
             new = ~self._announced[number]
             if not new.any():
-                return
+                return []
             self._announced[number] = True
             shard, tile = shard[new], tile[new]
         start = self._offset[shard] + tile * self._bytes[shard]
         page_start = start - start % mmap.PAGESIZE
         length = start + self._bytes[shard] - page_start
-        for index, begin, size in zip(shard.tolist(), page_start.tolist(), length.tolist(), strict=True):
+        ranges = list(zip(shard.tolist(), page_start.tolist(), length.tolist(), strict=True))
+        for index, begin, size in ranges:
             self._maps[index].madvise(mmap.MADV_WILLNEED, begin, size)
+        return ranges
 
     def gather(self, scenes: Array, bands: Array, out: Array) -> None:
         """Copy tiles into ``out`` of shape ``(len(scenes), S, S)``, each into the upper left corner.
@@ -80,14 +96,14 @@ class MappedTiles:
         shard = self._scene_shard[scenes]
         tile = (self._scene_row[scenes] * self._bands[shard] + bands).tolist()
         tiles, size = self._tiles, self._size
-        whole = out.shape[1:]
-        for place, index in enumerate(shard.tolist()):
-            if size[index] == whole:
-                out[place] = tiles[index][tile[place]]
+        full_size = out.shape[1:]
+        for position, index in enumerate(shard.tolist()):
+            if size[index] == full_size:
+                out[position] = tiles[index][tile[position]]
                 continue
             height, width = size[index]
-            out[place] = 0  # a batch is the same whatever the buffer held before
-            out[place, :height, :width] = tiles[index][tile[place]]
+            out[position] = 0  # what the buffer held before must not show
+            out[position, :height, :width] = tiles[index][tile[position]]
 
 
 def _mapping(array: Array) -> mmap.mmap:
@@ -96,8 +112,8 @@ def _mapping(array: Array) -> mmap.mmap:
     return mapping
 
 
-def _places(store: Store, shards: Sequence[tuple[int, int]]) -> tuple[Array, Array]:
-    """Position in ``shards``, and row in that shard, of each scene."""
+def _locate_scenes(store: Store, shards: Sequence[tuple[int, int]]) -> tuple[Array, Array]:
+    """Return each scene's index into ``shards`` and its row in that shard."""
     scene_shard = np.zeros(len(store), np.int64)
     scene_row = np.zeros(len(store), np.int64)
     for group_index, group in enumerate(store.groups):
@@ -136,7 +152,7 @@ class ResidentTiles:
             columns = [position for position, name in enumerate(group.bands) if name in bands]
             self._column[index] = np.full(len(group.bands), -1, np.int64)
             self._column[index][columns] = np.arange(len(columns))
-            # torch can hardly compute with uint16; the same bits as int16 are widened when they are gathered.
+            # torch supports few operations on uint16: the bits are kept as int16 and widened when they are gathered.
             dtype = torch.int16 if group.dtype == np.uint16 else torch.uint8
             data = torch.empty((len(members), len(columns), group.height, group.width), dtype=dtype, device=device)
             rows = store.scene_row[members]
@@ -148,6 +164,11 @@ class ResidentTiles:
                     data[int(inside[0]) : int(inside[-1]) + 1].copy_(torch.from_numpy(signed))
             self._data[index] = data.view(-1, group.height, group.width)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tiles."""
+        return sum(data.nbytes for data in self._data.values())
+
     def gather(self, scenes: Array, bands: Array, out: Tensor) -> None:
         """Copy tiles into ``out`` of shape ``(len(scenes), S, S)`` on the device, each into the upper left corner.
 
@@ -157,19 +178,19 @@ class ResidentTiles:
         if any(size != out.shape[1:] for size in self._size):
             out.zero_()
         for index, data in self._data.items():
-            places = np.flatnonzero(groups == index)
-            if not len(places):
+            positions = np.flatnonzero(groups == index)
+            if not len(positions):
                 continue
             column = self._column[index]
-            width_in_bands = int((column >= 0).sum())
-            tile = torch.from_numpy(self._row[scenes[places]] * width_in_bands + column[bands[places]])
+            band_count = int((column >= 0).sum())
+            tile = torch.from_numpy(self._row[scenes[positions]] * band_count + column[bands[positions]])
             tile = tile.to(self._device, non_blocking=True)
             height, width = self._size[index]
-            if len(places) == len(scenes) and out.shape[1:] == (height, width) and out.dtype == data.dtype:
+            if len(positions) == len(scenes) and out.shape[1:] == (height, width) and out.dtype == data.dtype:
                 torch.index_select(data, 0, tile, out=out)
                 continue
-            found = data.index_select(0, tile).to(out.dtype)
+            codes = data.index_select(0, tile).to(out.dtype)
             if data.dtype == torch.int16:
-                found &= 0xFFFF
+                codes &= 0xFFFF
             corner = out[:, :height, :width]
-            corner.index_copy_(0, torch.from_numpy(places).to(self._device, non_blocking=True), found)
+            corner.index_copy_(0, torch.from_numpy(positions).to(self._device, non_blocking=True), codes)

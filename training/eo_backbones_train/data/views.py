@@ -1,16 +1,17 @@
-"""From coded tiles to augmented views: drawn on the CPU, made in one batch on the device, resampled once.
+"""From coded tiles to augmented views: parameters drawn on the CPU, views made in one batch on the device.
 
-Flip, rotation, crop and resize are one affine map, and so one bilinear interpolation. Before it, one Gaussian takes out
-what the view cannot hold. Its variance is that of the random blur plus ``max(s^2 - 1, 0) / 6`` for a crop that is
-shrunk s times: s^2 / 6 is the variance of the triangle that an antialiased bilinear resize averages with, 1 / 6 that of
-the bilinear interpolation, which comes anyway. From 256 to 112 pixels 7 % of a sine at 0.40 cycles a pixel are left,
-without it 63 %.
+Flip, rotation, crop and resize are one affine map, and so one bilinear interpolation. Before it, one Gaussian removes
+the frequencies that the view cannot hold. Its variance is that of the random blur plus ``max(s^2 - 1, 0) / 6`` for a
+crop that is shrunk s times: s^2 / 6 is the variance of the triangle that an antialiased bilinear resize averages with,
+1 / 6 that of the bilinear interpolation, which is applied anyway. From 256 to 112 pixels, 7 % of a sine at 0.40 cycles
+per pixel is left; without the Gaussian, 63 %.
 
-Nothing outside a tile is ever looked at. The Gaussian's weights are cut off at the tile's edge and brought back to a
-sum of 1; where a rotated crop reaches beyond the tile, the tile is mirrored at its edge. No view has empty corners.
+Nothing outside a tile is ever used. The Gaussian's weights are cut off at the tile's edge and rescaled to a sum of 1;
+where a rotated crop reaches beyond the tile, the tile is mirrored at its edge. No view has empty corners.
 
-Random numbers depend on (seed, step, position in the global batch) alone, so a process draws the whole global batch and
-takes its share. ``make_views`` has fixed shapes, draws nothing and waits for nothing: a CUDA graph can hold it.
+Random numbers depend only on (seed, step, position in the global batch), so a process draws the whole global batch and
+takes its share. ``make_views`` has fixed shapes, draws nothing and never synchronises with the device: a CUDA graph can
+hold it.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from torch import Tensor
 from eo_backbones_train.recipes.recipe import MAX_BLUR_SIGMA_PX, ViewPart
 
 VIEW_PARAMS = (
-    "side",  # of the square crop, as a fraction of the root of the tile's area
+    "side",  # of the square crop, as a fraction of the square root of the tile's area
     "centre_y",  # position of the crop's centre between its extremes, 0 to 1
     "centre_x",
     "cos",  # of the rotation, counter-clockwise
@@ -40,8 +41,8 @@ VIEW_PARAMS = (
 
 _CODES = 256  # of an 8-bit tile
 _BLOCK = 32  # outputs per matrix product of the blur; measured best of 8 to 128 on AVX-512
-_CPU_CHUNK = 8  # tiles worked on together on a CPU, so that they stay in its cache; measured best of 4 to 32
-_KERNEL_REACH = 2.75  # radius of the Gaussian's kernel in deviations; 99.4 % of its weight
+_CPU_CHUNK = 8  # tiles processed together on a CPU, so that they stay in its cache; measured best of 4 to 32
+_KERNEL_REACH = 2.75  # radius of the Gaussian's kernel in standard deviations; 99.4 % of its weight
 
 
 def draw_view_params(views: ViewPart, *, seed: int, step: int, global_batch: int) -> Tensor:
@@ -50,7 +51,7 @@ def draw_view_params(views: ViewPart, *, seed: int, step: int, global_batch: int
     Args:
         views: ranges and probabilities.
         seed: of the recipe.
-        step: counted from 0; another step has other numbers, the same step always the same.
+        step: counted from 0; different steps have different numbers, the same step always the same.
         global_batch: pairs in the step, over all processes.
 
     Returns:
@@ -66,8 +67,8 @@ def draw_view_params(views: ViewPart, *, seed: int, step: int, global_batch: int
         return low + (high - low) * uniform
 
     if views.spread < 1:
-        for place in (y, x):
-            place[1].lerp_(place[0], 1 - views.spread)
+        for centre in (y, x):
+            centre[1].lerp_(centre[0], 1 - views.spread)
     radians = between(angle, -1, 1) * math.radians(views.rotation_degrees) * (rotate < views.rotation_p)
     columns = (
         between(area, *views.crop_scale).sqrt(),
@@ -95,7 +96,7 @@ def make_views(codes: Tensor, extent: Tensor, decode: Tensor, params: Tensor, si
         decode: float32 [V, B, 6] (q0, q1, q2, low, high, missing): code c stands for the model input
             ``clamp(q0 + q1 c + q2 c^2, low, high)``; code 0 for ``missing``, unless that is NaN.
         params: float32 [V, B, len(VIEW_PARAMS)], from :func:`draw_view_params`, on the device of the codes.
-        size_px: side of the views.
+        size_px: height and width of the views.
 
     Returns:
         float32 [V, B, 1, size_px, size_px] model input.
@@ -103,7 +104,7 @@ def make_views(codes: Tensor, extent: Tensor, decode: Tensor, params: Tensor, si
     number, pairs, tile_px = *codes.shape[:2], codes.shape[-1]
     codes, extent, decode, params = (tensor.flatten(0, 1) for tensor in (codes, extent, decode, params))
     chunk = len(codes) if codes.is_cuda else _CPU_CHUNK
-    # Memory that all chunks use in turn: fresh pages would cost a CPU as much as the work in them.
+    # Memory that all chunks use in turn: fresh pages would cost a CPU as much as the computation itself.
     lookup = torch.empty(chunk, tile_px, tile_px, dtype=torch.int32, device=codes.device)
     tiles, across = torch.empty(2, chunk, tile_px, tile_px, device=codes.device).unbind()
     views = torch.empty(len(codes), 1, size_px, size_px, device=codes.device)
@@ -120,18 +121,18 @@ def make_views(codes: Tensor, extent: Tensor, decode: Tensor, params: Tensor, si
 
 
 class _Plan(NamedTuple):
-    """All that is to be done to N tiles, worked out for the whole batch at once."""
+    """Everything that is done to N tiles, computed for the whole batch at once."""
 
     decode: Tensor  # [N, 6]
     table: Tensor  # [N, 256] model input of each 8-bit code
     inside_y: Tensor  # [N, S, 1] 1 within the tile, else 0
     inside_x: Tensor  # [N, 1, S]
     band: Tensor  # [N, block + 2 radius, block] Gaussian weights
-    scale_y: Tensor  # [N, S, 1] what brings the weights within the tile to a sum of 1
+    scale_y: Tensor  # [N, S, 1] rescales the weights within the tile to a sum of 1
     scale_x: Tensor  # [N, 1, S]
-    down: Tensor  # [N, (x, y), size, 1] where the rows of the view look, the tile reaching from -1 to 1
+    down: Tensor  # [N, (x, y), size, 1] where the rows of the view are sampled, the tile reaching from -1 to 1
     along: Tensor  # [N, (x, y), 1, size] what its columns add to that
-    ratio: Tensor  # [N, (x, y), 1, 1] tile by frame
+    ratio: Tensor  # [N, (x, y), 1, 1] tile size divided by frame size
     last: Tensor  # [N, (x, y), 1, 1] centre of the tile's last pixel, the frame reaching from -1 to 1
     offset: Tensor  # [N, 1, 1, 1]
     contrast: Tensor  # [N, 1, 1, 1]
@@ -146,7 +147,7 @@ def _plan(extent: Tensor, decode: Tensor, params: Tensor, tile_px: int, size_px:
     weight = torch.cat([inside[..., inputs] @ weights for _, inputs, weights in _blocks(band, tile_px)], -1)
     scale = weight.clamp_min(torch.finfo(weight.dtype).tiny).reciprocal()
 
-    # Centre of the crop: anywhere such that the rotated square lies within the tile; in the middle if it is too large.
+    # Centre of the crop: anywhere such that the rotated square lies within the tile; the middle if it is too large.
     tile = extent.flip(-1)  # from here on (x, y)
     half_tile, half_side = 0.5 * tile, 0.5 * side_px[:, None]
     margin = torch.minimum(half_side * (cos.abs() + sin.abs())[:, None], half_tile)
@@ -174,7 +175,7 @@ def _plan(extent: Tensor, decode: Tensor, params: Tensor, tile_px: int, size_px:
 
 
 def _kernel_radius(tile_px: int, size_px: int) -> int:
-    """Return the radius in pixels that suffices for the strongest blur and shrinking that can occur."""
+    """Return the radius in pixels that is enough for the strongest blur and shrinking that can occur."""
     variance = MAX_BLUR_SIGMA_PX**2 + max((tile_px / size_px) ** 2 - 1, 0) / 6
     return round(_KERNEL_REACH * math.sqrt(variance))
 
@@ -190,7 +191,7 @@ def _gaussian_band(variance: Tensor, radius: int) -> Tensor:
 
 
 def _blocks(band: Tensor, tile_px: int) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yield outputs, the inputs that they need, and the weights [N, inputs, outputs] between them."""
+    """Yield output pixels, the input pixels that they need, and the weights [N, inputs, outputs] between them."""
     radius = (band.shape[1] - band.shape[2]) // 2
     for start in range(0, tile_px, _BLOCK):
         stop = min(start + _BLOCK, tile_px)
@@ -210,7 +211,7 @@ def _decode_tiles(codes: Tensor, plan: _Plan, lookup: Tensor, *, out: Tensor) ->
     if codes.dtype != torch.uint8:
         out.copy_(_decode(codes.float(), plan.decode[..., None, None]))
         return
-    # Looked up in the 256 values that each tile can have: half the time of computing each pixel.
+    # Looking up the 256 values that a tile can have takes half as long as computing every pixel.
     rows = torch.arange(0, plan.table.numel(), _CODES, device=codes.device, dtype=torch.int32)
     torch.add(codes, rows[:, None, None], out=lookup)
     torch.index_select(plan.table.view(-1), 0, lookup.view(-1), out=out.view(-1))
@@ -219,7 +220,7 @@ def _decode_tiles(codes: Tensor, plan: _Plan, lookup: Tensor, *, out: Tensor) ->
 def _blur(tiles: Tensor, plan: _Plan, across: Tensor) -> None:
     """Blur each of the tiles [N, S, S] in place by its own Gaussian, using only what lies within its extent.
 
-    A product with a banded matrix, block by block: unlike a grouped convolution, quick on CPUs whatever N is.
+    A product with a banded matrix, block by block: unlike a grouped convolution, fast on CPUs for every N.
     """
     tiles.mul_(plan.inside_y).mul_(plan.inside_x)
     for outputs, inputs, weights in _blocks(plan.band, tiles.shape[-1]):
@@ -231,11 +232,11 @@ def _blur(tiles: Tensor, plan: _Plan, across: Tensor) -> None:
 
 def _sample(tiles: Tensor, plan: _Plan, *, out: Tensor) -> None:
     """Write the views [N, 1, size, size] of the tiles [N, S, S] to ``out``."""
-    where = plan.down + plan.along
-    where.lerp_(where.clamp(-1, 1), 2)  # mirrored at the tile's edges; a crop reaches out by 21 % at most
-    where.mul_(plan.ratio).add_(plan.ratio - 1)
-    torch.minimum(where, plan.last, out=where)  # beyond it the interpolation would look outside the tile
-    grid = where.permute(0, 2, 3, 1)
+    points = plan.down + plan.along
+    points.lerp_(points.clamp(-1, 1), 2)  # mirrored at the tile's edges; a crop reaches out by 21 % at most
+    points.mul_(plan.ratio).add_(plan.ratio - 1)
+    torch.minimum(points, plan.last, out=points)  # beyond it the interpolation would use pixels outside the tile
+    grid = points.permute(0, 2, 3, 1)
     view = F.grid_sample(tiles[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False)
     deviation = view - view.mean((-2, -1), keepdim=True)
     low, high = plan.decode[:, 3:5, None, None, None].unbind(1)

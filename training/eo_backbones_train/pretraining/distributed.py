@@ -91,21 +91,6 @@ def joined(device: str) -> Iterator[Process]:
         distributed.destroy_process_group()
 
 
-def pairs_per_process(global_batch: int, world_size: int) -> int:
-    """Return the pairs of one process in one step.
-
-    Raises:
-        UserError: the global batch, which belongs to the recipe, cannot be split evenly.
-    """
-    if global_batch % world_size:
-        divisors = [count for count in range(1, global_batch + 1) if global_batch % count == 0]
-        raise UserError(
-            f"a global batch of {global_batch} cannot be split over {world_size} processes; start "
-            f"{', '.join(map(str, divisors))}, or change the recipe with --set global_batch=N"
-        )
-    return global_batch // world_size
-
-
 def synchronize_batch_norm(method: nn.Module, process: Process) -> nn.Module:
     """Return the method with batch statistics taken over all processes.
 

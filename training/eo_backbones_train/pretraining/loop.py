@@ -15,6 +15,7 @@ from torch import nn
 from eo_backbones.errors import UserError
 from eo_backbones.progress import TrainingProgress, duration
 from eo_backbones_train.data.loader import Loader
+from eo_backbones_train.data.plan import pairs_per_process
 from eo_backbones_train.data.views import draw_view_params
 from eo_backbones_train.methods.build import build_method
 from eo_backbones_train.optim import build_optimizer, learning_rates, target_decay
@@ -23,7 +24,6 @@ from eo_backbones_train.pretraining.checkpoint import RunState, read_checkpoint,
 from eo_backbones_train.pretraining.distributed import (
     average_gradients,
     joined,
-    pairs_per_process,
     synchronize_batch_norm,
 )
 from eo_backbones_train.pretraining.monitors import CollapseJudge, EmbeddingMonitor

@@ -23,26 +23,7 @@ from eo_backbones.bands import PAPER_BANDS, S1_BANDS
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import unknown_name
 from eo_backbones_train.recipes.recipe import DataPart, ModelPart, OptimPart, Recipe, TargetPart, ViewPart
-from eo_backbones_train.recipes.serialise import digest, flatten, from_dict, override, to_dict
-
-__all__ = [
-    "RECIPES",
-    "DataPart",
-    "ModelPart",
-    "OptimPart",
-    "Recipe",
-    "TargetPart",
-    "ViewPart",
-    "describe",
-    "digest",
-    "flatten",
-    "from_dict",
-    "get_recipe",
-    "input_spec",
-    "override",
-    "smoke",
-    "to_dict",
-]
+from eo_backbones_train.recipes.serialise import digest, flatten
 
 _PAPER_DATA = DataPart(
     s2_bands=PAPER_BANDS,  # [paper] its ten bands
@@ -287,7 +268,7 @@ def input_spec(recipe: Recipe) -> InputSpec:
 
 
 def smoke(recipe: Recipe) -> Recipe:
-    """Return the recipe cut down to what a laptop trains in seconds: same code paths, useless weights."""
+    """Return the recipe reduced to what a laptop trains in seconds: the same code paths, useless weights."""
     return replace(
         recipe,
         name=f"{recipe.name}+smoke",
@@ -300,7 +281,7 @@ def smoke(recipe: Recipe) -> Recipe:
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:
-    """Return one row of the table of recipes: column -> text or number."""
+    """Return a row of the table of recipes: column -> text or number."""
     model, optim, views = recipe.model, recipe.optim, recipe.views
     return {
         "recipe": recipe.name,
@@ -322,18 +303,16 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-# FOLDED training/eo_backbones_train/recipes/published.py: 'Recipes as tables for the terminal: all of them side by side, or every field of one under the name --set takes.'
-
-# What fits 80 columns and tells recipes apart; a wide terminal shows all that `describe` says.
-_NARROW = ("recipe", "data", "loss", "optimizer", "epochs", "batch")
-_NUMBERS = ("epochs", "batch")
+# Columns that fit into 80 characters and tell recipes apart; a wide terminal shows all that `describe` returns.
+_NARROW_COLUMNS = ("recipe", "data", "loss", "optimizer", "epochs", "batch")
+_NUMERIC_COLUMNS = ("epochs", "batch")
 _WIDE_FROM = 190  # characters
 
 
 def recipe_list(recipes: Mapping[str, Recipe], *, width: int) -> Table:
-    """Return one row per recipe, for a terminal of so many characters."""
+    """Return a table with one row per recipe, for a terminal that is ``width`` characters wide."""
     rows = [describe(recipe) for recipe in recipes.values()]
-    columns = tuple(rows[0]) if width >= _WIDE_FROM else _NARROW
+    columns = tuple(rows[0]) if width >= _WIDE_FROM else _NARROW_COLUMNS
     table = Table(
         box=None,
         header_style="bold",
@@ -342,14 +321,14 @@ def recipe_list(recipes: Mapping[str, Recipe], *, width: int) -> Table:
         caption="one in full: eo-train recipes NAME",
     )
     for column in columns:
-        table.add_column(column, no_wrap=True, justify="right" if column in _NUMBERS else "left")
+        table.add_column(column, no_wrap=True, justify="right" if column in _NUMERIC_COLUMNS else "left")
     for row in rows:
         table.add_row(*(str(row[column]) for column in columns))
     return table
 
 
 def recipe_fields(recipe: Recipe) -> Table:
-    """Return one row per field, and the digest that identifies the whole."""
+    """Return a table with one row per field, named as ``--set`` takes it, and the digest of the whole recipe."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("field", no_wrap=True)
     table.add_column("value", overflow="fold")

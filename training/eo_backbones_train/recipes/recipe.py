@@ -15,8 +15,8 @@ from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.networks.initialisation import STAGES
 
 REFERENCE_BATCH = 256  # the batch that scaled learning rates are written for (Goyal et al., arXiv 1706.02677)
-MAX_BLUR_SIGMA_PX = 2.0  # upper end in SimCLR, BYOL and SimSiam; views.py sizes its kernel for it
-MIN_SIZE_PX = 32  # ResNet50 divides the side by 32
+MAX_BLUR_SIGMA_PX = 2.0  # upper end in SimCLR, BYOL and SimSiam; the kernel of data/views.py is sized for it
+MIN_SIZE_PX = 32  # ResNet50 divides height and width by 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class DataPart:
     """What is trained on.
 
     Attributes:
-        s2_bands, s1_bands: the bands a view may hold; each sample draws one of each among those its scene has.
+        s2_bands, s1_bands: the bands a view may hold; each sample draws one of each from those that its scene has.
         input: how values are normalised: ``"unit-range"`` or ``"standardized"`` (:mod:`eo_backbones.contract`).
         sources: name of the selection of scenes, as prepared (``eo-train prepare``); part of the run's identity.
         s2_s2_share: share of the pairs whose second view is another Sentinel-2 band of the scene instead of a
@@ -43,7 +43,7 @@ class ViewPart:
     """How a view is made from a tile (:mod:`eo_backbones_train.data.views`); each of the two views draws for itself.
 
     Attributes:
-        size_px: side of the view.
+        size_px: height and width of the view.
         crop_scale: smallest and largest area of the (square) crop, as a fraction of the tile.
         flip_p: probability of a flip, for each of the two axes.
         rotation_p: probability of a rotation by an angle uniform in plus or minus ``rotation_degrees``.
@@ -51,8 +51,8 @@ class ViewPart:
         brightness: largest offset, as a fraction of the band's clip range; 0 is off. With ``unit-range``, 0.02 is
             0.02 in reflectance and 0.5 dB in backscatter.
         contrast: largest relative change of the deviations from the view's mean; 0 is off.
-        spread: how far apart the two crops of a pair lie: 1 draws both places independently, 0 puts the smaller crop at
-            the same relative place as the larger one, so that it lies within it (before rotation).
+        spread: how far apart the two crops of a pair lie: 1 draws both positions independently, 0 puts the smaller crop
+            at the same relative position as the larger one, so that it lies within it (before rotation).
     """
 
     size_px: int
@@ -166,7 +166,7 @@ class Recipe:
 
 
 def _check(recipe: Recipe) -> Iterator[str]:
-    """Yield what is wrong with a recipe."""
+    """Yield one message for each thing that is wrong with a recipe."""
     yield from _out_of_range(recipe)
     yield from _wrong_bands("data.s2_bands", recipe.data.s2_bands, "s2")
     yield from _wrong_bands("data.s1_bands", recipe.data.s1_bands, "s1")
@@ -181,7 +181,7 @@ def _check(recipe: Recipe) -> Iterator[str]:
 
 def _out_of_range(recipe: Recipe) -> Iterator[str]:
     views, model, optim = recipe.views, recipe.model, recipe.optim
-    rows: Mapping[str, tuple[float, float, float]] = {
+    limits: Mapping[str, tuple[float, float, float]] = {  # field -> value, lowest, highest
         "data.s2_s2_share": (recipe.data.s2_s2_share, 0, 1),
         "views.size_px": (views.size_px, MIN_SIZE_PX, 1024),
         "views.crop_scale": (min(views.crop_scale), 1e-3, 1),
@@ -208,7 +208,7 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
         "global_batch": (recipe.global_batch, 2, math.inf),  # BatchNorm of the heads needs two samples
         "seed": (recipe.seed, 0, 2**63 - 1),
     }
-    for path, (value, low, high) in rows.items():
+    for path, (value, low, high) in limits.items():
         if not low <= value <= high:
             bounds = f"at least {low}" if high == math.inf else f"between {low:g} and {high:g}"
             yield f"{path.strip()} is {value:g}; it must be {bounds}"

@@ -51,7 +51,7 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
 
 
 def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """Return a recipe with some fields changed and its name marked, so that provenance cannot lie.
+    """Return a recipe with some fields changed and its name marked, so that it cannot be mistaken for the original.
 
     Args:
         recipe: where to start.
@@ -93,10 +93,10 @@ def _canonical(recipe: Recipe) -> str:
 
 
 def _without_defaults(part: Any) -> dict[str, Any]:
-    found = {field.name: (getattr(part, field.name), field.default) for field in dataclasses.fields(part)}
+    values = {field.name: (getattr(part, field.name), field.default) for field in dataclasses.fields(part)}
     return {
         name: _without_defaults(value) if dataclasses.is_dataclass(value) else value
-        for name, (value, default) in found.items()
+        for name, (value, default) in values.items()
         if value != default
     }
 
@@ -110,7 +110,7 @@ def _parse(text: str, current: object) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        return text  # _read says what is allowed instead
+        return text  # refused by _read, with what is allowed instead
 
 
 def _read(kind: Any, value: Any, path: str) -> Any:
