@@ -93,7 +93,7 @@ def probed(features: Tensor, data: LabelledImages, split: Split) -> dict[str, fl
         seed=0,
     )
     true = data.labels[split.test]
-    answers = {name: protocols.run([name], [task], torch.float32)[name][0] for name in PROTOCOLS}
+    answers = {name: protocols.fit_predict([name], [task], torch.float32)[name][0] for name in PROTOCOLS}
     confusions = {name: metrics.confusion_matrix(true, own, len(data.classes)) for name, own in answers.items()}
     return {name: float(metrics.weighted_f1(own)) for name, own in confusions.items()}
 

@@ -144,7 +144,7 @@ def _features(embed: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 def _probe(features: Tensor, labels: np.ndarray, split: Split) -> tuple[Estimate, float]:
     classes = len(EUROSAT_CLASSES)
     task = Task(features=features.clone(), labels=torch.from_numpy(labels), split=split, num_classes=classes, seed=0)
-    confusion = metrics.confusion_matrix(labels[split.test], logistic.run(task), classes)
+    confusion = metrics.confusion_matrix(labels[split.test], logistic.fit_predict(task), classes)
     return metrics.f1_estimate(confusion), float(metrics.accuracy(confusion))
 
 

@@ -124,7 +124,7 @@ def evaluate(
             outcome.unmeasured[name] = str(error)
             outcome.notes.append(str(error))
     if protocols.SEGMENTATION in plan.protocols:
-        outcome.notes += segmentation.check(data, [model.name for model in models])
+        outcome.notes += segmentation.notes_on_models(data, [model.name for model in models])
     for note in outcome.notes:
         run.watcher.note(note)
     for model in models:  # before anything is computed
@@ -257,7 +257,7 @@ class _Run:
             )
             test, seen = task.split.test, len(task.labelled) + len(task.split.test)
             with self.watcher.stage(f"{_what(model, setting, cell.seed)}: pixels of {cell.band.label}", seen) as tick:
-                answers = segmentation.run(task, tick)
+                answers = segmentation.fit_predict(task, tick)
             kept = predictions.Predictions(test, answers.confusions, predictions.NO_PROJECTION, answers.shown)
             predictions.write(self.results.path.parent, cell.key, kept)
             figured = metrics.pixel_metrics(answers.confusions, task.maps.classes)
@@ -307,7 +307,7 @@ class _Run:
             for band, seed in dict.fromkeys((cell.band, cell.seed) for cell in cells)
         }
         names = list(dict.fromkeys(cell.protocol for cell in cells))
-        answers = protocols.run(names, list(tasks.values()), self.dtype)
+        answers = protocols.fit_predict(names, list(tasks.values()), self.dtype)
         found = {name: dict(zip(tasks, answers[name], strict=True)) for name in names}
         places = [(cell, (cell.band, cell.seed)) for cell in cells]
         return [self._result(cell, tasks[place], found[cell.protocol][place]) for cell, place in places]

@@ -79,14 +79,14 @@ def test_what_is_there_is_not_measured_again(
     monkeypatch.setattr(features, "extract", lambda *_, **__: pytest.fail("features are in the cache"))
     assert measure("stats", seeds=2) == first
     assert len(measure("stats", seeds=2, protocols=("logistic", "knn"))) == 2 + 4
-    monkeypatch.setattr(run.protocols, "run", lambda *_: pytest.fail("all rows are there"))
+    monkeypatch.setattr(run.protocols, "fit_predict", lambda *_: pytest.fail("all rows are there"))
     assert measure("stats", seeds=1) != first  # all rows stay, also those that were not asked for
 
 
 def test_an_interrupted_run_keeps_its_rows(
     measure: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    original = run.protocols.run
+    original = run.protocols.fit_predict
     calls = []
 
     def interrupted(*args: object) -> list[np.ndarray]:
@@ -95,7 +95,7 @@ def test_an_interrupted_run_keeps_its_rows(
             raise KeyboardInterrupt
         return original(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run.protocols, "run", interrupted)
+    monkeypatch.setattr(run.protocols, "fit_predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
         measure("stats", bands=("B02", "B03", "B04"))
     kept = read_results(tmp_path / "out" / "results.csv")

@@ -47,13 +47,13 @@ def measure(eurosat_rgb_folder: Path, tmp_path: Path) -> Measure:  # noqa: F811
 def features_seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """The features that reach the probes, in order."""
     seen: list[torch.Tensor] = []
-    original = run.protocols.run
+    original = run.protocols.fit_predict
 
     def watched(names: list[str], tasks: list[Task], dtype: torch.dtype) -> Mapping[str, list[np.ndarray]]:
         seen.extend(task.features for task in tasks)
         return original(names, tasks, dtype)
 
-    monkeypatch.setattr(run.protocols, "run", watched)
+    monkeypatch.setattr(run.protocols, "fit_predict", watched)
     return seen
 
 
@@ -126,7 +126,7 @@ def test_no_second_extraction(measure: Measure, monkeypatch: pytest.MonkeyPatch,
     assert {row.band for row in fused} == {f"{RGB} (concat)", f"{RGB} (mean)"}
     assert len(fused) == 2 * 3
     assert {row.weights_digest for row in fused} == {"stats-1"}
-    monkeypatch.setattr(run.protocols, "run", lambda *_: pytest.fail("all rows are there"))
+    monkeypatch.setattr(run.protocols, "fit_predict", lambda *_: pytest.fail("all rows are there"))
     assert measure("stats", fuses=("mean",)) == rows
 
 
@@ -178,13 +178,13 @@ def test_columns_worked_on_together_give_the_same_rows(
     options = {"bands": ("B04", "B03", RGB), "seeds": 2, "protocols": ("paper", "logistic", "knn")}
     alone = measure("stats", **options)
     taken: list[int] = []
-    original = run.protocols.run
+    original = run.protocols.fit_predict
 
     def watched(names: list[str], tasks: list[Task], dtype: torch.dtype) -> Mapping[str, list[np.ndarray]]:
         taken.append(len(tasks))
         return original(names, tasks, dtype)
 
-    monkeypatch.setattr(run.protocols, "run", watched)
+    monkeypatch.setattr(run.protocols, "fit_predict", watched)
     monkeypatch.setattr(run, "bytes_for_columns", lambda _: room)
     fulfil(
         Request(dataset="eurosat-rgb", models=("stats",), sizes=(32,), **options),  # type: ignore[arg-type]

@@ -156,7 +156,7 @@ def test_perceptron_equals_a_plain_loop() -> None:
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
 def test_every_protocol_gives_scores_and_ignores_the_test_labels(protocol: str) -> None:
     own = task()
-    (scores,) = protocols.run([protocol], [own], torch.float32)[protocol]
+    (scores,) = protocols.fit_predict([protocol], [own], torch.float32)[protocol]
     true = own.labels.numpy()[own.split.test]
     assert scores.shape == true.shape
     assert 0 <= scores.min() < scores.max() <= 1
@@ -164,7 +164,7 @@ def test_every_protocol_gives_scores_and_ignores_the_test_labels(protocol: str) 
     scrambled = own.labels.clone()
     scrambled[own.split.test] = False
     blind = Task(features=own.features, labels=scrambled, split=own.split, num_classes=LABELS, seed=own.seed)
-    np.testing.assert_array_equal(protocols.run([protocol], [blind], torch.float32)[protocol][0], scores)
+    np.testing.assert_array_equal(protocols.fit_predict([protocol], [blind], torch.float32)[protocol][0], scores)
 
 
 def test_bigearthnet_end_to_end(tmp_path: Path) -> None:

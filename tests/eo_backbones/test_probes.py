@@ -141,7 +141,7 @@ def test_final_fit_uses_train_and_validation() -> None:
         second_moment=logistic.gram(torch.from_numpy(x[rows])),
     )
     expected = LogisticRegression(C=strength, max_iter=5000).fit(x[rows], y[rows]).predict(x[split.test])
-    assert np.mean(logistic.run(own) == expected) >= 0.98
+    assert np.mean(logistic.fit_predict(own) == expected) >= 0.98
 
 
 @pytest.mark.parametrize("k", [5, 20])
@@ -159,18 +159,20 @@ def test_neighbours_know_train_and_validation() -> None:
     reference = KNeighborsClassifier(5, metric="cosine", algorithm="brute").fit(
         x[own.labelled], own.labels[own.labelled]
     )
-    assert np.mean(knn.run(own, neighbours=[5])[0] == reference.predict(x[own.split.test])) >= 0.98
+    assert np.mean(knn.fit_predict(own, neighbours=[5])[0] == reference.predict(x[own.split.test])) >= 0.98
 
 
 def test_one_search_answers_for_every_number_of_neighbours() -> None:
     """5 and 20 together are 5 alone and 20 alone, also with fewer labelled images than neighbours."""
     for own in (task(), task(25)):
-        together = protocols.run(["knn", "knn-20"], [own, own], torch.float32)
+        together = protocols.fit_predict(["knn", "knn-20"], [own, own], torch.float32)
         for name, count in protocols.NEIGHBOURS.items():
-            (alone,) = knn.run(own, neighbours=[count])
+            (alone,) = knn.fit_predict(own, neighbours=[count])
             np.testing.assert_array_equal(together[name][0], alone)
             np.testing.assert_array_equal(together[name][1], alone)
-    assert not np.array_equal(*(protocols.run([name], [task()], torch.float32)[name][0] for name in ("knn", "knn-20")))
+    assert not np.array_equal(
+        *(protocols.fit_predict([name], [task()], torch.float32)[name][0] for name in ("knn", "knn-20"))
+    )
 
 
 def test_perceptron_equals_a_plain_loop() -> None:
@@ -196,8 +198,8 @@ def test_perceptron_starts_as_torch_does() -> None:
 
 def test_seeds_trained_together_are_those_trained_alone() -> None:
     tasks = [task(seed=seed) for seed in (0, 1, 2)]
-    together = mlp.run(tasks, torch.float32, epochs=5)
-    alone = [mlp.run([own], torch.float32, epochs=5)[0] for own in tasks]
+    together = mlp.fit_predict(tasks, torch.float32, epochs=5)
+    alone = [mlp.fit_predict([own], torch.float32, epochs=5)[0] for own in tasks]
     for one, other in zip(together, alone, strict=True):
         assert np.mean(one == other) >= 0.98
     assert not np.array_equal(tasks[0].split.test, tasks[1].split.test)
@@ -213,20 +215,20 @@ def test_perceptrons_of_other_widths_and_sizes_are_trained_apart() -> None:
     assert batches(tasks) == [2, 1, 2]
     assert batches(tasks[:2], limit_bytes=2 * 300 * 20 * 4) == [2]
     assert batches(tasks[:2], limit_bytes=300 * 20 * 4) == [1, 1]
-    predictions = protocols.run(["paper"], tasks[1:4], torch.float32)["paper"]
+    predictions = protocols.fit_predict(["paper"], tasks[1:4], torch.float32)["paper"]
     assert [len(own) for own in predictions] == [len(own.split.test) for own in tasks[1:4]]
 
 
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
 def test_every_protocol_learns_and_ignores_the_test_labels(protocol: str) -> None:
     own = task(400, 20)
-    (answers,) = protocols.run([protocol], [own], torch.float32)[protocol]
+    (answers,) = protocols.fit_predict([protocol], [own], torch.float32)[protocol]
     truth = own.labels.numpy()[own.split.test]
     assert np.mean(answers == truth) > 0.6
     scrambled = own.labels.clone()
     scrambled[own.split.test] = 0
     blind = Task(features=own.features, labels=scrambled, split=own.split, num_classes=CLASSES, seed=own.seed)
-    np.testing.assert_array_equal(protocols.run([protocol], [blind], torch.float32)[protocol][0], answers)
+    np.testing.assert_array_equal(protocols.fit_predict([protocol], [blind], torch.float32)[protocol][0], answers)
 
 
 def test_protocol_names() -> None:

@@ -106,8 +106,8 @@ def test_the_maps_are_the_networks_last_stages() -> None:
 
 def test_the_head_solves_the_logistic_regression_of_drawn_pixels(make: Callable[..., segmentation.PixelTask]) -> None:
     task = make()
-    pixels = segmentation.drawn(task, ignore)
-    head = segmentation.train(pixels)
+    pixels = segmentation.draw_pixels(task, ignore)
+    head = segmentation.fit_head(pixels)
     x = pixels.standardised(torch.float64).numpy()
     theirs = [
         LogisticRegression(C=strength, max_iter=5000).fit(x[pixels.labelled], pixels.labels[pixels.labelled])
@@ -126,23 +126,23 @@ def test_pixels_are_drawn_equally_and_only_where_there_is_a_class(make: Callable
         return truth
 
     task = make(half)
-    pixels = segmentation.drawn(task, ignore)
+    pixels = segmentation.draw_pixels(task, ignore)
     assert set(pixels.labels.tolist()) == {3, 4}
     each = SIZE * SIZE // 2  # fewer than the budget allows: all of them
     assert len(pixels.split.train) == each * len(task.split.train)
     assert len(pixels.split.val) == each * len(task.split.val)
-    answers = segmentation.judge(task, segmentation.Head(torch.zeros(10, 3), torch.arange(10.0)), ignore)
+    answers = segmentation.predict(task, segmentation.Head(torch.zeros(10, 3), torch.arange(10.0)), ignore)
     assert answers.confusions.sum(axis=(1, 2)).tolist() == [each] * len(task.split.test)
     assert answers.confusions[:, 3, 9].tolist() == [each - 1] * len(task.split.test)
     with pytest.raises(UserError, match="no pixel with a class"):
-        segmentation.drawn(make(lambda image: np.full(image.shape, IGNORED, np.int64)), ignore)
+        segmentation.draw_pixels(make(lambda image: np.full(image.shape, IGNORED, np.int64)), ignore)
 
 
 def test_what_the_maps_show_is_found(make: Callable[..., segmentation.PixelTask]) -> None:
     """Bright or dark in the band itself: a linear head on the image must find nearly every pixel."""
     task = make(lambda image: (image > 900).astype(np.int64))
     seen: list[int] = []
-    answers = segmentation.run(task, seen.append)
+    answers = segmentation.fit_predict(task, seen.append)
     assert float(metrics.mean_iou(answers.confusions.sum(axis=0))) > 0.9
     assert sum(seen) == len(task.labelled) + len(task.split.test)
     assert answers.shown.shape == (segmentation.SHOWN, SIZE, SIZE)
@@ -152,9 +152,9 @@ def test_what_the_maps_show_is_found(make: Callable[..., segmentation.PixelTask]
 
 def test_test_pixels_teach_nothing(make: Callable[..., segmentation.PixelTask]) -> None:
     task = make()
-    plain = segmentation.train(segmentation.drawn(task, ignore))
-    fewer = segmentation.train(
-        segmentation.drawn(replace(task, split=replace(task.split, test=task.split.test[:3])), ignore)
+    plain = segmentation.fit_head(segmentation.draw_pixels(task, ignore))
+    fewer = segmentation.fit_head(
+        segmentation.draw_pixels(replace(task, split=replace(task.split, test=task.split.test[:3])), ignore)
     )
     torch.testing.assert_close(plain.weight, fewer.weight)
 
@@ -197,14 +197,14 @@ def test_two_models_are_compared_on_whole_images(tmp_path: Path) -> None:
 
 def test_few_pixels_are_fitted_in_the_space_they_span(make: Callable[..., segmentation.PixelTask]) -> None:
     """More features than pixels: the head must still say on the maps what the classifier says on the pixels."""
-    pixels = segmentation.drawn(make(), ignore)
+    pixels = segmentation.draw_pixels(make(), ignore)
     wide = torch.cat([pixels.features, torch.randn(len(pixels.features), 400)], dim=1)
     split = replace(pixels.split, train=pixels.split.train[::200], val=pixels.split.val[::200])
     task = replace(pixels, features=wide, split=split)
-    head = segmentation.train(task)
+    head = segmentation.fit_head(task)
     features = logistic.in_row_space(task.standardised(torch.float32), task.index(task.labelled))
     assert features.shape[1] < wide.shape[1]
-    expected = logistic.fitted(task, features).logits(features[task.labelled])
+    expected = logistic.fit_task(task, features).logits(features[task.labelled])
     found = F.linear(wide[task.labelled], head.weight, head.bias)
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
@@ -249,7 +249,7 @@ def test_dfc2020_end_to_end(
     report = (tmp_path / "out" / "report.md").read_text()
     assert f"| mean intersection over union: random | {row.miou:.3f} |" in report
     assert "class maps of test images" in (tmp_path / "out" / "report.html").read_text()
-    monkeypatch.setattr(segmentation, "run", lambda *_: pytest.fail("all rows are there"))
+    monkeypatch.setattr(segmentation, "fit_predict", lambda *_: pytest.fail("all rows are there"))
     assert measure("random") == rows
 
 

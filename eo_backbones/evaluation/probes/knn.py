@@ -1,7 +1,7 @@
 """The protocols ``knn``: the majority class among the nearest labelled images by cosine, without any training.
 
 One search serves every number of neighbours, since finding them is what takes time. Where images have several labels,
-the answer is each label's share of the neighbours.
+each label's score is its share of the neighbours.
 """
 
 from collections.abc import Sequence
@@ -41,27 +41,27 @@ def nearest(known: Tensor, queries: Tensor, count: int) -> Tensor:
         count: how many for each query.
     """
     directions = F.normalize(known, dim=1)
-    found = [
+    indices = [
         (F.normalize(block, dim=1) @ directions.T).topk(min(count, len(known)), dim=1).indices
         for block in torch.split(queries, _QUERIES_AT_ONCE)
     ]
-    return torch.cat(found)
+    return torch.cat(indices)
 
 
 def _vote(labels: Tensor, num_classes: int) -> Tensor:
-    """Return what neighbours with these labels ``(m, k)``, or ``(m, k, labels)``, stand for."""
+    """Return the majority class ``(m,)`` of neighbours with labels ``(m, k)``, or shares of ``(m, k, labels)``."""
     if labels.ndim == 3:
         return labels.float().mean(dim=1)
     return F.one_hot(labels, num_classes).sum(dim=1).argmax(dim=1)
 
 
-def run(task: Task, *, neighbours: Sequence[int]) -> list[np.ndarray]:
-    """Return the answers for the task's test images, once for each number of neighbours.
+def fit_predict(task: Task, *, neighbours: Sequence[int]) -> list[np.ndarray]:
+    """Return the predictions for the task's test images, once for each number of neighbours.
 
-    Predicted classes ``(m,)``, or where images have several labels, scores ``(m, labels)``.
+    Classes ``(m,)``, or where images have several labels, scores ``(m, labels)``.
     """
     features = task.standardised(torch.float32)
     known = task.index(task.labelled)
-    found = nearest(features[known], features[task.index(task.split.test)], max(neighbours))
+    indices = nearest(features[known], features[task.index(task.split.test)], max(neighbours))
     labels = task.labels[known]
-    return [_vote(labels[found[:, :count]], task.num_classes).cpu().numpy() for count in neighbours]
+    return [_vote(labels[indices[:, :count]], task.num_classes).cpu().numpy() for count in neighbours]

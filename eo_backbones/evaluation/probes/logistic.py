@@ -9,7 +9,7 @@ labels' binary cross-entropies, summed, with the same penalty, as in scikit-lear
 
 The features of a frozen network are strongly correlated, so plain L-BFGS needs hundreds of passes over them. Here it
 starts each step from the inverse of ``X'X / 2n + I / Cn``, an upper bound of the Hessian for one class (Bohning 1992,
-"Multinomial logistic regression algorithm"; for one label against the rest ``X'X / 4n``), which brings it down to some
+"Multinomial logistic regression algorithm"; for one label against the rest ``X'X / 4n``), which reduces that to a few
 tens.
 
 The strength C is chosen on the validation part by weighted F1 (several labels: micro average precision) along a path
@@ -82,7 +82,7 @@ def fit(
         num_classes: number of classes, also those without an example here.
         strength: C, the inverse of the regularisation as in scikit-learn.
         second_moment: :func:`gram` of these or similar features. It changes the number of steps, not the solution.
-        start: where to begin; zero otherwise.
+        start: initial weights; zero if not given.
         tolerance: largest entry of the gradient at which the fit ends.
     """
     count, width = features.shape
@@ -134,9 +134,9 @@ def fit(
 def _loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean loss over images and its derivative by the logits."""
     if labels.ndim == 2:
-        wanted = labels.to(logits.dtype)
-        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / len(logits)
-        return loss, (logits.sigmoid() - wanted) / len(logits)
+        targets = labels.to(logits.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
+        return loss, (logits.sigmoid() - targets) / len(logits)
     log_odds = F.log_softmax(logits, dim=1)
     loss = F.nll_loss(log_odds, labels)
     residual = log_odds.exp_()
@@ -145,9 +145,9 @@ def _loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _History:
-    """The last steps of L-BFGS, and the product with the inverse Hessian that they stand for.
+    """The last steps of L-BFGS, and the approximate inverse Hessian that they stand for.
 
-    Every gradient is preconditioned once: what the algorithm needs besides are differences of these products.
+    Every gradient is preconditioned once; everything else that the algorithm needs are differences of these products.
     """
 
     def __init__(self, precondition: Callable[[Tensor], Tensor]) -> None:
@@ -208,7 +208,7 @@ def choose_strength(
             start=classifier,
             tolerance=ROUGH_TOLERANCE,
         )
-        score = _validated(classifier, val, val_labels)
+        score = _validation_score(classifier, val, val_labels)
         if score > best_score:
             best, best_score, worse = (strength, classifier), score, 0
         else:
@@ -219,7 +219,7 @@ def choose_strength(
     return best
 
 
-def _validated(classifier: Classifier, features: Tensor, labels: Tensor) -> float:
+def _validation_score(classifier: Classifier, features: Tensor, labels: Tensor) -> float:
     true = labels.cpu().numpy()
     if labels.ndim == 2:
         return metrics.micro_average_precision(true, classifier.logits(features).cpu().numpy())
@@ -230,8 +230,8 @@ def _validated(classifier: Classifier, features: Tensor, labels: Tensor) -> floa
 def in_row_space(features: Tensor, rows: Tensor) -> Tensor:
     """Return features in coordinates of the space that some of them span, if that has fewer dimensions.
 
-    The penalty keeps the weights inside the span of the images they are fitted on, so the fits and all their answers
-    stay the same, at the cost of ``len(rows)`` instead of ``d`` dimensions. Few labels make this worth it.
+    The penalty keeps the weights inside the span of the images they are fitted on, so the fits and all their predictions
+    stay the same, at the cost of ``len(rows)`` instead of ``d`` dimensions. This pays off with few labels.
 
     Args:
         features: ``(n, d)``.
@@ -249,24 +249,24 @@ def row_space(features: Tensor, rows: Tensor) -> Tensor | None:
     return basis
 
 
-def run(task: Task) -> np.ndarray:
+def fit_predict(task: Task) -> np.ndarray:
     """Return the predicted classes of the task's test images ``(m,)``, or scores ``(m, labels)`` of several labels."""
     features = in_row_space(task.standardised(torch.float32), task.index(task.labelled))
-    classifier = fitted(task, features)
+    classifier = fit_task(task, features)
     test = features[task.index(task.split.test)]
-    answers = classifier.logits(test).sigmoid() if task.multilabel else classifier.predict(test)
-    return answers.cpu().numpy()
+    predicted = classifier.logits(test).sigmoid() if task.multilabel else classifier.predict(test)
+    return predicted.cpu().numpy()
 
 
-def fitted(task: Task, features: Tensor) -> Classifier:
+def fit_task(task: Task, features: Tensor) -> Classifier:
     """Return the classifier of a task: C chosen on its validation part, fitted on all that is labelled.
 
     Args:
-        task: what to learn.
+        task: labels and split.
         features: of all images, standardised ``(n, d)``.
     """
     train, val, labelled = (task.index(rows) for rows in (task.split.train, task.split.val, task.labelled))
-    moment = gram(features[labelled])  # good enough a start for the fits on the training part, too
+    moment = gram(features[labelled])  # good enough a preconditioner for the fits on the training part, too
     strength, start = choose_strength(
         features[train], task.labels[train], features[val], task.labels[val], task.num_classes, second_moment=moment
     )

@@ -79,14 +79,14 @@ def train(
     seeds: Sequence[int],
     epochs: int = EPOCHS,
 ) -> Perceptrons:
-    """Train several classifiers, all at once.
+    """Train several classifiers as one batch.
 
     Args:
         features: standardised ``(tasks, n, d)``, contiguous (tasks differ in the split, the encoder or the band).
         labels: int64 ``(n,)``, or several labels an image, bool ``(n, labels)``.
         rows: the images to learn from, one array a task; all of one length.
         num_classes: number of classes.
-        seeds: one a task; each draws its own initial weights and batches, so that the others' presence changes nothing.
+        seeds: one a task; each draws its own initial weights and batches, so that a task is trained as it would be alone.
         epochs: passes over the rows.
     """
     number, images, width = features.shape
@@ -120,18 +120,18 @@ def _loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum") / labels.shape[1]
 
 
-def run(tasks: Sequence[Task], dtype: torch.dtype, *, epochs: int = EPOCHS) -> list[np.ndarray]:
+def fit_predict(tasks: Sequence[Task], dtype: torch.dtype, *, epochs: int = EPOCHS) -> list[np.ndarray]:
     """Return the predicted classes of each task's test images ``(m,)``, or scores ``(m, labels)`` of several labels.
 
     Args:
         tasks: probes that differ in features, split or seed, with equally many images to learn from.
-        dtype: number format of the standardised features.
+        dtype: of the standardised features.
         epochs: passes over the labelled images.
     """
     first = tasks[0].features
     features = torch.empty(len(tasks), *first.shape, dtype=dtype, device=first.device)
-    for own, task in zip(features, tasks, strict=True):
-        task.standardised(dtype, out=own)
+    for of_task, task in zip(features, tasks, strict=True):
+        task.standardised(dtype, out=of_task)
     model = train(
         features,
         tasks[0].labels,
@@ -142,8 +142,7 @@ def run(tasks: Sequence[Task], dtype: torch.dtype, *, epochs: int = EPOCHS) -> l
     )
     predicted = []
     with torch.inference_mode():
-        for number, (own, task) in enumerate(zip(features, tasks, strict=True)):
-            logits = model.alone(number).logits(own[task.index(task.split.test)][None])
-            answers = logits[0].sigmoid() if task.multilabel else logits[0].argmax(dim=1)
-            predicted.append(answers.cpu().numpy())
+        for number, (of_task, task) in enumerate(zip(features, tasks, strict=True)):
+            logits = model.alone(number).logits(of_task[task.index(task.split.test)][None])
+            predicted.append((logits[0].sigmoid() if task.multilabel else logits[0].argmax(dim=1)).cpu().numpy())
     return predicted

@@ -1,4 +1,4 @@
-"""The protocols by name: how frozen features are turned into a figure."""
+"""The protocols by name: how frozen features are evaluated."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -58,24 +58,25 @@ def family(protocol: str) -> str:
     return "knn" if protocol in NEIGHBOURS else protocol
 
 
-def run(names: Sequence[str], tasks: Sequence[Task], dtype: torch.dtype) -> Mapping[str, list[np.ndarray]]:
-    """Return for each protocol the answers for each task's test images.
+def fit_predict(names: Sequence[str], tasks: Sequence[Task], dtype: torch.dtype) -> Mapping[str, list[np.ndarray]]:
+    """Return for each protocol the predictions for each task's test images.
 
-    Predicted classes ``(m,)``, or where images have several labels, scores ``(m, labels)``.
+    Classes ``(m,)``, or where images have several labels, scores ``(m, labels)``.
 
     Args:
         names: of :data:`PROTOCOLS`, all of one :func:`family`.
         tasks: the same model and label budget with several seeds, or several bands.
-        dtype: the fast number format of the device; only ``paper`` uses it.
+        dtype: the fast one of the device; only ``paper`` uses it.
     """
     (kind,) = {family(name) for name in names}
     if kind == "knn":
         counts = [NEIGHBOURS[name] for name in names]
-        answers = [knn.run(task, neighbours=counts) for task in tasks]
-        return {name: [own[place] for own in answers] for place, name in enumerate(names)}
+        by_task = [knn.fit_predict(task, neighbours=counts) for task in tasks]
+        return {name: [by_count[number] for by_count in by_task] for number, name in enumerate(names)}
     if kind == "logistic":
-        return {kind: [logistic.run(task) for task in tasks]}
-    return {kind: [own for group in batch_tasks(tasks, dtype) for own in mlp.run(group, dtype)]}
+        return {kind: [logistic.fit_predict(task) for task in tasks]}
+    groups = batch_tasks(tasks, dtype)
+    return {kind: [predicted for group in groups for predicted in mlp.fit_predict(group, dtype)]}
 
 
 def batch_tasks(tasks: Sequence[Task], dtype: torch.dtype, *, limit_bytes: int | None = None) -> Iterator[list[Task]]:
@@ -90,8 +91,9 @@ def batch_tasks(tasks: Sequence[Task], dtype: torch.dtype, *, limit_bytes: int |
     limit = device.bytes_for_probes(tasks[0].features.device) if limit_bytes is None else limit_bytes
     for task in tasks:
         size = (len(group) + 1) * task.features.numel() * dtype.itemsize
-        alike = group and (len(task.labelled), task.features.shape) == (len(group[0].labelled), group[0].features.shape)
-        if group and (not alike or size > limit):
+        first = group[0] if group else task
+        same_shape = (len(task.labelled), task.features.shape) == (len(first.labelled), first.features.shape)
+        if group and (not same_shape or size > limit):
             yield group
             group = []
         group.append(task)

@@ -1,13 +1,13 @@
 """The protocol ``segmentation``: a linear head on frozen feature maps that gives every pixel a class.
 
-The head is a 1 x 1 convolution on the last two stages of the network, brought to the size of the class map
-(bilinearly) and put on top of each other. A 1 x 1 convolution and bilinear resampling may change places, so that maps
-of features are never enlarged: the convolution runs on the small maps, and only its logits are.
+The head is a 1 x 1 convolution on the last two stages of the network, resized (bilinearly) to the class map and
+concatenated. A 1 x 1 convolution and bilinear resampling commute, so the feature maps are never enlarged: the
+convolution runs on the small maps, and only its logits are resized.
 
 It is trained with cross-entropy on pixels drawn at random from the labelled images, equally many from each
 (:data:`PIXELS` in all, ours; pixels without a class are never drawn), by the same solver and with the same choice of
-regularisation as the protocol ``logistic``. So nothing but these pixels is kept in memory or on disk: images stream
-through the network twice, once to draw, once to be judged, however many there are.
+regularisation as the protocol ``logistic``. Nothing but these pixels is kept in memory or on disk: images stream
+through the network, labelled ones to draw pixels from, test images to be scored, however many there are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,18 +40,18 @@ _IMAGES_AT_ONCE = 16  # of 256 x 256 pixels: bounds the activations to some hund
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class PixelTask:
-    """One head to train and judge.
+    """One head to train and evaluate.
 
     Attributes:
         data: the images.
         maps: their classes, pixel by pixel.
         column: the band or bands.
-        setting: how images are brought to the networks.
+        setting: image size and scaling that the networks get.
         networks: label of each band of the column -> network in eval mode, on ``device``.
-        split: images to learn from and to be judged on.
+        split: images to learn from and to be scored on.
         seed: of the drawn pixels.
         device: where to compute.
-        dtype: number format of the networks; bfloat16 runs under autocast.
+        dtype: of the networks; bfloat16 runs under autocast.
     """
 
     data: LabelledImages
@@ -74,10 +74,10 @@ class PixelTask:
         return self.maps.reader(self.data.paths[row])
 
     def streamed(self, rows: np.ndarray, tick: Tick) -> Iterator[tuple[np.ndarray, list[Tensor]]]:
-        """Yield some rows and their feature maps, float32 ``(images, channels, h, w)`` a stage, until all are seen."""
+        """Yield the rows in small groups, with their feature maps: float32 ``(images, channels, h, w)`` a stage."""
         parts = self.column.parts
         sources = list(dict.fromkeys(part.source for part in parts))
-        prepare = [ModelInput(self.data, self.setting, part) for part in parts]
+        inputs = [ModelInput(self.data, self.setting, part) for part in parts]
 
         def stages_of(raw: Tensor) -> list[Tensor]:
             with (
@@ -85,16 +85,16 @@ class PixelTask:
                 torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16),
             ):
                 by_part = [
-                    feature_maps(self.networks[part.label], own(raw[:, sources.index(part.source)]))
-                    for part, own in zip(parts, prepare, strict=True)
+                    feature_maps(self.networks[part.label], model_input(raw[:, sources.index(part.source)]))
+                    for part, model_input in zip(parts, inputs, strict=True)
                 ]
                 return [self.column.join(stages).float() for stages in zip(*by_part, strict=True)]
 
         for start, raw in batches(self.data, sources, rows):
             for first in range(0, len(raw), _IMAGES_AT_ONCE):
-                some = raw[first : first + _IMAGES_AT_ONCE]
-                yield rows[start + first : start + first + len(some)], stages_of(some.to(self.device))
-                tick(len(some))
+                group = raw[first : first + _IMAGES_AT_ONCE]
+                yield rows[start + first : start + first + len(group)], stages_of(group.to(self.device))
+                tick(len(group))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -116,8 +116,8 @@ class Head:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Answers:
-    """What the head said about the test images.
+class PixelPredictions:
+    """What the head predicted for the test images.
 
     Attributes:
         confusions: of each image, int64 ``(n, classes, classes)``; row = true class.
@@ -128,8 +128,8 @@ class Answers:
     shown: np.ndarray
 
 
-def check(data: LabelledImages, models: Sequence[str]) -> list[str]:
-    """Return what the user should know about models that cannot have a row.
+def notes_on_models(data: LabelledImages, models: Sequence[str]) -> list[str]:
+    """Return a note for each model that cannot have a row.
 
     Raises:
         UserError: the data has no class maps.
@@ -158,22 +158,24 @@ def at_pixels(stages: Sequence[Tensor], rows: np.ndarray, columns: np.ndarray, s
         size: height and width of the class map that they are counted in.
     """
     height, width = size
-    place = np.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], axis=1)
-    grid = torch.from_numpy(place).to(stages[0])[None, None]
-    found = [F.grid_sample(stage[None], grid, padding_mode="border", align_corners=False)[0, :, 0] for stage in stages]
-    return torch.cat(found).T
+    position = np.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], axis=1)
+    grid = torch.from_numpy(position).to(stages[0])[None, None]
+    sampled = [
+        F.grid_sample(stage[None], grid, padding_mode="border", align_corners=False)[0, :, 0] for stage in stages
+    ]
+    return torch.cat(sampled).T
 
 
-def run(task: PixelTask, tick: Tick) -> Answers:
-    """Train a head and return its answers; every labelled and every test image is seen once.
+def fit_predict(task: PixelTask, tick: Tick) -> PixelPredictions:
+    """Train a head and return its predictions; every labelled and every test image is read once.
 
     Raises:
         UserError: the training or the validation images have no pixel with a class.
     """
-    return judge(task, train(drawn(task, tick)), tick)
+    return predict(task, fit_head(draw_pixels(task, tick)), tick)
 
 
-def drawn(task: PixelTask, tick: Tick) -> Task:
+def draw_pixels(task: PixelTask, tick: Tick) -> Task:
     """Return the task of classifying pixels that are drawn from the labelled images; it has no test part.
 
     Raises:
@@ -194,14 +196,12 @@ def drawn(task: PixelTask, tick: Tick) -> Task:
             known = np.flatnonzero(truth != IGNORED)
             chosen = np.random.default_rng((task.seed, row)).choice(known, min(each, len(known)), replace=False)
             block = slice(filled, filled + len(chosen))
-            places = np.divmod(chosen, truth.shape[1])
-            features[block] = at_pixels(
-                [stage[position] for stage in stages], *places, (truth.shape[0], truth.shape[1])
-            )
+            size = (truth.shape[0], truth.shape[1])
+            features[block] = at_pixels([stage[position] for stage in stages], *np.divmod(chosen, size[1]), size)
             labels[block], owners[block] = truth.ravel()[chosen], row
             filled += len(chosen)
     assert features is not None, "there are labelled images"
-    parts = [np.flatnonzero(np.isin(owners[:filled], own)) for own in (task.split.train, task.split.val)]
+    parts = [np.flatnonzero(np.isin(owners[:filled], part)) for part in (task.split.train, task.split.val)]
     if min(map(len, parts)) == 0:
         raise UserError("the training or the validation images have no pixel with a class; use more images")
     return Task(
@@ -213,19 +213,19 @@ def drawn(task: PixelTask, tick: Tick) -> Task:
     )
 
 
-def train(task: Task) -> Head:
+def fit_head(task: Task) -> Head:
     """Fit the head to single pixels; what standardises their features becomes part of its weights."""
     features = task.standardised(torch.float32)
     basis = logistic.row_space(features, task.index(task.labelled))
-    classifier = logistic.fitted(task, features if basis is None else features @ basis)
-    own = classifier.weight if basis is None else classifier.weight @ basis.T
+    classifier = logistic.fit_task(task, features if basis is None else features @ basis)
+    standardised = classifier.weight if basis is None else classifier.weight @ basis.T
     mean, deviation = task.scaling()
-    weight = own.double() / deviation
+    weight = standardised.double() / deviation
     return Head(weight.float(), (classifier.bias.double() - weight @ mean).float())
 
 
-def judge(task: PixelTask, head: Head, tick: Tick) -> Answers:
-    """Return the head's answers for the test images."""
+def predict(task: PixelTask, head: Head, tick: Tick) -> PixelPredictions:
+    """Return the head's predictions for the test images."""
     classes = len(task.maps.classes)
     confusions: list[np.ndarray] = []
     shown: list[np.ndarray] = []
@@ -238,4 +238,4 @@ def judge(task: PixelTask, head: Head, tick: Tick) -> Answers:
         counts = torch.bincount(cells, minlength=len(truth) * classes**2)
         confusions.append(counts.reshape(-1, classes, classes).cpu().numpy())
         shown += list(predicted[: SHOWN - len(shown)].to(torch.uint8).cpu().numpy()) if len(shown) < SHOWN else []
-    return Answers(np.concatenate(confusions), np.stack(shown))
+    return PixelPredictions(np.concatenate(confusions), np.stack(shown))

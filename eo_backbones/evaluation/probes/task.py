@@ -13,12 +13,12 @@ _ROWS_AT_ONCE = 4096  # bounds the float32 copy that is made while half-precisio
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Task:
-    """What a protocol needs to know.
+    """What a protocol is given.
 
     Attributes:
         features: ``(n, d)`` of all images, as extracted (any floating type), on the device to compute on.
         labels: class numbers, int64 ``(n,)``, or several labels an image, bool ``(n, labels)``; same device.
-        split: the images to learn from (``train``, ``val``) and to be judged on (``test``).
+        split: the images to learn from (``train``, ``val``) and to be scored on (``test``).
         num_classes: number of classes, or of labels.
         seed: of everything random in the probe.
     """
@@ -59,8 +59,8 @@ class Task:
         """Return the features with mean 0 and deviation 1 over the training part, constant ones as 0.
 
         Args:
-            dtype: number format of the result; the figures are computed in float64.
-            out: where to write it, of that number format; new memory otherwise.
+            dtype: of the result; mean and deviation are computed in float64.
+            out: where to write it, of that dtype; new memory otherwise.
         """
         mean, deviation = self.scaling()
         result = torch.empty(self.features.shape, dtype=dtype, device=self.features.device) if out is None else out

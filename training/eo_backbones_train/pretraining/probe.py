@@ -82,6 +82,6 @@ class Probe:
         scores = {}
         for name, parts in embedded.items():
             task = Task(features=torch.cat(parts), labels=labels, split=self._split, num_classes=classes, seed=0)
-            (answers,) = knn.run(task, neighbours=[NEIGHBOURS["knn"]])
+            (answers,) = knn.fit_predict(task, neighbours=[NEIGHBOURS["knn"]])
             scores[name] = float(weighted_f1(confusion_matrix(data.labels[test], answers, classes)))
         return scores
