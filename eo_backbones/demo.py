@@ -24,6 +24,7 @@ from eo_backbones.device import fast_dtype
 from eo_backbones.evaluation import encoders, metrics, plots
 from eo_backbones.evaluation.probes import logistic
 from eo_backbones.evaluation.probes.task import Task
+from eo_backbones.files import atomic_file
 from eo_backbones.inputs import InputTransform
 from eo_backbones.models import create_model
 from eo_backbones.progress import Watcher
@@ -167,9 +168,8 @@ def draw(demo: Demo, path: Path) -> None:
                 axes.set_ylabel(band, fontsize=10, fontweight="bold", rotation=0, ha="right", va="center")
     plots.draw_section(bottom.subplots(), demo.section)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=140, format="png")
-    temporary.replace(path)
+    with atomic_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=140, format="png")
 
 
 def _bare(axes: Axes) -> None:

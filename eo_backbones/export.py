@@ -8,8 +8,6 @@ the contract inside says, or with :func:`eo_backbones.create_transform`.
 
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -22,7 +20,7 @@ from torch.export import Dim, ExportedProgram
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError, unknown_name
-from eo_backbones.hub.folder import sha256_of
+from eo_backbones.files import atomic_file, sha256_of
 from eo_backbones.info import info
 from eo_backbones.models import create_model
 from eo_backbones.networks.multi_band import Fuse, MultiBand
@@ -158,24 +156,16 @@ def export_network(
     logger.info("tracing the network")
     program = _trace(network, in_chans)
     opset = None
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.stem}.", suffix=SUFFIXES[format])
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with atomic_file(out, shared=True) as unfinished:
         if format == "onnx":
             logger.info("converting it to ONNX")
-            opset = _save_onnx(program, temporary, metadata)
-            run = _onnx_runner(temporary)
+            opset = _save_onnx(program, unfinished, metadata)
+            run = _onnx_runner(unfinished)
         else:
-            torch.export.save(program, temporary, extra_files={METADATA_KEY: json.dumps(metadata)})
-            run = torch.export.load(temporary).module()
+            torch.export.save(program, unfinished, extra_files={METADATA_KEY: json.dumps(metadata)})
+            run = torch.export.load(unfinished).module()
         logger.info("comparing the file with PyTorch")
         difference = _largest_difference(expected, run)
-        temporary.chmod(0o644)
-        temporary.replace(out)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return Exported(
         path=out,
         format=format,

@@ -5,8 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from eo_backbones.files import read_json
 from eo_backbones.hub import download
-from eo_backbones.hub.folder import DIGEST_KEY, RECIPE_FILE, check_golden, read_json
+from eo_backbones.hub.folder import DIGEST_KEY, RECIPE_FILE, check_golden
 from eo_backbones.models import _build
 from eo_backbones.results import RESULTS_FILE, read_results, rows_of, scores
 

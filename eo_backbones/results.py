@@ -7,7 +7,6 @@ their intervals.
 """
 
 import csv
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,6 +17,7 @@ from statistics import fmean, stdev
 from typing import Any, Self
 
 from eo_backbones.errors import UserError
+from eo_backbones.files import write_atomically
 
 RESULTS_FILE = "results.csv"
 _PACKAGE = "eo-backbones"
@@ -212,7 +212,8 @@ class ResultsFile:
         settings = {row.key.setting for row in new}
         self.rows = [row for row in self.rows if row.key.setting not in settings] + new
         self._keys = {row.key for row in self.rows}
-        write_atomically(self.path, csv_text(self.rows))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, csv_text(self.rows), shared=True)
 
     def _read(self) -> list[Result]:
         header, lines = _read_csv(self.path, advice="move it away or pass another --out")
@@ -231,14 +232,6 @@ class ResultsFile:
                     "differ; move it away or pass another --out"
                 )
         return rows
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that it is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _read_csv(path: Path, *, advice: str) -> tuple[tuple[str, ...], list[dict[str, str]]]:

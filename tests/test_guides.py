@@ -22,7 +22,8 @@ from matplotlib import pyplot as plt
 import eo_backbones.cli.main
 import eo_backbones_train.cli.main
 from eo_backbones import weights
-from eo_backbones.hub.folder import WEIGHTS_FILE, sha256_of
+from eo_backbones.files import sha256_of
+from eo_backbones.hub.folder import WEIGHTS_FILE
 from support.hub_http import Hub
 
 GUIDES = Path(__file__).parent.parent / "docs" / "guides"

@@ -11,8 +11,8 @@ SOURCES = {"eo_backbones": REPOSITORY, "eo_backbones_train": REPOSITORY / "train
 # Lowest first. Modules of one row do not import each other (a sub-package may import within itself).
 LAYERS = {
     "eo_backbones": (
-        ("errors", "class_colours", "progress"),
-        ("bands", "device"),
+        ("errors", "progress"),
+        ("bands", "device", "files"),
         ("contract", "results"),
         ("weights", "inputs", "datasets"),
         ("hub",),

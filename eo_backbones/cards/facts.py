@@ -6,12 +6,14 @@ The record, as ``eo-train export`` writes it into ``recipe.json``, has the keys 
 only the first three are known.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from eo_backbones.contract import InputSpec
+from eo_backbones.errors import UserError
 from eo_backbones.weights import Weights
 
 # FOLDED eo_backbones/cards/facts.py: 'Where training images come from and under which terms: what cards and licence files say about each source.\n\nA source is known by the name it has in a store of ``eo-train prepare`` (the name of its folder), a planned set of\nsources by the field ``data.sources`` of a recipe. Counts of scenes, except in words about subsets, come from records.'
@@ -183,6 +185,18 @@ COPERNICUS = "Contains modified Copernicus Sentinel data."
 """The attribution that the legal notice on the use of Copernicus Sentinel data asks for; years as far as known."""
 
 _UNNAMED = "see-licence-section"
+
+
+def check_license(license: str) -> None:  # noqa: A002  named as the option
+    """Refuse what the Hub would not take as a licence.
+
+    Raises:
+        UserError: it is not written like an SPDX identifier in lower case.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
+        raise UserError(
+            f"--license {license!r} is not a licence identifier of the Hub; write it like cc-by-4.0, or other"
+        )
 
 
 def license_fields(facts: CardFacts) -> dict[str, str]:

@@ -1,8 +1,6 @@
 """From a name of ``--models`` to encoders of single bands: baselines, ImageNet, declared weights, Hub ids, folders."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -16,6 +14,7 @@ from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.models import create_model
 from eo_backbones.networks.initialisation import average_when_downsampling
+from eo_backbones.networks.state import state_digest
 
 # FOLDED eo_backbones/evaluation/encoders.py: "What an encoder has to beat: plain statistics, raw pixels, an untrained network, and ImageNet weights.\n\n``random`` is timm's ``resnet50`` as it is initialised by default, one input channel, in eval mode. In that state\nBatchNorm passes activations through unscaled and every residual branch ends in a zero (timm's ``zero_init_last``).\n``random-bn`` is the same network after BatchNorm has seen the training images: the fairer untrained baseline.\n``random-averaging`` starts as the recipes ``byol-mini`` and ``simsiam-mini`` do, and is otherwise like ``random-bn``:\nwhat their weights have on it came from training, what it has on ``random`` did not."
 
@@ -57,33 +56,6 @@ def random_resnet50(seed: int, *, averaging: bool = False) -> nn.Module:
         if averaging:
             average_when_downsampling(network, after=_MINI_TRAINED)
     return network.eval()
-
-
-def state_digest(network: nn.Module) -> str:
-    """Return the sha256 of a network's parameters and buffers, names and values."""
-    total = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        total.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return total.hexdigest()
-
-
-@contextmanager
-def estimating_batch_norm(network: nn.Module) -> Iterator[None]:
-    """Within the block, every batch that passes the network counts equally in BatchNorm's running statistics.
-
-    Statistics from before are forgotten. Afterwards the network is in eval mode.
-    """
-    layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momentum = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # torch's spelling of a plain average over all batches
-        layer.train()
-    yield
-    for layer, value in zip(layers, momentum, strict=True):
-        layer.momentum = value
-    network.eval()
 
 
 def fold_input_channels(network: nn.Module) -> nn.Module:

@@ -19,8 +19,10 @@ from torch.nn import functional as F
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.columns import BandChoice
-from eo_backbones.evaluation.encoders import Encoder, Setting, estimating_batch_norm
+from eo_backbones.evaluation.encoders import Encoder, Setting
+from eo_backbones.files import atomic_file
 from eo_backbones.inputs import InputTransform
+from eo_backbones.networks.state import batch_norm_layers, estimating_batch_norm
 from eo_backbones.progress import Tick
 
 # FOLDED eo_backbones/evaluation/features.py: 'Features on disk, one file for each (model, band) and way of feeding it.\n\nThe name of a file is the digest of everything that decides its content: weights, images, band, scaling, size, number\nformat. So nothing in it can be stale, and any file may be deleted at any time. A file appears under its name only\nwhen it is whole.'
@@ -60,14 +62,11 @@ class FeatureFile:
     def writing(self, rows: int) -> Iterator["FeatureWriter"]:
         """Give a writer; when the block ends well the file is there, otherwise nothing is."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        writer = FeatureWriter(self.path.with_suffix(f".{os.getpid()}.part"), rows, self.dtype)
-        try:
+        with atomic_file(self.path, shared=True) as unfinished:
+            writer = FeatureWriter(unfinished, rows, self.dtype)
             yield writer
             writer.close()
             self.path.with_suffix(".json").write_text(self._description + "\n")  # for people who look into the folder
-            writer.path.replace(self.path)
-        finally:
-            writer.path.unlink(missing_ok=True)
 
 
 class FeatureWriter:
@@ -242,7 +241,8 @@ def adapt(
     whole = len(order) // BATCH * BATCH or len(order)  # a last, smaller batch would count as much
     with ExitStack() as estimation, _computing(device, dtype):
         for network in networks.values():
-            estimation.enter_context(estimating_batch_norm(network.to(device, memory_format=torch.channels_last)))  # type: ignore[call-overload]
+            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            estimation.enter_context(estimating_batch_norm(batch_norm_layers(network)))
         for _, raw in batches(data, sources, order[:whole]):
             values = raw.to(device, non_blocking=True)
             for band in bands:

@@ -17,6 +17,7 @@ from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.labelled import IGNORED, ClassMaps
 from eo_backbones.evaluation import metrics
 from eo_backbones.evaluation.predictions import Predictions, is_baseline
+from eo_backbones.files import atomic_file
 from eo_backbones.results import Result, Section, sections
 
 # FOLDED eo_backbones/evaluation/plots.py: 'The pictures of ``report.html``: confusion, projection of the features, images that were right and wrong.'
@@ -244,9 +245,8 @@ def write_bands(path: Path, rows: Sequence[Result]) -> None:
     figure = Figure(figsize=(width, _PANEL_HEIGHT_INCHES * len(panels) + 0.5), layout="constrained")
     for axes, panel in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
         draw_section(axes, panel)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=150, format="png")
-    temporary.replace(path)
+    with atomic_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=150, format="png")
 
 
 def colours(models: Sequence[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from eo_backbones.evaluation import metrics
 from eo_backbones.evaluation.encoders import BASELINES
 from eo_backbones.evaluation.metrics import f1_difference, metric_difference, weighted_f1
+from eo_backbones.files import atomic_file
 from eo_backbones.results import Estimate, Key, Result
 
 FOLDER = "predictions"
@@ -46,11 +47,10 @@ def write(out: Path, key: Key, predictions: Predictions) -> None:
     """Keep the answers behind a row; a file of the same row is replaced."""
     path = path_of(out, key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part.npz")
-    np.savez_compressed(
-        temporary, **{name: getattr(predictions, name) for name in ("test", "predicted", "projection", "maps")}
-    )
-    temporary.replace(path)
+    with atomic_file(path) as unfinished:
+        np.savez_compressed(
+            unfinished, **{name: getattr(predictions, name) for name in ("test", "predicted", "projection", "maps")}
+        )
 
 
 def read(out: Path, key: Key) -> Predictions | None:

@@ -18,8 +18,9 @@ from eo_backbones.evaluation.columns import choose_bands, named_positions
 from eo_backbones.evaluation.encoders import IMAGENET
 from eo_backbones.evaluation.probes.protocols import SEGMENTATION, protocol_names
 from eo_backbones.evaluation.run import Outcome, Plan, evaluate
+from eo_backbones.files import write_atomically
 from eo_backbones.progress import Watcher
-from eo_backbones.results import RESULTS_FILE, Result, ResultsFile, Section, write_atomically
+from eo_backbones.results import RESULTS_FILE, Result, ResultsFile, Section
 
 COMMANDS_FILE = "commands.txt"
 SMALLEST_SIZE_PX = 32  # a ResNet50 divides by 32

@@ -23,6 +23,7 @@ from huggingface_hub import hf_hub_download
 
 from eo_backbones import weights as rows
 from eo_backbones.errors import UserError
+from eo_backbones.files import sha256_of
 from eo_backbones.hub.errors import FAILURES, MissingFileError, explain
 from eo_backbones.hub.folder import (
     CONFIG_FILE,
@@ -32,7 +33,6 @@ from eo_backbones.hub.folder import (
     FolderConfig,
     read_config,
     recorded_digest,
-    sha256_of,
     timm_fields,
 )
 from eo_backbones.weights import Weights

@@ -8,10 +8,7 @@ timm 1.0.31 reads ``config.json`` with ``timm/models/_hub.py``: a key inside ``p
 lacks makes the repository unloadable for everybody, a key at the root is ignored. Hence the place of our block.
 """
 
-import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
@@ -25,6 +22,7 @@ from torch import Tensor, nn
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
+from eo_backbones.files import atomic_file, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -200,34 +198,11 @@ def _input_of(block: Mapping[str, Any], path: Path) -> InputSpec:
     return InputSpec.from_dict(block.get("input", {}))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: missing file, no JSON, or something other than an object.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no {path.name} in {path.parent}; is it a weights folder?") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} could not be read as JSON ({str(error).splitlines()[0]})") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path} holds a JSON {type(data).__name__}, not an object")
-    return data
-
-
 def recorded_digest(folder: Path) -> str | None:
     """Return the sha256 that ``recipe.json`` records for the weights, or ``None`` if there is no such record."""
     path = folder / RECIPE_FILE
     digest = read_json(path).get(DIGEST_KEY) if path.is_file() else None
     return str(digest) if digest is not None else None
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -264,16 +239,9 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Path, metadata: Mapping
     entries = {"__metadata__": dict(sorted({"format": "pt", **metadata}.items())), **json.loads(plain[8 : 8 + length])}
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)  # safetensors aligns the data to 8 bytes
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            file.write(memoryview(plain)[8 + length :])
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path, shared=True) as unfinished, unfinished.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(memoryview(plain)[8 + length :])
 
 
 def save_golden(folder: Path, model: nn.Module, inputs: Tensor) -> None:

@@ -22,6 +22,7 @@ from eo_backbones.bands import BANDS, band
 from eo_backbones.contract import UNITS, InputSpec, Unit
 from eo_backbones.datasets.raster import read_bands, split_request
 from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.files import atomic_file
 from eo_backbones.hub import download
 from eo_backbones.inputs import InputTransform, check_values
 from eo_backbones.models import create_model
@@ -215,19 +216,15 @@ def write_predictions(path: Path, classes: Sequence[str], rows: Iterator[tuple[P
         UserError: the file cannot be written, or what the rows raise.
     """
     counts = dict.fromkeys(classes, 0)
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
+        with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["path", "class", *(f"p_{name}" for name in classes)])
             for image, probabilities in rows:
                 answer = classes[int(probabilities.argmax())]
                 counts[answer] += 1
                 writer.writerow([str(image), answer, *(f"{value:.6f}" for value in probabilities.tolist())])
-        unfinished.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; name another file with --out") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return counts

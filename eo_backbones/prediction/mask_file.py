@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from colorsys import hsv_to_rgb
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from eo_backbones.class_colours import class_colours
 from eo_backbones.errors import UserError
+from eo_backbones.files import atomic_file
 from eo_backbones.prediction.windows import Span
 from eo_backbones.scenes.outputs import TAG
 
@@ -95,7 +96,6 @@ def new_mask(
     Raises:
         UserError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.unfinished")
     profile = {
         "driver": "GTiff",
         "height": height,
@@ -113,9 +113,9 @@ def new_mask(
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
+        with atomic_file(path) as unfinished, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a mask of a picture has no coordinates either
-            with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(temporary, "w", **profile) as dataset:
+            with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(unfinished, "w", **profile) as dataset:
                 colours = class_colours(len(form.values))
                 dataset.write_colormap(1, dict(zip(form.values, colours, strict=True)))
                 dataset.set_band_description(1, "class")
@@ -124,13 +124,10 @@ def new_mask(
                 mask = MaskFile(dataset, form)
                 yield mask
                 dataset.update_tags(**{TAG: json.dumps({**facts, "pixels": mask.pixels})})
-        temporary.replace(path)
     except (RasterioError, OSError) as error:
         raise UserError(
             f"cannot write {path} ({str(error).splitlines()[0]}); name another folder with --out"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def pixels_of(path: Path, facts: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -160,3 +157,31 @@ def pixels_of(path: Path, facts: Mapping[str, Any]) -> tuple[int, ...] | None:
             "away, or name another folder with --out"
         )
     return tuple(pixels)
+
+
+Colour = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+
+# The first eight are Okabe and Ito's colours, which people with colour blindness tell apart; black comes last of them.
+_FIRST: tuple[Colour, ...] = (
+    (0, 158, 115),
+    (230, 159, 0),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+    (0, 114, 178),
+    (204, 121, 167),
+    (30, 30, 30),
+)
+_TURN = 0.618_034  # golden section: neighbouring numbers get hues far from each other
+_SATURATION, _BRIGHTNESS = (0.55, 0.85), (0.95, 0.75, 0.55)
+
+
+def class_colours(number: int) -> list[Colour]:
+    """Return a colour for each class: a fixed list of eight, then hues around the circle."""
+    colours = list(_FIRST[:number])
+    for place in range(number - len(colours)):
+        saturation, brightness = _SATURATION[place % 2], _BRIGHTNESS[place % 3]
+        red, green, blue = hsv_to_rgb(place * _TURN % 1, saturation, brightness)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return colours

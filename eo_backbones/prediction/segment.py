@@ -20,6 +20,7 @@ from torch import nn
 from eo_backbones.bands import BANDS
 from eo_backbones.contract import InputSpec, Unit
 from eo_backbones.errors import UserError
+from eo_backbones.files import atomic_file
 from eo_backbones.inputs import TINY, InputTransform, UnitError
 from eo_backbones.prediction import windows
 from eo_backbones.prediction.classify import Classifier, declared_units, refuse_missing, requests_for
@@ -242,20 +243,16 @@ def write_table(out: Path, classes: Sequence[str], made: Sequence[Segmented]) ->
     """
     path = out / TABLE_FILE
     header = ["path", "mask", "pixels", *(f"share_{name}" for name in classes)]
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         lines = _lines_before(path, header)
         for one in made:
             total = sum(one.pixels)
             shares = [f"{count / total:.6f}" if total else "" for count in one.pixels]
             lines[one.mask.name] = [str(one.image), one.mask.name, str(total), *shares]
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
+        with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *lines.values()])
-        unfinished.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return path
 
 

@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from eo_backbones.errors import UserError
+from eo_backbones.files import atomic_file
 
 _SAMPLE_BYTES = 256 * 2**20
 
@@ -40,12 +41,14 @@ class Components:
 
     def save(self, path: Path) -> None:
         """Write them, so that another scene can be projected alike."""
-        temporary = path.with_name(f".{path.name}")
-        with temporary.open("wb") as file:
+        with atomic_file(path) as unfinished:
             np.savez(
-                file, mean=self.mean, axes=self.axes, explained=self.explained, belongs_to=np.array(self.belongs_to)
+                unfinished,
+                mean=self.mean,
+                axes=self.axes,
+                explained=self.explained,
+                belongs_to=np.array(self.belongs_to),
             )
-        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Self:

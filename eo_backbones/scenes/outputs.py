@@ -19,6 +19,7 @@ from PIL import Image
 from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
+from eo_backbones.files import atomic_file
 from eo_backbones.scenes.grid import Grid, to_degrees
 
 # FOLDED eo_backbones/scenes/outputs.py: 'Pictures of an embedded scene: its first components as colours, and a map of similarity.'
@@ -45,9 +46,8 @@ def write_components_picture(path: Path, values: np.ndarray) -> None:
     unit = np.nan_to_num(((shown - low) / span).clip(0, 1), nan=0.0)
     colours = np.broadcast_to(np.rint(unit * 255).astype(np.uint8), (*known.shape, 3))
     pixels = np.dstack([colours, known.astype(np.uint8) * 255])
-    temporary = path.with_name(f".{path.name}")
-    Image.fromarray(_scaled(pixels)).save(temporary, format="PNG")
-    temporary.replace(path)
+    with atomic_file(path) as unfinished:
+        Image.fromarray(_scaled(pixels)).save(unfinished, format="PNG")
 
 
 def write_similarity_picture(path: Path, values: np.ndarray, *, cell: tuple[int, int], title: str) -> None:
@@ -72,9 +72,8 @@ def write_similarity_picture(path: Path, values: np.ndarray, *, cell: tuple[int,
     axes.set_xlabel("column of cells")
     axes.set_ylabel("row of cells")
     figure.colorbar(drawn, ax=axes, label="cosine similarity (2nd to 98th percentile)", extend="both")
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=120, format="png")
-    temporary.replace(path)
+    with atomic_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=120, format="png")
 
 
 def _scaled(pixels: np.ndarray) -> np.ndarray:
@@ -141,24 +140,20 @@ def write_geotiff(
     }
     if dtype == "float16":
         profile["nbits"] = 16
-    temporary = path.with_name(f".{path.name}")
     row_mib = grid.cols * bands * 4 >> 20
-    try:
-        with (
-            rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_CACHEMAX=max(64, 4 * row_mib)),
-            rasterio.open(temporary, "w", **profile) as target,
-        ):
-            target.update_tags(**{TAG: json.dumps(facts)})
-            if names:
-                target.descriptions = tuple(names)
-            if coded:
-                target.scales, target.offsets = scale.tolist(), offset.tolist()
-            for number, row in enumerate(rows()):
-                values = _encoded(row, scale, offset) if coded else row
-                target.write(values.T[:, None], window=Window(0, number, grid.cols, 1))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        atomic_file(path) as unfinished,
+        rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_CACHEMAX=max(64, 4 * row_mib)),
+        rasterio.open(unfinished, "w", **profile) as target,
+    ):
+        target.update_tags(**{TAG: json.dumps(facts)})
+        if names:
+            target.descriptions = tuple(names)
+        if coded:
+            target.scales, target.offsets = scale.tolist(), offset.tolist()
+        for number, row in enumerate(rows()):
+            values = _encoded(row, scale, offset) if coded else row
+            target.write(values.T[:, None], window=Window(0, number, grid.cols, 1))
 
 
 def _codes(rows: Rows, bands: int) -> tuple[np.ndarray, np.ndarray]:
@@ -211,26 +206,21 @@ def write_parquet(path: Path, rows: Rows, *, grid: Grid, features: int, dtype: s
     schema = pa.schema(
         [*numbers, *places, ("embedding", pa.list_(value, features))], metadata={TAG: json.dumps(facts), "crs": crs}
     )
-    temporary = path.with_name(f".{path.name}")
-    try:
-        with pq.ParquetWriter(temporary, schema) as writer:
-            for number, values in enumerate(rows()):
-                known = np.flatnonzero(~np.isnan(values[:, 0]))
-                if not len(known):
-                    continue
-                x, y = (centre[known] for centre in grid.centres(number))
-                degrees = to_degrees(grid.crs, x, y) if grid.crs else (None, None)
-                lon, lat = (pa.nulls(len(known), pa.float64()) if part is None else pa.array(part) for part in degrees)
-                flat = pa.array(values[known].astype(dtype).ravel(), value)
-                columns = [
-                    pa.array(np.full(len(known), number), pa.int32()),
-                    pa.array(known, pa.int32()),
-                    *(pa.array(part) for part in (x, y)),
-                    lon,
-                    lat,
-                    pa.FixedSizeListArray.from_arrays(flat, features),
-                ]
-                writer.write_table(pa.table(columns, schema=schema))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
+        for number, values in enumerate(rows()):
+            known = np.flatnonzero(~np.isnan(values[:, 0]))
+            if not len(known):
+                continue
+            x, y = (centre[known] for centre in grid.centres(number))
+            degrees = to_degrees(grid.crs, x, y) if grid.crs else (None, None)
+            lon, lat = (pa.nulls(len(known), pa.float64()) if part is None else pa.array(part) for part in degrees)
+            flat = pa.array(values[known].astype(dtype).ravel(), value)
+            columns = [
+                pa.array(np.full(len(known), number), pa.int32()),
+                pa.array(known, pa.int32()),
+                *(pa.array(part) for part in (x, y)),
+                lon,
+                lat,
+                pa.FixedSizeListArray.from_arrays(flat, features),
+            ]
+            writer.write_table(pa.table(columns, schema=schema))

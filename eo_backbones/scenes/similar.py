@@ -14,6 +14,7 @@ import rasterio
 from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
+from eo_backbones.files import atomic_file
 from eo_backbones.scenes.band_files import opened
 from eo_backbones.scenes.grid import at as position
 from eo_backbones.scenes.grid import from_degrees, to_degrees
@@ -122,16 +123,12 @@ def _cosine(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 def _write(path: Path, values: np.ndarray, profile: dict[str, Any], facts: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
     size = {"height": values.shape[0], "width": values.shape[1]}
-    try:
-        with (
-            rasterio.Env(GDAL_PAM_ENABLED="NO"),
-            rasterio.open(temporary, "w", driver="GTiff", compress="deflate", **size, **profile) as target,
-        ):
-            target.update_tags(**{f"{TAG}_SIMILAR": json.dumps(facts)})
-            target.descriptions = ("cosine similarity",)
-            target.write(values.astype(np.float32), 1)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        atomic_file(path) as unfinished,
+        rasterio.Env(GDAL_PAM_ENABLED="NO"),
+        rasterio.open(unfinished, "w", driver="GTiff", compress="deflate", **size, **profile) as target,
+    ):
+        target.update_tags(**{f"{TAG}_SIMILAR": json.dumps(facts)})
+        target.descriptions = ("cosine similarity",)
+        target.write(values.astype(np.float32), 1)

@@ -8,6 +8,7 @@ from torch import nn
 
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import encoders
+from eo_backbones.networks.state import state_digest
 
 
 @pytest.fixture(params=["test_resnet", "resnet50"])
@@ -41,7 +42,7 @@ def test_raw_keeps_every_pixel_in_order() -> None:
 
 def test_random_averaging_is_random_with_other_strided_blocks() -> None:
     plain, averaging = (encoders.random_resnet50(0, averaging=flag) for flag in (False, True))
-    assert encoders.state_digest(averaging) == encoders.state_digest(encoders.random_resnet50(0, averaging=True))
+    assert state_digest(averaging) == state_digest(encoders.random_resnet50(0, averaging=True))
     changed = {
         ".".join(name.split(".")[:2])
         for (name, one), other in zip(plain.state_dict().items(), averaging.state_dict().values(), strict=True)
@@ -55,16 +56,9 @@ def test_random_depends_on_its_seed_only() -> None:
     before = torch.random.get_rng_state()
     first, again, other = (encoders.random_resnet50(seed) for seed in (0, 0, 1))
     torch.testing.assert_close(torch.random.get_rng_state(), before)
-    assert encoders.state_digest(first) == encoders.state_digest(again) != encoders.state_digest(other)
+    assert state_digest(first) == state_digest(again) != state_digest(other)
     assert not any(module.training for module in first.modules())
     assert first.conv1.in_channels == 1
-
-
-def test_state_digest_sees_buffers() -> None:
-    norm = nn.BatchNorm1d(3)
-    before = encoders.state_digest(norm)
-    norm.running_mean += 1
-    assert encoders.state_digest(norm) != before
 
 
 def test_folding_equals_the_literal_copy(three_channel_network: nn.Module) -> None:
@@ -83,17 +77,3 @@ def test_folding_refuses_a_network_without_a_plain_stem(three_channel_network: n
     three_channel_network.pretrained_cfg = {"first_conv": ("a", "b")}
     with pytest.raises(UserError, match="folded"):
         encoders.fold_input_channels(three_channel_network)
-
-
-def test_estimated_statistics_are_those_of_the_images() -> None:
-    """Two batches of equal size count equally; what was there before is forgotten; eval mode comes back."""
-    network = nn.Sequential(nn.BatchNorm2d(1))
-    network[0].running_mean.fill_(100)
-    batches = [torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(s)) * 2 + s for s in (1, 5)]
-    with torch.inference_mode(), encoders.estimating_batch_norm(network):
-        for batch in batches:
-            network(batch)
-    assert network[0].running_mean.item() == pytest.approx(np.mean([b.mean() for b in batches]), abs=1e-5)
-    assert network[0].running_var.item() == pytest.approx(np.mean([b.var() for b in batches]), rel=1e-5)
-    assert not network.training and not network[0].training
-    assert network[0].momentum == nn.BatchNorm2d(1).momentum

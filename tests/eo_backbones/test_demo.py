@@ -10,7 +10,8 @@ from PIL import Image
 from eo_backbones import demo, weights
 from eo_backbones.evaluation import encoders
 from eo_backbones.evaluation.run import Silent
-from eo_backbones.hub.folder import sha256_of
+from eo_backbones.files import sha256_of
+from eo_backbones.networks.state import state_digest
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_random_weights_are_never_passed_off_as_trained() -> None:
     assert encoder.line == "stand-in (random weights)"
     assert encoder.models == (), "there is nothing to type for it"
     assert not encoder.network.training
-    assert encoders.state_digest(encoder.network) != encoders.state_digest(encoders.random_resnet50(0))
+    assert state_digest(encoder.network) != state_digest(encoders.random_resnet50(0))
 
 
 def test_published_weights_are_used_as_soon_as_they_are_there(

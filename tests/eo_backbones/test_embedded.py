@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import eo_backbones
 from eo_backbones import demo, weights
 from eo_backbones.contract import InputSpec
-from eo_backbones.hub.folder import sha256_of
+from eo_backbones.files import sha256_of
 from eo_backbones.info import info, verify
 from eo_backbones.weights import Weights
 

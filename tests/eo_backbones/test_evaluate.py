@@ -15,9 +15,10 @@ from eo_backbones.errors import UserError
 from eo_backbones.evaluation import encoders, features, metrics, predictions, run
 from eo_backbones.evaluation.budgets import Budget, make_splits
 from eo_backbones.evaluation.columns import choose_bands
-from eo_backbones.evaluation.encoders import random_resnet50, state_digest
+from eo_backbones.evaluation.encoders import random_resnet50
 from eo_backbones.evaluation.request import Request, fulfil, limited
 from eo_backbones.models import create_model, create_transform
+from eo_backbones.networks.state import state_digest
 from eo_backbones.results import Result, read_results
 from support.hub_fixtures import files_of
 from support.hub_http import Hub

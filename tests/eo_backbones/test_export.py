@@ -15,7 +15,7 @@ from eo_backbones import export as exporting
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError
 from eo_backbones.export import METADATA_KEY, export, export_network
-from eo_backbones.hub.folder import sha256_of
+from eo_backbones.files import sha256_of
 from support.tiny_encoders import write_tiny_encoder
 from support.tiny_networks import TinyResidual
 from support.typed_command import Ended

@@ -17,6 +17,7 @@ from eo_backbones.evaluation.columns import BandChoice, choose_bands
 from eo_backbones.evaluation.encoders import Encoder, Setting
 from eo_backbones.evaluation.features import FeatureFile, default_folder
 from eo_backbones.inputs import UnitError
+from eo_backbones.networks.state import state_digest
 from support.synthetic_data import eurosat_ms_folder, eurosat_rgb_folder  # noqa: F401  fixtures
 
 CPU = torch.device("cpu")
@@ -160,9 +161,9 @@ def test_everything_that_decides_features_is_in_their_key(rgb: LabelledImages, t
 def test_frozen_means_frozen(rgb: LabelledImages, tmp_path: Path) -> None:
     """Extraction leaves BatchNorm's running statistics as they were (lightning#15062, virtex#16)."""
     network = tiny_network()
-    before = encoders.state_digest(network)
+    before = state_digest(network)
     features_of(rgb, Encoder(embed=network, digest="n"), tmp_path)
-    assert encoders.state_digest(network) == before
+    assert state_digest(network) == before
 
 
 def test_adapted_networks_standardise_their_own_band(rgb: LabelledImages) -> None:

@@ -18,6 +18,7 @@ import eo_backbones
 from eo_backbones import weights
 from eo_backbones.contract import standardized, unit_range
 from eo_backbones.errors import UserError
+from eo_backbones.files import sha256_of
 from eo_backbones.hub import folder
 from eo_backbones.info import info, verify
 from support.hub_fixtures import RunPython, files_of
@@ -55,7 +56,7 @@ def published(weights_folder: Path, hub: Hub, declare: Callable[..., None]) -> w
     row = replace(
         plain,
         revision=hub.store.publish(plain.repo_id, files_of(weights_folder)),
-        sha256=folder.sha256_of(weights_folder / "model.safetensors"),
+        sha256=sha256_of(weights_folder / "model.safetensors"),
         size_bytes=(weights_folder / "model.safetensors").stat().st_size,
     )
     declare(weights.DEFAULT, row)

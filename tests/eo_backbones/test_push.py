@@ -15,6 +15,7 @@ from torch import nn
 
 import eo_backbones
 from eo_backbones.errors import UserError
+from eo_backbones.files import sha256_of
 from eo_backbones.hub import folder
 from eo_backbones.push import check_folder, push
 from support.hub_fixtures import RunPython
@@ -35,7 +36,7 @@ def card(**changes: object) -> str:
 def complete(path: Path, model: nn.Module) -> Path:
     """Make a folder of weights and config one that may be pushed."""
     folder.save_golden(path, model, torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(5)))
-    record = {"name": "toy", folder.DIGEST_KEY: folder.sha256_of(path / folder.WEIGHTS_FILE)}
+    record = {"name": "toy", folder.DIGEST_KEY: sha256_of(path / folder.WEIGHTS_FILE)}
     (path / folder.RECIPE_FILE).write_text(json.dumps(record))
     (path / "README.md").write_text(card())
     (path / ".eval_results").mkdir()
@@ -91,7 +92,7 @@ def test_a_folder_becomes_one_tagged_commit(hub: Hub, small: Path) -> None:
     assert held(hub) == contents(small)
     assert ".eval_results/eurosat-ms.yaml" in pushed.uploaded
     assert (pushed.created, pushed.private) == (True, False)
-    assert pushed.sha256 == folder.sha256_of(small / "model.safetensors")
+    assert pushed.sha256 == sha256_of(small / "model.safetensors")
     assert pushed.golden <= 1e-4
     (request,) = hub.requested("POST", "/commit/main")
     assert request.status == 200

@@ -10,7 +10,7 @@ import torch
 
 from eo_backbones import weights
 from eo_backbones.errors import UserError
-from eo_backbones.hub import folder
+from eo_backbones.files import sha256_of
 from eo_backbones.weights import Weights
 from support.hub_fixtures import files_of
 from support.hub_http import Fault, Hub
@@ -25,7 +25,7 @@ def published(hub: Hub, weights_folder: Path, declare: Callable[..., None]) -> W
         weights.DEFAULT,
         embedded=None,
         revision=hub.store.publish(weights.DEFAULT.repo_id, files_of(weights_folder)),
-        sha256=folder.sha256_of(weights_folder / "model.safetensors"),
+        sha256=sha256_of(weights_folder / "model.safetensors"),
     )
     declare(row, UNPUBLISHED)
     return row

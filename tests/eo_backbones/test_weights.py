@@ -10,7 +10,7 @@ import torch
 from eo_backbones import weights
 from eo_backbones.bands import BANDS
 from eo_backbones.errors import UserError
-from eo_backbones.hub.folder import sha256_of
+from eo_backbones.files import sha256_of
 from eo_backbones.models import create_model
 from eo_backbones.weights import WEIGHTS, Weights, get_weights, list_models
 

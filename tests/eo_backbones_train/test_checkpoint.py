@@ -1,14 +1,11 @@
 """Checkpoints: atomic, readable without pickle, the last two kept, damaged ones passed over."""
 
-import hashlib
 import logging
 import pickle
-import struct
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from eo_backbones.errors import UserError
 from eo_backbones_train.pretraining.checkpoint import (
@@ -19,7 +16,6 @@ from eo_backbones_train.pretraining.checkpoint import (
     remove_unfinished,
     restore_random_states,
     save_checkpoint,
-    state_digest,
 )
 
 
@@ -103,26 +99,6 @@ def test_a_failed_write_leaves_the_earlier_checkpoint_and_nothing_else(
     with pytest.raises(UserError, match=r"No space left on device.*MiB free.*--resume"):
         save_checkpoint(tmp_path, 2, {"step": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001.pt"]
-
-
-def test_the_state_digest_is_that_of_names_types_shapes_and_bytes() -> None:
-    module = nn.Module()
-    module.register_buffer("b", torch.tensor(3, dtype=torch.int64))
-    module.a = nn.Parameter(torch.tensor([[1.0, 2.0]]))
-    expected = hashlib.sha256(
-        b"a torch.float32 (1, 2)\n" + struct.pack("<2f", 1, 2) + b"b torch.int64 ()\n" + struct.pack("<q", 3)
-    ).hexdigest()
-    assert state_digest(module) == expected
-
-
-def test_the_state_digest_ignores_memory_layout_and_sees_one_bit() -> None:
-    torch.manual_seed(0)
-    module = nn.Conv2d(3, 4, 3)
-    before = state_digest(module)
-    assert state_digest(module.to(memory_format=torch.channels_last)) == before  # type: ignore[call-overload]
-    with torch.no_grad():
-        module.bias[0] = torch.nextafter(module.bias[0], torch.tensor(9.0))
-    assert state_digest(module) != before
 
 
 def test_random_states_return_to_where_they_were() -> None:

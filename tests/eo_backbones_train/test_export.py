@@ -21,12 +21,13 @@ from torch import nn
 import eo_backbones
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
-from eo_backbones.hub.folder import read_config, sha256_of
+from eo_backbones.files import sha256_of
+from eo_backbones.hub.folder import read_config
+from eo_backbones.networks.state import state_digest
 from eo_backbones.weights import WEIGHTS
 from eo_backbones_train import export as export_module
 from eo_backbones_train.cli import main
 from eo_backbones_train.export import declared_row, encoder_weights, export, read_run
-from eo_backbones_train.pretraining.checkpoint import state_digest
 from eo_backbones_train.pretraining.loop import train
 from eo_backbones_train.pretraining.run_options import RunOptions
 from eo_backbones_train.recipes.published import get_recipe, input_spec, smoke
@@ -325,8 +326,8 @@ def a_file(run: Path, out: Path) -> None:
         (no_checkpoint, "has no checkpoint yet; type the command of the run again, with --resume"),
         (damaged_checkpoint, r"cannot be read as a checkpoint: .*; delete it to go back to the checkpoint before"),
         (no_records, "has no record up to step 6"),
-        (occupied, "is not empty and holds no earlier export; name a new folder"),
-        (a_file, "is not empty and holds no earlier export; name a new folder"),
+        (occupied, "is not empty and does not hold an export; name a new folder"),
+        (a_file, "is a file; name a folder with --out"),
     ],
 )
 def test_wrong_use_is_one_line_and_leaves_nothing(
@@ -364,7 +365,7 @@ def test_an_earlier_export_is_replaced_only_when_asked(run: Path, folder: Path, 
     out = tmp_path / "out"
     shutil.copytree(folder, out)
     (out / "note.txt").write_text("of the earlier one")
-    with pytest.raises(UserError, match="holds an earlier export; add --overwrite"):
+    with pytest.raises(UserError, match="already holds an export; add --overwrite"):
         export(run, out)
     assert "note.txt" in files(out)
     export(run, out, overwrite=True)

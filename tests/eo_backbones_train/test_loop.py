@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from eo_backbones.errors import UserError
+from eo_backbones.networks.state import state_digest
 from eo_backbones_train.data.loader import Loader
 from eo_backbones_train.data.views import draw_view_params, make_views
 from eo_backbones_train.methods.modules import StepOutput
 from eo_backbones_train.optim import peak_learning_rate
 from eo_backbones_train.pretraining import loop, monitors
-from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint, state_digest
+from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint
 from eo_backbones_train.pretraining.loop import train
 from eo_backbones_train.pretraining.runlog import read_records
 from eo_backbones_train.pretraining.stops import RunStopped

@@ -338,7 +338,7 @@ def test_wrong_options_are_refused(options: dict, message: str, tmp_path: Path) 
 
 def test_a_folder_with_something_else_is_not_written_to(sen12ms: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("do not touch")
-    with pytest.raises(UserError, match="neither a store nor empty"):
+    with pytest.raises(UserError, match="is not empty and does not hold a store"):
         prepare("sen12ms", sen12ms, tmp_path, workers=1)
     with pytest.raises(UserError, match="no folder"):
         prepare("sen12ms", tmp_path / "absent", tmp_path / "store", workers=1)

@@ -175,14 +175,14 @@ def test_resuming_a_finished_run_does_nothing(store: Path, tmp_path: Path, caplo
 def test_a_folder_with_a_run_is_not_started_again_by_accident(store: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=1)
     train(recipe, tiny_options(store, tmp_path / "run"), build=build_tiny)
-    with pytest.raises(UserError, match="already holds a run; add --resume"):
+    with pytest.raises(UserError, match="already holds a run of eo-train; add --resume"):
         train(recipe, tiny_options(store, tmp_path / "run"), build=build_tiny)
 
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_with_other_things_is_left_alone(resume: bool, store: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("my only copy")
-    with pytest.raises(UserError, match="is not empty and holds no run"):
+    with pytest.raises(UserError, match="is not empty and does not hold a run of eo-train; name a new folder"):
         train(tiny_recipe(), tiny_options(store, tmp_path, resume=resume), build=build_tiny)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

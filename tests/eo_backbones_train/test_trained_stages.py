@@ -6,7 +6,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from eo_backbones.evaluation.encoders import random_resnet50, state_digest
+from eo_backbones.evaluation.encoders import random_resnet50
+from eo_backbones.networks.state import state_digest
 from eo_backbones_train.methods.build import fresh_encoder
 from eo_backbones_train.methods.modules import embed, feature_width
 from eo_backbones_train.recipes.published import get_recipe

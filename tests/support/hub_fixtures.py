@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from eo_backbones.files import sha256_of
 from support.hub_http import Hub
 from support.hub_server import start_hub
 
@@ -92,7 +93,7 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.save_golden(path, model, inputs)
     config = folder.config_json(input=standardized(["B04", "VV"]), license="cc-by-4.0")
     (path / folder.CONFIG_FILE).write_text(json.dumps(config))
-    recipe = {folder.DIGEST_KEY: folder.sha256_of(path / folder.WEIGHTS_FILE)}
+    recipe = {folder.DIGEST_KEY: sha256_of(path / folder.WEIGHTS_FILE)}
     (path / folder.RECIPE_FILE).write_text(json.dumps(recipe))
     return path
 

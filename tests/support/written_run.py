@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from eo_backbones.files import write_json
 from eo_backbones_train.methods.build import build_method
 from eo_backbones_train.pretraining.checkpoint import save_checkpoint
-from eo_backbones_train.pretraining.run_folder import write_json
 from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.recipes.serialise import digest, to_dict
 

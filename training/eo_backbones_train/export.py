@@ -6,7 +6,6 @@ have, compared with its own golden outputs, and only then renamed; so a folder t
 """
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,9 @@ import torch
 from torch import Tensor
 
 from eo_backbones.cards import CardFacts, folder_texts
+from eo_backbones.cards.facts import check_license
 from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.files import read_json, refuse_occupied, sha256_of, write_json
 from eo_backbones.hub.folder import (
     CONFIG_FILE,
     CONFIG_KEY,
@@ -31,14 +32,13 @@ from eo_backbones.hub.folder import (
     config_json,
     save_golden,
     save_weights,
-    sha256_of,
 )
 from eo_backbones.models import create_model
 from eo_backbones.results import read_results, rows_of
 from eo_backbones.weights import WEIGHTS, Weights
 from eo_backbones_train.pretraining import run_folder
 from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint
-from eo_backbones_train.pretraining.run_folder import CHECKPOINT_FOLDER, RESULT_FILE, RUN_FILE, read_json, write_json
+from eo_backbones_train.pretraining.run_folder import CHECKPOINT_FOLDER, RESULT_FILE, RUN_FILE
 from eo_backbones_train.pretraining.runlog import LOSS_FILE, METRICS_FILE, draw_loss, read_records
 from eo_backbones_train.recipes.published import RECIPES, input_spec
 from eo_backbones_train.recipes.recipe import Recipe
@@ -102,9 +102,14 @@ def export(
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
-        raise UserError(f"--license {license!r} is no identifier as the Hub takes it; write it like cc-by-4.0 or other")
-    _refuse_occupied(out, overwrite=overwrite)
+    if license is not None:
+        check_license(license)
+    refuse_occupied(
+        out,
+        earlier="an export",
+        recognised=(out / WEIGHTS_FILE).is_file() and (out / RECIPE_FILE).is_file(),
+        remedy=None if overwrite else "add --overwrite to replace it",
+    )
     measured = read_results(results) if results else []
     trained = read_run(run)
     contract = input_spec(trained.recipe)
@@ -175,7 +180,7 @@ def read_run(folder: Path) -> TrainedRun:
         recipe=from_dict(checkpoint["recipe"]),
         checkpoint=checkpoint,
         finished=result is not None and result["steps"] == checkpoint["step"],
-        start=read_json(folder / RUN_FILE),
+        start=read_json(folder / RUN_FILE, kind="run folder of eo-train"),
     )
 
 
@@ -240,17 +245,6 @@ def _write_log(trained: TrainedRun, folder: Path) -> None:
         raise UserError(f"{path} has no record up to step {step}; resume the run until it has written one")
     (folder / LOG_FILE).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     draw_loss(records, folder / LOSS_FILE)
-
-
-def _refuse_occupied(out: Path, *, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not ((out / WEIGHTS_FILE).is_file() and (out / RECIPE_FILE).is_file()):
-        raise UserError(f"{out} is not empty and holds no earlier export; name a new folder with --out")
-    if not overwrite:
-        raise UserError(
-            f"{out} holds an earlier export; add --overwrite to replace it, or name a new folder with --out"
-        )
 
 
 @contextmanager

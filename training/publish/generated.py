@@ -14,7 +14,8 @@ from typing import Any
 from eo_backbones.cards import CardFacts, Plan, folder_texts
 from eo_backbones.cards.tables import evaluation_commands, imagenet_note, markdown_table, summary_tables
 from eo_backbones.errors import UserError
-from eo_backbones.hub.folder import DIGEST_KEY, GOLDEN_FILE, RECIPE_FILE, read_json
+from eo_backbones.files import read_json
+from eo_backbones.hub.folder import DIGEST_KEY, GOLDEN_FILE, RECIPE_FILE
 from eo_backbones.networks.initialisation import STAGES
 from eo_backbones.results import RESULTS_FILE, read_results
 from eo_backbones.weights import WEIGHTS, Weights

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from eo_backbones.errors import UserError
+from eo_backbones.files import read_json
 from eo_backbones.hub.download import LOCAL_PREFIX
-from eo_backbones.hub.folder import CONFIG_FILE, GOLDEN_FILE, RECIPE_FILE, WEIGHTS_FILE, read_config, read_json
+from eo_backbones.hub.folder import CONFIG_FILE, GOLDEN_FILE, RECIPE_FILE, WEIGHTS_FILE, read_config
 from eo_backbones.info import verify
 from eo_backbones.results import RESULTS_FILE, csv_text, read_results, renamed, rows_of, scores
 from eo_backbones.weights import WEIGHTS, Weights

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from eo_backbones.files import write_atomically
+
 NOT_MEASURED = "not measured"
 _SIGN = {"at least": ">=", "at most": "<="}
 
@@ -134,7 +136,5 @@ def to_markdown(found: Mapping[str, Any], command: str) -> str:
 def write_markdown(found: Mapping[str, Any], folder: Path, command: str) -> Path:
     """Write ``<date>-<device>.md`` to a folder and return its path; an earlier report of that day is replaced."""
     path = folder / f"{found['date']}-{found['device']}{'-quick' if found['quick'] else ''}.md"
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(to_markdown(found, command))
-    unfinished.replace(path)
+    write_atomically(path, to_markdown(found, command))
     return path

@@ -196,8 +196,9 @@ def pretrain(
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe on a store. Can be interrupted at any moment and resumed bit for bit."""
+    from eo_backbones.files import read_json
     from eo_backbones_train.pretraining.loop import train
-    from eo_backbones_train.pretraining.run_folder import RESULT_FILE, read_json
+    from eo_backbones_train.pretraining.run_folder import RESULT_FILE
     from eo_backbones_train.pretraining.run_options import RunOptions
     from eo_backbones_train.recipes.published import get_recipe
     from eo_backbones_train.recipes.published import smoke as smoke_version
@@ -235,7 +236,7 @@ def pretrain(
     )
     if os.environ.get("RANK", "0") != "0":
         return
-    result = read_json(run / RESULT_FILE)
+    result = read_json(run / RESULT_FILE, kind="run folder of eo-train")
     if as_json:
         _print_json(result)
     else:

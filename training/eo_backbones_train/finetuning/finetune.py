@@ -6,7 +6,6 @@ The run lives in ``OUT/.finetuning`` (hidden, so that a push leaves it out): ``p
 """
 
 import logging
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +14,11 @@ from typing import Any
 
 import torch
 
+from eo_backbones.cards.facts import check_license
 from eo_backbones.datasets.splits import Split
 from eo_backbones.device import pick_device
 from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.files import read_json, refuse_occupied, write_json
 from eo_backbones.hub import download
 from eo_backbones.hub.folder import RECIPE_FILE
 from eo_backbones_train.finetuning import classification, segmentation
@@ -27,7 +28,7 @@ from eo_backbones_train.finetuning.images import as_input, check_all, divide
 from eo_backbones_train.finetuning.network import build_network, freeze
 from eo_backbones_train.finetuning.settings import DEFAULT_BATCH, Settings, Task
 from eo_backbones_train.pretraining.checkpoint import remove_unfinished
-from eo_backbones_train.pretraining.run_folder import differences, git_commit, read_json, versions, write_json
+from eo_backbones_train.pretraining.run_folder import differences, git_commit, versions
 from eo_backbones_train.pretraining.runlog import LOSS_FILE, METRICS_FILE, require_tensorboard
 
 RUN_FOLDER = ".finetuning"
@@ -83,8 +84,7 @@ def finetune(
         UserError: whatever is wrong with images, options, model or folder, or a missing extra.
         RunStopped: by Ctrl-C or SIGTERM; the run can be resumed.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
-        raise UserError(f"--license {license!r} is no identifier as the Hub takes it; write it like cc-by-4.0 or other")
+    check_license(license)
     if tensorboard:
         require_tensorboard()
     if task not in APPROACHES:
@@ -92,7 +92,12 @@ def finetune(
     own = APPROACHES[task]
     place = pick_device(device)
     torch.backends.cudnn.deterministic = True
-    _refuse_occupied(out, resume=resume)
+    refuse_occupied(
+        out,
+        earlier="a run of eo-train finetune",
+        recognised=(out / RUN_FOLDER / PLAN_FILE).is_file(),
+        remedy=None if resume else "add --resume to continue it",
+    )
     opened = own.open_data(data, list(bands), list(units))
     labelled, chosen = opened.images, opened.bands
     settings = Settings(
@@ -154,15 +159,6 @@ def finetune(
     move_into(unfinished, out)
     shutil.rmtree(run / CHECKPOINTS)
     return {"folder": str(out), "finished_before": False, **record}
-
-
-def _refuse_occupied(out: Path, *, resume: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / RUN_FOLDER / PLAN_FILE).is_file():
-        raise UserError(f"{out} is not empty and holds no run of eo-train finetune; name a new folder with --out")
-    if not resume:
-        raise UserError(f"{out} already holds a run; add --resume to continue it, or name another folder with --out")
 
 
 def _finished(out: Path, plan: Mapping[str, Any]) -> bool:

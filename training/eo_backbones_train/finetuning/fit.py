@@ -22,6 +22,7 @@ from eo_backbones.datasets.labelled import LabelledImages
 from eo_backbones.datasets.splits import Split
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.metrics import Counts, Floats, confusion_matrix
+from eo_backbones.networks.state import estimating_batch_norm
 from eo_backbones_train.finetuning.images import OwnImages
 from eo_backbones_train.finetuning.settings import Settings
 from eo_backbones_train.optim import learning_rate
@@ -220,11 +221,9 @@ def _settle(learner: Learner, rows: np.ndarray, size: int, step: int) -> None:
     """Replace the statistics of layers by their mean over batches of rows, as the steps from ``step`` on saw them."""
     if not learner.settled:
         return
-    for norm in learner.settled:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean
-    for number, (inputs, truth) in enumerate(learner.examples(rows, size)):
-        learner.module(learner.augment(inputs, truth, step + number)[0])
+    with estimating_batch_norm(learner.settled):
+        for number, (inputs, truth) in enumerate(learner.examples(rows, size)):
+            learner.module(learner.augment(inputs, truth, step + number)[0])
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from eo_backbones.contract import InputSpec
+from eo_backbones.files import sha256_of, write_json
 from eo_backbones.hub.folder import (
     CONFIG_FILE,
     CONFIG_KEY,
@@ -23,13 +24,11 @@ from eo_backbones.hub.folder import (
     config_json,
     save_golden,
     save_weights,
-    sha256_of,
 )
 from eo_backbones.models import create_model
 from eo_backbones.networks.multi_band import MultiBandClassifier
 from eo_backbones.networks.segmentation import SegmentationNetwork
 from eo_backbones_train.finetuning.card import finetuned_card
-from eo_backbones_train.pretraining.run_folder import write_json
 
 _CARD_FILE = "README.md"
 _GOLDEN_PX = 64

@@ -17,7 +17,6 @@ from matplotlib.patches import Patch
 from torch import Tensor, nn
 
 from eo_backbones.bands import BANDS
-from eo_backbones.class_colours import class_colours
 from eo_backbones.datasets.labelled import IGNORED, LabelledImages
 from eo_backbones.datasets.mask_folders import mask_folders, mask_table
 from eo_backbones.datasets.raster import facts_of
@@ -26,6 +25,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.evaluation.metrics import Counts, accuracy, confusion_matrix, mean_iou
 from eo_backbones.evaluation.plots import png
 from eo_backbones.networks.segmentation import STRIDES, require_decoder
+from eo_backbones.prediction.mask_file import class_colours
 from eo_backbones_train.finetuning.fit import (
     NO_CLASS,
     PREDICTIONS_FILE,

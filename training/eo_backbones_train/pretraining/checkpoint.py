@@ -5,9 +5,7 @@ reads it: opening a checkpoint from elsewhere runs no code. What goes in is deci
 :mod:`eo_backbones_train.pretraining.loop`; here is only how it is kept.
 """
 
-import hashlib
 import logging
-import os
 import pickle
 import shutil
 from collections.abc import Mapping
@@ -20,10 +18,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from eo_backbones.errors import UserError
+from eo_backbones.files import UNFINISHED, atomic_file
 from eo_backbones_train.pretraining.monitors import CollapseJudge, EmbeddingMonitor
 
 KEPT = 2
-_UNFINISHED = ".unfinished"
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +33,12 @@ def save_checkpoint(folder: Path, step: int, content: Mapping[str, Any]) -> Path
         UserError: the disk is full or the folder cannot be written; earlier checkpoints are untouched.
     """
     path = folder / f"step-{step:09d}.pt"
-    unfinished = path.with_name(path.name + _UNFINISHED)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as stream:
+        with atomic_file(path, sync=True) as unfinished, unfinished.open("wb") as stream:
             torch.save(dict(content), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-        _sync_folder(folder)
     # torch's writer turns a write that stopped half-way into a RuntimeError.
     except (OSError, RuntimeError) as error:
-        unfinished.unlink(missing_ok=True)
         raise UserError(
             f"could not write the checkpoint {path}: {_first_line(error)}{_free_space(folder)}; "
             "make room, then go on with --resume"
@@ -61,7 +53,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
     What a killed writer left behind, and files that cannot be read, are passed over with a line in the log.
     """
-    for unfinished in sorted(folder.glob(f"*{_UNFINISHED}")):
+    for unfinished in sorted(_left_behind(folder)):
         logger.warning("ignored %s: it was being written when the run ended", unfinished)
     for path in reversed(checkpoints(folder)):
         try:
@@ -93,21 +85,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def remove_unfinished(folder: Path) -> None:
     """Delete what a killed writer left behind."""
-    for unfinished in folder.glob(f"*{_UNFINISHED}"):
+    for unfinished in _left_behind(folder):
         unfinished.unlink()
-
-
-def state_digest(module: nn.Module) -> str:
-    """Return the sha256 of a module's parameters and buffers: names, types, shapes and values, in order of name.
-
-    It depends on nothing else (no file format, device or memory layout), so that two runs can be compared.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def random_states() -> dict[str, torch.Tensor]:
@@ -125,13 +104,9 @@ def restore_random_states(states: Mapping[str, torch.Tensor]) -> None:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def _sync_folder(folder: Path) -> None:
-    # The rename itself must reach the disk too, or a power cut brings the old directory back.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _left_behind(folder: Path) -> list[Path]:
+    # the second pattern is what version 0.1 called them
+    return [*folder.glob(f"{UNFINISHED}*"), *folder.glob("*.unfinished")]
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from eo_backbones.errors import UserError
+from eo_backbones.files import write_json
+from eo_backbones.networks.state import state_digest
 from eo_backbones.progress import TrainingProgress, duration
 from eo_backbones_train.data.loader import Loader
 from eo_backbones_train.data.plan import pairs_per_process
@@ -20,7 +22,7 @@ from eo_backbones_train.data.views import draw_view_params
 from eo_backbones_train.methods.build import build_method
 from eo_backbones_train.optim import build_optimizer, learning_rates, target_decay
 from eo_backbones_train.pretraining.bookkeeping import Bookkeeper
-from eo_backbones_train.pretraining.checkpoint import RunState, read_checkpoint, state_digest
+from eo_backbones_train.pretraining.checkpoint import RunState, read_checkpoint
 from eo_backbones_train.pretraining.distributed import (
     average_gradients,
     joined,
@@ -28,7 +30,7 @@ from eo_backbones_train.pretraining.distributed import (
 )
 from eo_backbones_train.pretraining.monitors import CollapseJudge, EmbeddingMonitor
 from eo_backbones_train.pretraining.probe import Probe
-from eo_backbones_train.pretraining.run_folder import RESULT_FILE, claim, versions, write_json
+from eo_backbones_train.pretraining.run_folder import RESULT_FILE, claim, versions
 from eo_backbones_train.pretraining.run_options import RunOptions, apply, settle
 from eo_backbones_train.pretraining.runlog import METRICS_FILE, RunLog, read_records, require_tensorboard
 from eo_backbones_train.pretraining.step import TrainStep

@@ -5,7 +5,6 @@ versions, command, the sources of the store) describes the last start; ``result.
 finished.
 """
 
-import json
 import logging
 import platform
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from eo_backbones.errors import UserError
+from eo_backbones.files import read_json, refuse_occupied, write_json
 from eo_backbones_train.pretraining.checkpoint import newest_checkpoint, remove_unfinished
 from eo_backbones_train.pretraining.run_options import Machine, RunOptions
 from eo_backbones_train.recipes.recipe import Recipe
@@ -58,17 +58,18 @@ def claim(options: RunOptions, recipe: Recipe, *, store_digest: str, machine: Ma
         "recipe": to_dict(recipe),
     }
     try:
-        if not (folder / RECIPE_FILE).is_file():
-            if folder.is_dir() and any(folder.iterdir()):
-                raise UserError(f"{folder} is not empty and holds no run of eo-train; name a new folder with --out")
+        begun = (folder / RECIPE_FILE).is_file()
+        refuse_occupied(
+            folder,
+            earlier="a run of eo-train",
+            recognised=begun,
+            remedy=None if options.resume else "add --resume to continue it",
+        )
+        if begun:
+            _refuse_another_run(folder, plan)
+        else:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / RECIPE_FILE, plan)
-        elif not options.resume:
-            raise UserError(
-                f"{folder} already holds a run; add --resume to continue it, or name another folder with --out"
-            )
-        else:
-            _refuse_another_run(folder, plan)
         if (folder / RESULT_FILE).is_file():
             return Start(finished=True)
         write_json(folder / RUN_FILE, _description(options, machine))
@@ -83,26 +84,6 @@ def claim(options: RunOptions, recipe: Recipe, *, store_digest: str, machine: Ma
     if changed:
         logger.warning("this run goes on, but not bit for bit as it began: %s", "; ".join(changed))
     return Start(checkpoint=path)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file that is complete as soon as it exists."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one of the files of a run folder.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}; is {path.parent} a run folder of eo-train?") from error
-    return content
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from eo_backbones.errors import UserError
+from eo_backbones.files import atomic_file, write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 LOSS_FILE = "loss.png"
@@ -75,9 +76,7 @@ def keep_records(path: Path, *, up_to_step: int) -> None:
     if not path.is_file():
         return
     kept = [record for record in read_records(path) if record["step"] <= up_to_step]
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-    unfinished.replace(path)
+    write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def rolling_mean(values: Sequence[float], reach: int) -> list[float]:
@@ -101,7 +100,7 @@ def draw_loss(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     if not steps:
         return
     reach = min(ROLLING_REACH, len(steps) // 20)
-    with mpl.rc_context({"font.size": 9}):
+    with mpl.rc_context({"font.size": 9}), atomic_file(path) as unfinished:
         figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
         axes = figure.subplots()
         axes.plot(steps, losses, color="#9db7d5", linewidth=0.8, label="loss")
@@ -110,9 +109,7 @@ def draw_loss(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.5)
         axes.legend(frameon=False)
-        unfinished = path.with_name(f"{path.name}.unfinished")
         figure.savefig(unfinished, format="png")
-    unfinished.replace(path)
 
 
 def require_tensorboard() -> None:

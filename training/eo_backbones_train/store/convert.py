@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from eo_backbones.datasets.raster import gdal_environment, without_georeference_warnings
+from eo_backbones.files import unfinished_path
 from eo_backbones_train.store.codings import Array
-from eo_backbones_train.store.format import TEMPORARY, GroupKey, shard_file
+from eo_backbones_train.store.format import GroupKey, shard_file
 from eo_backbones_train.store.layouts import SceneFiles
 from eo_backbones_train.store.read_scene import DeclarationProblem, ReadOptions, SceneProblem, read_scene
 
@@ -53,7 +54,7 @@ class ShardWriter:
         self.file, self.group = file, group
         self.scenes = 0
         self._folder = folder
-        self._temporary = folder / f"{TEMPORARY}{os.getpid()}-{file}"
+        self._temporary = unfinished_path(folder / file, shared=True)
         self._shape, self._dtype = tile.shape, tile.dtype.newbyteorder("<")
         self._hash = hashlib.sha256()
         self._stream: BinaryIO = self._temporary.open("wb")

@@ -28,7 +28,6 @@ SCENES_FILE = "scenes.csv"
 SKIPPED_FILE = "skipped.csv"
 SCENE_COLUMNS = ("scene", "source", "roi", "group", "shard", "row", "bands")
 SKIPPED_COLUMNS = ("source", "scene", "reason")
-TEMPORARY = ".unfinished-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eo_backbones.errors import UserError
+from eo_backbones.files import UNFINISHED, refuse_occupied, write_atomically
 from eo_backbones_train.store.codings import CODINGS, coding
 from eo_backbones_train.store.convert import BlockResult
 from eo_backbones_train.store.format import (
@@ -25,7 +26,6 @@ from eo_backbones_train.store.format import (
     SKIPPED_COLUMNS,
     SKIPPED_FILE,
     STORE_FILE,
-    TEMPORARY,
     VERSION,
     canonical_json,
     manifest_digest,
@@ -66,9 +66,7 @@ class Journal:
             if all(_has_size(path.parent / shard.file, shard.size) for shard in result.shards):
                 self.done[result.number] = result
         kept = [canonical_json(identity), *(canonical_json(result.to_dict()) for result in self.done.values())]
-        fresh = path.with_suffix(".part")
-        fresh.write_text("".join(f"{line}\n" for line in kept))
-        fresh.replace(path)
+        write_atomically(path, "".join(f"{line}\n" for line in kept))
 
     def add(self, result: BlockResult) -> None:
         """Record a finished block; it is on the disk when this returns."""
@@ -101,10 +99,7 @@ def manifest_to_extend(out: Path, *, exact: bool) -> dict[str, Any]:
                 "its sources; do the same, or pass another --out"
             )
         return manifest
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; --out is the store's folder")
-    if out.is_dir() and any(out.iterdir()) and not any(out.glob("journal-*.jsonl")):
-        raise UserError(f"{out} is neither a store nor empty; pass a new folder as --out")
+    refuse_occupied(out, earlier="a store", recognised=any(out.glob("journal-*.jsonl")))
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -172,7 +167,7 @@ def add_source(
         "skipped_bytes": len(skipped_csv),
         "digest": manifest_digest(ordered, all_rows),
     }
-    _replace(out / STORE_FILE, json.dumps(manifest, indent=1).encode() + b"\n")
+    write_atomically(out / STORE_FILE, json.dumps(manifest, indent=1) + "\n", shared=True, sync=True)
     shard_files = {shard["file"] for group in ordered for shard in group["shards"]}
     for path in out.glob("tiles-*.npy"):  # of a source that was discarded
         if path.name not in shard_files:
@@ -182,7 +177,7 @@ def add_source(
 
 def remove_leftovers(out: Path, manifest: dict[str, Any]) -> None:
     """Remove what killed processes left behind: unfinished files, and journals of sources that are complete."""
-    for path in out.glob(f"{TEMPORARY}*"):
+    for path in out.glob(f"{UNFINISHED}*"):
         path.unlink(missing_ok=True)
     for number in range(len(manifest["sources"])):
         journal_file(out, number).unlink(missing_ok=True)
@@ -206,14 +201,5 @@ def _extend_list(path: Path, kept: int, columns: Sequence[str], rows: Sequence[S
         writer.writerow(columns)
     writer.writerows(rows)
     content = (path.read_bytes()[:kept] if kept else b"") + text.getvalue().encode()
-    _replace(path, content)
+    write_atomically(path, content, shared=True, sync=True)
     return content
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

@@ -1,0 +1,118 @@
+"""Files that appear whole or not at all, JSON files, digests of files, and folders that must be free."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eo_backbones.errors import UserError
+
+UNFINISHED = ".unfinished-"
+"""Beginning of the names of files that are being written; what a killed process leaves behind is called that too."""
+
+
+def unfinished_path(path: Path, *, shared: bool = False) -> Path:
+    """Return the name beside ``path`` that it is written under: ``.unfinished-NAME``, so that its suffix stays.
+
+    Args:
+        path: the file.
+        shared: whether several processes may write it at the same time; the name then has the number of the process.
+            Otherwise what a killed process left is overwritten by the next one.
+    """
+    return path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}" if shared else f"{UNFINISHED}{path.name}")
+
+
+@contextmanager
+def atomic_file(path: Path, *, shared: bool = False, sync: bool = False) -> Iterator[Path]:
+    """Give a path beside ``path`` to write to, and rename it to ``path`` when the block ends without an error.
+
+    No reader ever sees half a file, and an earlier one stays until the new one is whole. After an error or an interrupt
+    nothing is left behind.
+
+    Args:
+        path: the file; its folder must exist.
+        shared: as for :func:`unfinished_path`.
+        sync: whether content and name are on the disk when the block ends, so that a power cut cannot undo them.
+    """
+    temporary = unfinished_path(path, shared=shared)
+    try:
+        yield temporary
+        if sync:
+            _sync(temporary)
+        temporary.replace(path)
+        if sync:
+            _sync(path.parent)  # the rename itself, or a power cut brings the old directory back
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes, *, shared: bool = False, sync: bool = False) -> None:
+    """Write a file (text as UTF-8) as :func:`atomic_file` does."""
+    with atomic_file(path, shared=shared, sync=sync) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object, indented, as :func:`atomic_file` does."""
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path, *, kind: str = "weights folder") -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: the file.
+        kind: what its folder should be, for the message about a missing file.
+
+    Raises:
+        UserError: missing file, no JSON, or something other than an object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no {path.name} in {path.parent}; is it a {kind}?") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} could not be read as JSON ({str(error).splitlines()[0]})") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path} holds a JSON {type(data).__name__}, not an object")
+    return data
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_occupied(folder: Path, *, earlier: str, recognised: bool, remedy: str | None = None) -> None:
+    """Accept a folder to write to if it is missing or empty, or holds an earlier result that may be built upon.
+
+    Args:
+        folder: named with ``--out``.
+        earlier: what an earlier result is called: "a run of eo-train".
+        recognised: whether the folder holds such a result.
+        remedy: how to allow it to be continued or replaced: "add --resume to continue it"; ``None`` if it is allowed.
+
+    Raises:
+        UserError: something else is there, or an earlier result that is not to be touched.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file; name a folder with --out")
+    if not recognised:
+        raise UserError(f"{folder} is not empty and does not hold {earlier}; name a new folder with --out")
+    if remedy is not None:
+        raise UserError(f"{folder} already holds {earlier}; {remedy}, or name another folder with --out")
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the list of names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
