@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from eo_backbones.files import sha256_of
 from support.hub_http import Hub
 from support.hub_server import start_hub
 
@@ -75,6 +74,7 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from eo_backbones.contract import standardized
+    from eo_backbones.files import sha256_of
     from eo_backbones.hub import folder
 
     path = tmp_path_factory.mktemp("weights")
