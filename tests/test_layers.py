@@ -87,6 +87,24 @@ def test_the_library_never_imports_the_trainer() -> None:
     assert not wrong
 
 
+def imported_with_the_module(path: Path) -> set[str]:
+    """Top-level packages that importing a file imports, not those that its functions do."""
+    nodes = ast.parse(path.read_text()).body
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return {name.split(".")[0] for name in plain + [str(n.module) for n in nodes if isinstance(n, ast.ImportFrom)]}
+
+
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_extras_are_imported_where_they_are_used(package: str) -> None:
+    """No module needs a package of an extra, or of the tests, to be imported."""
+    optional = {
+        "lightly", "onnx", "onnxruntime", "onnxscript", "pyarrow", "segmentation_models_pytorch", "sklearn",
+        "tensorboard",
+    }  # fmt: skip
+    wrong = {name: imported_with_the_module(path) & optional for name, path in modules(package).items()}
+    assert not {name: found for name, found in wrong.items() if found}
+
+
 def test_weights_need_no_torch() -> None:
     heavy = {"torch", "torchvision", "timm", "numpy", "rasterio"}
     for name in ("errors", "bands", "contract", "results", "weights"):

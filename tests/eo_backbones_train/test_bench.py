@@ -13,13 +13,19 @@ from typer.testing import CliRunner
 
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
-from eo_backbones_train.bench import loading, run, timing, training
+from eo_backbones_train.bench import run
 from eo_backbones_train.bench.augmenting import measure_views, torchvision_views
-from eo_backbones_train.bench.loading import copied_kib_per_pair, disk_kib_per_pair, loader_stopwatch, measure_loading
+from eo_backbones_train.bench.loading import (
+    copied_kib_per_pair,
+    disk_kib_per_pair,
+    loader_stopwatch,
+    made_up_scenes,
+    measure_loading,
+)
 from eo_backbones_train.bench.report import SECTIONS, Row, to_markdown
 from eo_backbones_train.bench.steps import VARIANTS, launched_operations
-from eo_backbones_train.bench.timing import in_turn, set_up_as, times_faster
-from eo_backbones_train.bench.training import StepFigures, measure_gpu, projected_hours
+from eo_backbones_train.bench.timing import in_turn, seconds, set_up_as, times_faster
+from eo_backbones_train.bench.training import StepMetrics, count_operations, measure_gpu, projected_hours, step_metrics
 from eo_backbones_train.cli import main
 from eo_backbones_train.data.loader import PREFETCH
 from eo_backbones_train.data.plan import Plan
@@ -60,10 +66,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def step_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-in for the training steps, which take a minute."""
-    figures = StepFigures(**{field.name: 7 for field in fields(StepFigures)})  # type: ignore[arg-type]
-    monkeypatch.setattr(run, "measure_steps", lambda *_args, **_options: replace(figures, step_ratio=None))
+    steps = StepMetrics(**{field.name: 7 for field in fields(StepMetrics)})  # type: ignore[arg-type]
+    monkeypatch.setattr(run, "measure_steps", lambda *_args, **_options: replace(steps, step_ratio=None))
 
 
 # Timing
@@ -89,10 +95,9 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
     assert times_faster([20, 400, 40, 90], [10, 100, 8, 10]) == (4 + 5) / 2
 
 
-def test_seconds_are_those_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seconds_are_those_of_the_clock() -> None:
     now = iter((10.0, 12.5))
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(now)))
-    assert timing.seconds(lambda: None, CPU) == 2.5
+    assert seconds(lambda: None, CPU, clock=lambda: next(now)) == 2.5
 
 
 def test_torch_is_set_up_for_a_while_only() -> None:
@@ -135,7 +140,7 @@ def test_operations_of_the_backward_pass_are_counted() -> None:
 
 @pytest.mark.slow
 def test_a_step_launches_few_operations(store: Path) -> None:
-    counts = training.count_operations(Store.open(store), MACHINE)
+    counts = count_operations(Store.open(store), MACHINE)
     assert set(VARIANTS) <= set(counts)
     assert counts["joint"] <= 900
     assert counts["one_directional"] <= 900
@@ -156,13 +161,10 @@ def test_steps_differ_only_in_what_is_compared() -> None:
 
 
 @pytest.mark.parametrize("lightly", [True, False])
-def test_step_ratios_compare_equal_losses(store: Path, monkeypatch: pytest.MonkeyPatch, lightly: bool) -> None:
-    cost = {"joint": 0.5, "separate": 0.8, "one_directional": 0.25, "simsiam": 0.4}
-    cost |= {"lightly": 1.0, "lightly_one_directional": 0.6} if lightly else {}
-    monkeypatch.setattr(training, "steps_on", lambda *_args, **_options: {name: name for name in cost})
-    monkeypatch.setattr(training, "seconds", lambda name, _device: cost[name])
-    monkeypatch.setattr(training, "count_operations", lambda *_args: dict.fromkeys(cost, 3))
-    found = training.measure_steps(store, machine=MACHINE, device=CPU, size_px=32, pairs=16, rounds=2)
+def test_step_ratios_compare_equal_losses(lightly: bool) -> None:
+    times = {"joint": [0.5, 0.5], "separate": [0.8, 0.8], "one_directional": [0.25, 0.25], "simsiam": [0.4, 0.4]}
+    times |= {"lightly": [1.0, 1.0], "lightly_one_directional": [0.6, 0.6]} if lightly else {}
+    found = step_metrics(times, dict.fromkeys(times, 3), size_px=32, pairs=16)
     assert (found.step_ms, found.step_pairs_per_s, found.byol_over_simsiam) == (500, 32, 1.25)
     ratios = (
         found.step_ratio,
@@ -191,31 +193,30 @@ def test_bytes_of_a_pair_are_those_of_its_two_tiles(tmp_path: Path) -> None:
 
 def test_reading_from_the_disk_costs_whole_pages_at_most(store: Path) -> None:
     found = disk_kib_per_pair(Store.open(store), replace(get_recipe("byol-full"), global_batch=8))
-    # 48 x 48 bytes begin anywhere in a page of 4 KiB: a tile is in two pages at most. No figure on a RAM disk.
+    # 48 x 48 bytes begin anywhere in a page of 4 KiB: a tile is in two pages at most. Nothing is measured on a RAM disk.
     assert found is None or 0 < found <= 16 + 1
 
 
-def test_without_the_kernels_counters_there_is_no_figure(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eo_backbones_train.bench.loading._COUNTERS", Path("nowhere"))
-    assert disk_kib_per_pair(Store.open(store), replace(get_recipe("byol-full"), global_batch=8)) is None
+def test_without_the_kernels_counters_nothing_is_measured(store: Path, tmp_path: Path) -> None:
+    recipe = replace(get_recipe("byol-full"), global_batch=8)
+    assert disk_kib_per_pair(Store.open(store), recipe, counters=tmp_path / "nowhere") is None
 
 
 # Loading and views
 
 
-def test_batches_made_ready_beforehand_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_made_ready_beforehand_are_not_timed() -> None:
     asked: list[int] = []
     timed: list[list[int]] = []
     loader = SimpleNamespace(batch=asked.append)
 
-    def seconds(work: Callable[[], object], _device: torch.device) -> float:
+    def watch(work: Callable[[], object], _device: torch.device) -> float:
         before = len(asked)
         work()
         timed.append(asked[before:])
         return 1.0
 
-    monkeypatch.setattr("eo_backbones_train.bench.loading.seconds", seconds)
-    stopwatch = loader_stopwatch(loader, 4)  # type: ignore[arg-type]
+    stopwatch = loader_stopwatch(loader, 4, stopwatch=watch)  # type: ignore[arg-type]
     stopwatch()
     stopwatch()
     first = PREFETCH + 1
@@ -225,20 +226,19 @@ def test_batches_made_ready_beforehand_are_not_timed(monkeypatch: pytest.MonkeyP
 
 def test_made_up_scenes_have_the_files_of_sen12ms_and_go_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(loading, "_SYNTHESISED", 2)
     said: list[str] = []
-    with loading.made_up_scenes(3, rounds=1, say=said.append) as files:
+    with made_up_scenes(3, rounds=1, say=said.append, synthesised=2) as files:
         sizes = [(files.root / file.path).stat().st_size for pair in files.pairs for file in pair.files]
         assert len(Store.open(files.store)) == len(files.pairs) == 3
         # 13 bands of 16 bits, 2 of 32; the header and the map position come on top.
         expected = [256 * 256 * 26, 256 * 256 * 8] * 3
         assert all(0 <= size - least < 4096 for size, least in zip(sizes, expected, strict=True))
-        figures = measure_loading(files.store, files, batch=2, batches=1, reads=2, rounds=1)
+        found = measure_loading(files.store, files, batch=2, batches=1, reads=2, rounds=1)
         assert files.prepare_scenes_per_s > 0
-    assert figures.kib_per_pair == 128
-    assert figures.rasterio_kib_per_pair == pytest.approx(sum(sizes) / 3 / 1024)
-    assert figures.rasterio_pairs_per_s is not None
-    assert figures.loader_ratio == pytest.approx(figures.loader_pairs_per_s / figures.rasterio_pairs_per_s)
+    assert found.kib_per_pair == 128
+    assert found.rasterio_kib_per_pair == pytest.approx(sum(sizes) / 3 / 1024)
+    assert found.rasterio_pairs_per_s is not None
+    assert found.loader_ratio == pytest.approx(found.loader_pairs_per_s / found.rasterio_pairs_per_s)
     assert not list(tmp_path.iterdir())
     assert said
 
@@ -247,7 +247,7 @@ def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, mon
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with (
         pytest.raises(UserError, match="TMPDIR"),
-        loading.made_up_scenes(10**9, rounds=1, say=lambda _: None),
+        made_up_scenes(10**9, rounds=1, say=lambda _: None),
     ):
         pass
     assert not list(tmp_path.iterdir())
@@ -263,10 +263,10 @@ def test_torchvision_without_chance_is_an_antialiased_resize(crop_first: bool) -
 
 def test_views_are_measured_on_one_thread_and_threads_are_given_back(store: Path) -> None:
     before = torch.get_num_threads()
-    figures = measure_views(store, pairs=2, rounds=1)
+    found = measure_views(store, pairs=2, rounds=1)
     assert torch.get_num_threads() == before
-    assert figures.views_size_px == 112
-    assert figures.views_ratio == pytest.approx(figures.views_torchvision_us / figures.views_us)
+    assert found.views_size_px == 112
+    assert found.views_ratio == pytest.approx(found.views_torchvision_us / found.views_us)
 
 
 # A GPU
@@ -276,7 +276,7 @@ def test_two_hundred_epochs_in_an_hour_take_ten_thousand_pairs_a_second() -> Non
     assert projected_hours(180_662 * 200 / 3600) == pytest.approx(1)
 
 
-def test_gpu_figures_follow_from_seconds_a_step(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_of_a_gpu_follow_from_the_seconds_of_a_step(store: Path) -> None:
     made: list[tuple[str, int, bool, bool]] = []
 
     class Step:
@@ -286,11 +286,17 @@ def test_gpu_figures_follow_from_seconds_a_step(store: Path, monkeypatch: pytest
         def __call__(self, *_inputs: object) -> None:
             pass
 
-    monkeypatch.setattr(training, "RunningStep", Step)
-    monkeypatch.setattr(training, "LARGE_BATCH", 8)
-    monkeypatch.setattr(training, "PAPER_BATCH", 4)
-    monkeypatch.setattr(training, "seconds", lambda work, _device: (work(), 0.5)[1])
-    figures = measure_gpu(store, machine=MACHINE, device=CPU, steps=2, rounds=1)
+    found = measure_gpu(
+        store,
+        machine=MACHINE,
+        device=CPU,
+        steps=2,
+        rounds=1,
+        large_batch=8,
+        paper_batch=4,
+        build_step=Step,
+        stopwatch=lambda work, _device: (work(), 0.5)[1],
+    )
     assert made == [
         ("symmetric", 8, False, True),
         ("symmetric", 8, False, True),
@@ -298,23 +304,23 @@ def test_gpu_figures_follow_from_seconds_a_step(store: Path, monkeypatch: pytest
         ("symmetric", 4, True, True),
         ("one-directional", 4, True, True),
     ]
-    assert (figures.gpu_pairs_per_s, figures.gpu_graph_ms, figures.gpu_input_share) == (32, 250, 1)
-    assert figures.gpu_hours == pytest.approx(200 * 180_662 / 32 / 3600)
+    assert (found.gpu_pairs_per_s, found.gpu_graph_ms, found.gpu_input_share) == (32, 250, 1)
+    assert found.gpu_hours == pytest.approx(200 * 180_662 / 32 / 3600)
 
 
 @pytest.mark.gpu
-def test_gpu_figures_on_a_gpu(tmp_path: Path) -> None:
+def test_results_on_a_gpu(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA GPU here")
     folder = write_store(tmp_path, scenes=256)
-    figures = measure_gpu(
+    found = measure_gpu(
         folder,
         machine=replace(MACHINE, device="cuda", precision="bf16"),
         device=torch.device("cuda"),
         steps=2,
         rounds=1,
     )
-    assert min(figures.gpu_pairs_per_s, figures.gpu_graph_ms, figures.gpu_input_share) > 0
+    assert min(found.gpu_pairs_per_s, found.gpu_graph_ms, found.gpu_input_share) > 0
 
 
 # Report and command
@@ -336,10 +342,10 @@ def test_an_aim_is_reached_missed_or_not_measured(
 ) -> None:
     row = Row("speed", "x", "{:g}", bound, aim)  # type: ignore[arg-type]
     assert row.reached({"x": value, "quick": False}) is reached
-    assert row.reached({"x": value, "quick": True}) is None  # such figures prove nothing
+    assert row.reached({"x": value, "quick": True}) is None  # such numbers prove nothing
 
 
-@pytest.mark.usefixtures("step_figures")
+@pytest.mark.usefixtures("quick_steps")
 def test_json_has_every_promised_field_and_standard_output_nothing_else(store: Path, tmp_path: Path) -> None:
     arguments = ["bench", "--device", "cpu", "--quick", "--store", str(store), "--json", "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(main.app, arguments)
@@ -359,7 +365,7 @@ def test_json_has_every_promised_field_and_standard_output_nothing_else(store: P
     assert json.loads(text.partition("```json")[2].partition("```")[0]) == found
 
 
-@pytest.mark.usefixtures("step_figures")
+@pytest.mark.usefixtures("quick_steps")
 def test_every_row_has_a_field_and_a_line(store: Path) -> None:
     result = CliRunner().invoke(main.app, ["bench", "--device", "cpu", "--quick", "--store", str(store)])
     found = run.run_bench(device="cpu", store=store, quick=True, say=lambda _: None)

@@ -24,12 +24,12 @@ from eo_backbones_train.store.store import Store
 v2: Any = torchvision_v2  # it does not mark what it exports, which strict typing asks for
 
 _CPU = torch.device("cpu")
-_BLUR_REACH = 2.75  # in deviations, as in eo_backbones_train.views
+_BLUR_REACH = 2.75  # in deviations, as in eo_backbones_train.data.views
 _RECIPE, _PAPER_RECIPE = "byol-full", "byol-sen12ms-90k"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ViewFigures:
+class ViewMetrics:
     """What was measured.
 
     Attributes:
@@ -50,13 +50,13 @@ class ViewFigures:
     views_ratio_crop_first: float
 
 
-def measure_views(folder: Path, *, pairs: int, rounds: int) -> ViewFigures:
+def measure_views(folder: Path, *, pairs: int, rounds: int) -> ViewMetrics:
     """Measure both on tiles of a store.
 
     Args:
         folder: the store.
         pairs: pairs in a batch.
-        rounds: the figures are medians over these.
+        rounds: results are medians over these.
     """
     ours, paper = get_recipe(_RECIPE), get_recipe(_PAPER_RECIPE)
     loader = Loader(Store.open(folder), replace(ours, global_batch=pairs), device=_CPU)
@@ -80,7 +80,7 @@ def measure_views(folder: Path, *, pairs: int, rounds: int) -> ViewFigures:
             torch.set_num_threads(threads)
     finally:
         loader.close()
-    return ViewFigures(
+    return ViewMetrics(
         views_size_px=ours.views.size_px,
         views_us=median(times["ours"]) / (2 * pairs) * 1e6,
         views_torchvision_us=median(times["torchvision"]) / (2 * pairs) * 1e6,

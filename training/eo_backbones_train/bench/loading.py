@@ -3,6 +3,9 @@
 Default rasterio reading opens both files of a scene and reads all their bands, as a data set class written without
 thought of speed does; tuned reading is rasterio's best: one band of each, with the GDAL settings that ``prepare`` uses.
 The references hand out one pair after the other; the loader hands out batches with everything a step needs.
+
+Scenes are made up in the layout, size and format of SEN12MS. Few are synthesised and the rest are copies: other files,
+other pages of the page cache, same values. Nothing of them is compressed, so values do not matter for speed.
 """
 
 import os
@@ -24,7 +27,7 @@ from eo_backbones.bands import S1_BANDS, S2_BANDS
 from eo_backbones.datasets.raster import gdal_environment
 from eo_backbones.datasets.synthetic_files import write_sen12ms
 from eo_backbones.errors import UserError
-from eo_backbones_train.bench.timing import in_turn, seconds, times_faster
+from eo_backbones_train.bench.timing import Stopwatch, in_turn, seconds, times_faster
 from eo_backbones_train.data.loader import PREFETCH, Loader
 from eo_backbones_train.data.plan import Plan
 from eo_backbones_train.data.tiles import MappedTiles, codes_dtype, max_tile_px
@@ -35,79 +38,11 @@ from eo_backbones_train.store.layouts import SceneFiles, get_layout
 from eo_backbones_train.store.prepare import prepare
 from eo_backbones_train.store.store import Store
 
-# FOLDED training/eo_backbones_train/bench/loading.py: 'How many bytes of a store a pair costs: what the loader copies, and what the kernel reads from the disk for it.'
-
+_SCENE = "ROIs1158_spring/1"  # not among the hold-out scenes
+_BYTES_PER_SCENE = 4 * 2**20  # 2.2 MB of GeoTIFF, and 0.8 MB for each of the two stores there are at a time
 _ENOUGH_PAIRS = 2000
 _COUNTERS = Path("/proc/self/io")
-
-
-def copied_kib_per_pair(store: Store, recipe: Recipe) -> float:
-    """Return the mean KiB of the two tiles that the loader copies for a pair, over the first epoch."""
-    plan = _plan(store, recipe)
-    tile_bytes = np.array([group.height * group.width * group.dtype.itemsize for group in store.groups])
-    scenes = np.concatenate([plan.step(step).scene for step in range(plan.steps_per_epoch)])
-    return float(2 * tile_bytes[store.scene_group[scenes]].mean()) / 1024
-
-
-def disk_kib_per_pair(store: Store, recipe: Recipe) -> float | None:
-    """Return the KiB that the kernel reads from the disk for a pair when nothing of the store is in the page cache.
-
-    Reads no scene twice. Whoever else has the store mapped keeps its pages in the cache, and the figure is too small.
-
-    Returns:
-        None where the kernel does not tell: not Linux, or a file system without a disk.
-    """
-    if not _COUNTERS.is_file():
-        return None
-    plan, tiles = _plan(store, recipe), MappedTiles(store)
-    side, wide = max_tile_px(store, plan.usable), codes_dtype(store, plan.usable) != torch.uint8
-    out = np.zeros((recipe.global_batch, side, side), np.int32 if wide else np.uint8)
-    steps = min(plan.steps_per_epoch, max(1, _ENOUGH_PAIRS // recipe.global_batch))
-    _forget_pages(store)
-    before = _fetched_bytes()
-    for step in range(steps):
-        share = plan.step(step)
-        bands = (share.first_band, share.second_band)
-        for band in bands:
-            tiles.announce(share.scene, band)
-        for band in bands:
-            tiles.gather(share.scene, band, out)
-    fetched = _fetched_bytes() - before
-    return fetched / (steps * recipe.global_batch) / 1024 or None
-
-
-def _plan(store: Store, recipe: Recipe) -> Plan:
-    data = recipe.data
-    return Plan(
-        store,
-        s2_bands=data.s2_bands,
-        s1_bands=data.s1_bands,
-        seed=recipe.seed,
-        global_batch=recipe.global_batch,
-        s2_s2_share=data.s2_s2_share,
-    )
-
-
-def _forget_pages(store: Store) -> None:
-    for path in {shard.path for group in store.groups for shard in group.shards}:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)  # pages that are not yet on the disk would stay
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
-
-
-def _fetched_bytes() -> int:
-    counters = dict(line.split(": ") for line in _COUNTERS.read_text().splitlines())
-    return int(counters["read_bytes"])
-
-
-# FOLDED training/eo_backbones_train/bench/loading.py: 'Made-up scenes in the layout, size and format of SEN12MS, and a store prepared from them.\n\nFew scenes are synthesised and the rest are copies: other files, other pages of the page cache, same values. Nothing\nhere is compressed, so values do not matter for speed.'
-
-_PLACE = "ROIs1158_spring/1"  # not among the hold-out scenes
-_SYNTHESISED = 32
-_BYTES_PER_SCENE = 4 * 2**20  # 2.2 MB of GeoTIFF, and 0.8 MB for each of the two stores there are at a time
+_CPU = torch.device("cpu")
 
 
 class MadeUpScenes(NamedTuple):
@@ -126,52 +61,8 @@ class MadeUpScenes(NamedTuple):
     prepare_scenes_per_s: float
 
 
-@contextmanager
-def made_up_scenes(count: int, *, rounds: int, say: Callable[[str], None]) -> Iterator[MadeUpScenes]:
-    """Write scenes to a temporary folder, prepare them, and remove everything at the end.
-
-    Args:
-        count: number of scenes.
-        rounds: how often the conversion is timed.
-        say: told what is being done.
-
-    Raises:
-        UserError: the temporary folder has too little room.
-    """
-    with tempfile.TemporaryDirectory(prefix="eo-train-bench-") as name:
-        folder, needed = Path(name), count * _BYTES_PER_SCENE
-        if shutil.disk_usage(folder).free < needed:
-            raise UserError(
-                f"{folder.parent} has less than the {needed / 2**30:.1f} GiB that bench needs for a while; "
-                "set TMPDIR to a folder on another disk, or pass --quick"
-            )
-        say(f"writing {count} made-up scenes")
-        root = _write(folder / "made-up", count)
-        speeds = []
-        for attempt in range(rounds):
-            say(f"preparing them, round {attempt + 1} of {rounds}")
-            shutil.rmtree(folder / f"store-{attempt - 2}", ignore_errors=True)
-            summary = prepare("sen12ms", root, folder / f"store-{attempt}", workers=1)
-            speeds.append(summary.stored / summary.seconds)
-        pairs = get_layout("sen12ms").scan(root, False).scenes
-        yield MadeUpScenes(root, pairs, folder / f"store-{rounds - 1}", median(speeds))
-
-
-def _write(root: Path, count: int) -> Path:
-    write_sen12ms(root, scenes=(_PLACE,), patches=min(count, _SYNTHESISED))
-    season, place = _PLACE.split("/")
-    for sensor in ("s1", "s2"):
-        stem = root / season / f"{sensor}_{place}" / f"{season}_{sensor}_{place}_p"
-        for number in range(_SYNTHESISED + 1, count + 1):
-            shutil.copyfile(f"{stem}{(number - 1) % _SYNTHESISED + 1}.tif", f"{stem}{number}.tif")
-    return root
-
-
-_CPU = torch.device("cpu")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadingFigures:
+class LoadingMetrics:
     """What was measured; None where there was nothing to compare with.
 
     Attributes:
@@ -197,7 +88,7 @@ class LoadingFigures:
 
 def measure_loading(
     folder: Path, files: MadeUpScenes | None, *, batch: int, batches: int, reads: int, rounds: int
-) -> LoadingFigures:
+) -> LoadingMetrics:
     """Measure the loader on a store, and rasterio on the files that the store was made from.
 
     Args:
@@ -206,7 +97,7 @@ def measure_loading(
         batch: pairs in a batch.
         batches: batches of a round.
         reads: pairs that each reference reads in a round.
-        rounds: the figures are medians over these.
+        rounds: results are medians over these.
 
     Raises:
         UserError: the store is damaged, or has fewer usable scenes than a batch.
@@ -226,7 +117,7 @@ def measure_loading(
         [time / pairs for time in times.get(name, ())]
         for name, pairs in (("loader", batches * batch), ("default", reads), ("tuned", reads))
     )
-    return LoadingFigures(
+    return LoadingMetrics(
         loader_batch=batch,
         loader_pairs_per_s=1 / median(ours),
         rasterio_pairs_per_s=1 / median(default) if default else None,
@@ -239,7 +130,7 @@ def measure_loading(
     )
 
 
-def loader_stopwatch(loader: Loader, batches: int) -> Callable[[], float]:
+def loader_stopwatch(loader: Loader, batches: int, *, stopwatch: Stopwatch = seconds) -> Callable[[], float]:
     """Return a stopwatch over the next ``batches`` batches; those that are ready already are not among them."""
     next_step = 0
 
@@ -249,11 +140,11 @@ def loader_stopwatch(loader: Loader, batches: int) -> Callable[[], float]:
             loader.batch(step)
         next_step += count
 
-    def stopwatch() -> float:
+    def timed() -> float:
         take(PREFETCH + 1)
-        return seconds(lambda: take(batches), _CPU)
+        return stopwatch(lambda: take(batches), _CPU)
 
-    return stopwatch
+    return timed
 
 
 def _reference_stopwatches(files: MadeUpScenes, reads: int) -> dict[str, Callable[[], float]]:
@@ -286,3 +177,121 @@ def _read_one_band(path: Path, band: int) -> Array:
 
 def _file_kib_per_pair(files: MadeUpScenes) -> float:
     return mean(sum((files.root / file.path).stat().st_size for file in pair.files) for pair in files.pairs) / 1024
+
+
+# Scenes and stores
+
+
+@contextmanager
+def made_up_scenes(
+    count: int, *, rounds: int, say: Callable[[str], None], synthesised: int = 32
+) -> Iterator[MadeUpScenes]:
+    """Write scenes to a temporary folder, prepare them, and remove everything at the end.
+
+    Args:
+        count: number of scenes.
+        rounds: how often the conversion is timed.
+        say: told what is being done.
+        synthesised: how many of them differ; the rest are copies.
+
+    Raises:
+        UserError: the temporary folder has too little room.
+    """
+    with tempfile.TemporaryDirectory(prefix="eo-train-bench-") as name:
+        folder, needed = Path(name), count * _BYTES_PER_SCENE
+        if shutil.disk_usage(folder).free < needed:
+            raise UserError(
+                f"{folder.parent} has less than the {needed / 2**30:.1f} GiB that bench needs for a while; "
+                "set TMPDIR to a folder on another disk, or pass --quick"
+            )
+        say(f"writing {count} made-up scenes")
+        root = _write(folder / "made-up", count, synthesised)
+        speeds = []
+        for attempt in range(rounds):
+            say(f"preparing them, round {attempt + 1} of {rounds}")
+            shutil.rmtree(folder / f"store-{attempt - 2}", ignore_errors=True)
+            summary = prepare("sen12ms", root, folder / f"store-{attempt}", workers=1)
+            speeds.append(summary.stored / summary.seconds)
+        pairs = get_layout("sen12ms").scan(root, False).scenes
+        yield MadeUpScenes(root, pairs, folder / f"store-{rounds - 1}", median(speeds))
+
+
+def _write(root: Path, count: int, synthesised: int) -> Path:
+    write_sen12ms(root, scenes=(_SCENE,), patches=min(count, synthesised))
+    season, number = _SCENE.split("/")
+    for sensor in ("s1", "s2"):
+        stem = root / season / f"{sensor}_{number}" / f"{season}_{sensor}_{number}_p"
+        for patch in range(synthesised + 1, count + 1):
+            shutil.copyfile(f"{stem}{(patch - 1) % synthesised + 1}.tif", f"{stem}{patch}.tif")
+    return root
+
+
+# Bytes of a pair
+
+
+def copied_kib_per_pair(store: Store, recipe: Recipe) -> float:
+    """Return the mean KiB of the two tiles that the loader copies for a pair, over the first epoch."""
+    plan = _plan(store, recipe)
+    tile_bytes = np.array([group.height * group.width * group.dtype.itemsize for group in store.groups])
+    scenes = np.concatenate([plan.step(step).scene for step in range(plan.steps_per_epoch)])
+    return float(2 * tile_bytes[store.scene_group[scenes]].mean()) / 1024
+
+
+def disk_kib_per_pair(store: Store, recipe: Recipe, *, counters: Path = _COUNTERS) -> float | None:
+    """Return the KiB that the kernel reads from the disk for a pair when nothing of the store is in the page cache.
+
+    Reads no scene twice. Another process that has the store mapped keeps its pages in the cache, which makes the result
+    too small.
+
+    Args:
+        store: opened, and not mapped yet.
+        recipe: says which pairs are read.
+        counters: where the kernel counts the bytes that this process reads.
+
+    Returns:
+        None where the kernel does not tell: not Linux, or a file system without a disk.
+    """
+    if not counters.is_file():
+        return None
+    plan, tiles = _plan(store, recipe), MappedTiles(store)
+    side, wide = max_tile_px(store, plan.usable), codes_dtype(store, plan.usable) != torch.uint8
+    out = np.zeros((recipe.global_batch, side, side), np.int32 if wide else np.uint8)
+    steps = min(plan.steps_per_epoch, max(1, _ENOUGH_PAIRS // recipe.global_batch))
+    _forget_pages(store)
+    before = _fetched_bytes(counters)
+    for step in range(steps):
+        share = plan.step(step)
+        bands = (share.first_band, share.second_band)
+        for band in bands:
+            tiles.announce(share.scene, band)
+        for band in bands:
+            tiles.gather(share.scene, band, out)
+    fetched = _fetched_bytes(counters) - before
+    return fetched / (steps * recipe.global_batch) / 1024 or None
+
+
+def _plan(store: Store, recipe: Recipe) -> Plan:
+    data = recipe.data
+    return Plan(
+        store,
+        s2_bands=data.s2_bands,
+        s1_bands=data.s1_bands,
+        seed=recipe.seed,
+        global_batch=recipe.global_batch,
+        s2_s2_share=data.s2_s2_share,
+    )
+
+
+def _forget_pages(store: Store) -> None:
+    for path in {shard.path for group in store.groups for shard in group.shards}:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # pages that are not yet on the disk would stay
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def _fetched_bytes(counters: Path) -> int:
+    counts = dict(line.split(": ") for line in counters.read_text().splitlines())
+    return int(counts["read_bytes"])

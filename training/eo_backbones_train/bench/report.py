@@ -20,10 +20,10 @@ class Row:
 
     Attributes:
         what: in words; ``{...}`` is filled with other fields.
-        field: the figure's name in the JSON object.
+        field: name of the value in the JSON object.
         form: how it is written.
         bound: whether the aim is the least or the most that is wanted.
-        aim: the value aimed at; None for figures that stand beside others.
+        aim: the value aimed at; None for values that are shown beside others.
     """
 
     what: str

@@ -11,19 +11,19 @@ from eo_backbones.errors import UserError
 from eo_backbones_train.bench.augmenting import measure_views
 from eo_backbones_train.bench.loading import MadeUpScenes, made_up_scenes, measure_loading
 from eo_backbones_train.bench.steps import VARIANTS, has_lightly
-from eo_backbones_train.bench.training import LARGE_BATCH, SIZE_PX, GpuFigures, measure_gpu, measure_steps
+from eo_backbones_train.bench.training import LARGE_BATCH, SIZE_PX, GpuMetrics, measure_gpu, measure_steps
 from eo_backbones_train.pretraining.distributed import joined
 from eo_backbones_train.pretraining.run_folder import git_commit, versions
 from eo_backbones_train.pretraining.run_options import RunOptions, settle
 from eo_backbones_train.store.store import Store, usable_scenes
 
-CPU_THREADS = 2  # what the aims are set for
+CPU_THREADS = 2  # the number that the aims of the report hold for
 _GPU_STEPS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How much is measured; figures are medians over the rounds.
+    """How much is measured; results are medians over the rounds.
 
     Attributes:
         scenes: made-up scenes.
@@ -76,12 +76,12 @@ def run_bench(*, device: str, store: Path | None, quick: bool, say: Callable[[st
     Args:
         device: ``auto``, ``cpu`` or ``cuda``: where training steps run. Loading and views are measured on the CPU.
         store: a store to measure on; None for made-up scenes in a temporary folder.
-        quick: one minute, to see whether everything works; the figures mean nothing.
+        quick: one minute, to see whether everything works; the numbers mean nothing.
         say: told what is being done.
 
     Returns:
-        The fields of all figures, None where something was not measured; what the machine is; and ``notes``, which say
-        why something was not measured.
+        The fields of all metrics, ``None`` where something was not measured; what the machine is; and ``notes``, which
+        say why something was not measured.
 
     Raises:
         UserError: no such device, no room for the made-up scenes, or a store that cannot be used.
@@ -120,7 +120,7 @@ def run_bench(*, device: str, store: Path | None, quick: bool, say: Callable[[st
         **asdict(loading),
         **asdict(views),
         **asdict(steps),
-        **(asdict(gpu) if gpu is not None else dict.fromkeys(field.name for field in fields(GpuFigures))),
+        **(asdict(gpu) if gpu is not None else dict.fromkeys(field.name for field in fields(GpuMetrics))),
         "prepare_scenes_per_s": speed,
     }
     return {
@@ -155,14 +155,14 @@ def _scenes(
 
 
 def _rounded(value: float | None) -> float | None:
-    """Keep four digits: more than any of the figures is worth."""
+    """Keep four digits: more than any of the measurements is worth."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _notes(found: Mapping[str, Any], *, made_up: bool, quick: bool) -> list[str]:
     notes = []
     if quick:
-        notes.append("--quick: sizes and rounds are too small for these figures to mean anything")
+        notes.append("--quick: sizes and rounds are too small for these numbers to mean anything")
     if not made_up:
         notes.append("rasterio and prepare are measured on made-up scenes only: leave --store out")
     if found["kib_per_pair_from_disk"] is None:

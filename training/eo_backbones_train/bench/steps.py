@@ -1,4 +1,7 @@
-"""The training steps that bench compares: ours in four variants, and two of lightly's parts, on the same tiles."""
+"""The training steps that bench compares: ours in four variants, and two of lightly's parts, on the same tiles.
+
+lightly is not a dependency of this project: it is imported when its step is built, and left out where it is missing.
+"""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -9,9 +12,6 @@ from typing import Any, Literal, cast
 
 import timm
 import torch
-from lightly.loss.negative_cosine_similarity import NegativeCosineSimilarity
-from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
-from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -24,102 +24,11 @@ from eo_backbones_train.pretraining.step import StepResult, TrainStep
 from eo_backbones_train.recipes.published import get_recipe
 from eo_backbones_train.recipes.recipe import Recipe
 
-# FOLDED training/eo_backbones_train/bench/steps.py: "A BYOL step from lightly's parts, put together as its example ``examples/pytorch/byol.py`` does, to compare with.\n\nfloat32, images in NCHW order, one pass for each view, torch's Adam with default settings (the paper's optimiser; the\nexample has SGD). The encoder is ours: timm's ResNet50 with one channel."
-
-_MOMENTUM = 0.99
-
-
-class LightlyBYOL(nn.Module):
-    """The module of the example."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        """Build it with the recipe's head sizes."""
-        super().__init__()
-        model = recipe.model
-        encoder = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
-        self.backbone, features = encoder, cast("int", encoder.num_features)
-        self.projection_head = BYOLProjectionHead(features, model.projector_hidden, model.projector_out)
-        self.prediction_head = BYOLPredictionHead(model.projector_out, model.predictor_hidden, model.projector_out)
-        self.backbone_momentum = deepcopy(self.backbone)
-        self.projection_head_momentum = deepcopy(self.projection_head)
-        deactivate_requires_grad(self.backbone_momentum)
-        deactivate_requires_grad(self.projection_head_momentum)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the prediction."""
-        y = self.backbone(x).flatten(start_dim=1)
-        prediction: Tensor = self.prediction_head(self.projection_head(y))
-        return prediction
-
-    def forward_momentum(self, x: Tensor) -> Tensor:
-        """Return what is to be predicted."""
-        y = self.backbone_momentum(x).flatten(start_dim=1)
-        projection: Tensor = self.projection_head_momentum(y)
-        return projection.detach()
-
-
-def lightly_step(
-    recipe: Recipe, loss: Literal["symmetric", "one-directional"], device: torch.device
-) -> Callable[[Tensor], None]:
-    """Return a function that trains on the views [2, B, 1, H, W].
-
-    Args:
-        recipe: sizes of the heads.
-        loss: the example's, or only its first half.
-        device: where the views are.
-    """
-    model = LightlyBYOL(recipe).to(device)
-    criterion = NegativeCosineSimilarity()
-    optimizer = torch.optim.Adam(model.parameters())
-
-    def step(views: Tensor) -> None:
-        x0, x1 = views
-        update_momentum(model.backbone, model.backbone_momentum, m=_MOMENTUM)
-        update_momentum(model.projection_head, model.projection_head_momentum, m=_MOMENTUM)
-        value = criterion(model(x0), model.forward_momentum(x1))
-        if loss == "symmetric":
-            value = 0.5 * (value + criterion(model(x1), model.forward_momentum(x0)))
-        value.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-# FOLDED training/eo_backbones_train/bench/steps.py: 'Counting the operations that a piece of code has torch launch.'
-
 # They allocate or rename memory and launch nothing, though their schemas do not call them views.
 _NO_LAUNCH = frozenset({"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"})
 _NO_LAUNCH |= {"aten::new_empty_strided", "aten::_unsafe_view", "aten::_reshape_alias"}
 
-
-class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, counts operations that compute or copy; each is one kernel launch or more on a GPU.
-
-    Not counted: views (``view``, ``t``, ``detach``, ...), allocations, and the profiler's marks. A foreach or fused
-    operation counts once.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Count an operation and do it."""
-        name = func.name().partition(".")[0]
-        self.count += name.startswith("aten::") and not func.is_view and name not in _NO_LAUNCH
-        return func(*args, **(kwargs or {}))
-
-
-def launched_operations(work: Callable[[], object]) -> int:
-    """Return how many operations ``work`` launches."""
-    counter = OperationCounter()
-    with counter:
-        work()
-    return counter.count
-
+_MOMENTUM = 0.99  # of lightly's moving averages, as in its example
 
 # The paper's BYOL on SEN12MS: Adam, and heads as in BYOL and in lightly's defaults.
 _PAPER = get_recipe("byol-sen12ms-90k")
@@ -198,3 +107,100 @@ def steps_on(batch: Batch, *, size_px: int, machine: Machine, device: torch.devi
 def views_of(batch: Batch, params: Tensor, size_px: int) -> Tensor:
     """Return the views [2, B, 1, size, size] of a batch."""
     return make_views(batch.codes, batch.extent, batch.decode, params, size_px)
+
+
+class LightlyBYOL(nn.Module):
+    """A BYOL network from lightly's parts, as its example ``examples/pytorch/byol.py`` puts them together.
+
+    The encoder is ours: timm's ResNet50 with one channel.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Build it with the recipe's head sizes."""
+        from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead  # noqa: PLC0415  not required
+        from lightly.models.utils import deactivate_requires_grad  # noqa: PLC0415
+
+        super().__init__()
+        model = recipe.model
+        encoder = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
+        self.backbone, features = encoder, cast("int", encoder.num_features)
+        self.projection_head = BYOLProjectionHead(features, model.projector_hidden, model.projector_out)
+        self.prediction_head = BYOLPredictionHead(model.projector_out, model.predictor_hidden, model.projector_out)
+        self.backbone_momentum = deepcopy(self.backbone)
+        self.projection_head_momentum = deepcopy(self.projection_head)
+        deactivate_requires_grad(self.backbone_momentum)
+        deactivate_requires_grad(self.projection_head_momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the prediction."""
+        y = self.backbone(x).flatten(start_dim=1)
+        prediction: Tensor = self.prediction_head(self.projection_head(y))
+        return prediction
+
+    def forward_momentum(self, x: Tensor) -> Tensor:
+        """Return what is to be predicted."""
+        y = self.backbone_momentum(x).flatten(start_dim=1)
+        projection: Tensor = self.projection_head_momentum(y)
+        return projection.detach()
+
+
+def lightly_step(
+    recipe: Recipe, loss: Literal["symmetric", "one-directional"], device: torch.device
+) -> Callable[[Tensor], None]:
+    """Return a function that trains lightly's BYOL on the views [2, B, 1, H, W].
+
+    As its example does: float32, images in NCHW order, one pass for each view; but with torch's Adam at its default
+    settings, the paper's optimiser, where the example has SGD.
+
+    Args:
+        recipe: sizes of the heads.
+        loss: the example's, or only its first half.
+        device: where the views are.
+    """
+    from lightly.loss.negative_cosine_similarity import NegativeCosineSimilarity  # noqa: PLC0415  not required
+    from lightly.models.utils import update_momentum  # noqa: PLC0415
+
+    model = LightlyBYOL(recipe).to(device)
+    criterion = NegativeCosineSimilarity()
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def step(views: Tensor) -> None:
+        x0, x1 = views
+        update_momentum(model.backbone, model.backbone_momentum, m=_MOMENTUM)
+        update_momentum(model.projection_head, model.projection_head_momentum, m=_MOMENTUM)
+        value = criterion(model(x0), model.forward_momentum(x1))
+        if loss == "symmetric":
+            value = 0.5 * (value + criterion(model(x1), model.forward_momentum(x0)))
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, counts operations that compute or copy; each is one kernel launch or more on a GPU.
+
+    Not counted: views (``view``, ``t``, ``detach``, ...), allocations, and the profiler's marks. A foreach or fused
+    operation counts once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Count an operation and do it."""
+        name = func.name().partition(".")[0]
+        self.count += name.startswith("aten::") and not func.is_view and name not in _NO_LAUNCH
+        return func(*args, **(kwargs or {}))
+
+
+def launched_operations(work: Callable[[], object]) -> int:
+    """Return how many operations ``work`` launches."""
+    counter = OperationCounter()
+    with counter:
+        work()
+    return counter.count

@@ -9,14 +9,19 @@ import torch
 
 from eo_backbones_train.pretraining.run_options import Machine, apply
 
+Stopwatch = Callable[[Callable[[], object], torch.device], float]
+"""Work and the device it runs on -> the seconds it took, as :func:`seconds`."""
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
+
+def seconds(
+    work: Callable[[], object], device: torch.device, *, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Return how long ``work`` takes, on CUDA until the GPU is done."""
     _wait(device)
-    begin = time.perf_counter()
+    begin = clock()
     work()
     _wait(device)
-    return time.perf_counter() - begin
+    return clock() - begin
 
 
 def in_turn(stopwatches: Mapping[str, Callable[[], float]], *, rounds: int) -> dict[str, list[float]]:

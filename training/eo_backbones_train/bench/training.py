@@ -1,26 +1,27 @@
-"""One training step: time and launched operations, beside a step of lightly's parts.
+"""One training step: time and launched operations, beside a step of lightly's parts; and what only a GPU can show.
 
 Timed is the whole step that ``pretrain`` calls, views included; the reference makes its views with the same function.
 Counted are model, loss, optimiser and moving average: the operations of the whole step less those of the views. The
 count depends neither on sizes nor on the machine; it is taken on the CPU, with small views, in bf16 as on a GPU.
+
+On a GPU come a large batch, a replayed graph, the share of loading and views, and the hours of a projected run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from eo_backbones_train.bench.steps import VARIANTS, RunningStep, launched_operations, resized, steps_on, views_of
-from eo_backbones_train.bench.timing import in_turn, seconds, set_up_as, times_faster
-from eo_backbones_train.data.loader import Loader
+from eo_backbones_train.bench.timing import Stopwatch, in_turn, seconds, set_up_as, times_faster
+from eo_backbones_train.data.loader import Batch, Loader
 from eo_backbones_train.data.views import draw_view_params
 from eo_backbones_train.pretraining.run_options import Machine
 from eo_backbones_train.recipes.recipe import MIN_SIZE_PX, Recipe
 from eo_backbones_train.store.store import Store
-
-# FOLDED training/eo_backbones_train/bench/training.py: 'What only a CUDA GPU can show: a large batch, a replayed graph, what loading and views cost, a projected run.'
 
 SIZE_PX = 112
 LARGE_BATCH = 256
@@ -29,109 +30,13 @@ SEN12MS_SCENES = 180_662  # Schmitt et al., 2019: the number of triplets in SEN1
 PROJECTED_EPOCHS = 200
 _WARM_UP_STEPS = 10
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuFigures:
-    """What was measured; views of 112 pixels, loading and views included.
-
-    Attributes:
-        gpu_pairs_per_s: BYOL, symmetric, joint passes, 256 pairs, deterministic algorithms (default).
-        gpu_pairs_per_s_separate: the same in separate passes.
-        gpu_pairs_per_s_fastest: the first with ``--no-deterministic``.
-        gpu_graph_ms: milliseconds of that step with 32 pairs, replayed from a graph.
-        gpu_graph_ms_paper: of the paper's one-directional step with its 32 pairs, likewise.
-        gpu_input_share: time of loading and views alone over the time of the step with 256 pairs.
-        gpu_hours: 200 epochs of 180,662 scenes at ``gpu_pairs_per_s``.
-    """
-
-    gpu_pairs_per_s: float
-    gpu_pairs_per_s_separate: float
-    gpu_pairs_per_s_fastest: float
-    gpu_graph_ms: float
-    gpu_graph_ms_paper: float
-    gpu_input_share: float
-    gpu_hours: float
-
-
-def measure_gpu(folder: Path, *, machine: Machine, device: torch.device, steps: int, rounds: int) -> GpuFigures:
-    """Measure on one GPU.
-
-    Args:
-        folder: a store of at least 256 scenes.
-        machine: settings; graph and determinism are set here.
-        device: a CUDA device.
-        steps: steps in a round.
-        rounds: the figures are medians over these.
-    """
-    store = Store.open(folder)
-
-    def step_seconds(name: str, pairs: int, *, graph: bool = False, deterministic: bool = True) -> float:
-        settings = replace(machine, graph=graph, deterministic=deterministic)
-        recipe = resized(VARIANTS[name], size_px=SIZE_PX, pairs=pairs)
-        with set_up_as(settings):
-            step = RunningStep(recipe, settings, device)
-            return _seconds_a_step(store, recipe, device, steps=steps, rounds=rounds, use=step)
-
-    joint = step_seconds("joint", LARGE_BATCH)
-    recipe = resized(VARIANTS["joint"], size_px=SIZE_PX, pairs=LARGE_BATCH)
-    inputs = _seconds_a_step(
-        store,
-        recipe,
-        device,
-        steps=steps,
-        rounds=rounds,
-        use=lambda batch, params: views_of(batch, params.to(device, non_blocking=True), SIZE_PX),
-    )
-    return GpuFigures(
-        gpu_pairs_per_s=LARGE_BATCH / joint,
-        gpu_pairs_per_s_separate=LARGE_BATCH / step_seconds("separate", LARGE_BATCH),
-        gpu_pairs_per_s_fastest=LARGE_BATCH / step_seconds("joint", LARGE_BATCH, deterministic=False),
-        gpu_graph_ms=1000 * step_seconds("joint", PAPER_BATCH, graph=True),
-        gpu_graph_ms_paper=1000 * step_seconds("one_directional", PAPER_BATCH, graph=True),
-        gpu_input_share=inputs / joint,
-        gpu_hours=projected_hours(LARGE_BATCH / joint),
-    )
-
-
-def projected_hours(pairs_per_s: float) -> float:
-    """Return the hours of 200 epochs of SEN12MS at a speed."""
-    return PROJECTED_EPOCHS * SEN12MS_SCENES / pairs_per_s / 3600
-
-
-def _seconds_a_step(
-    store: Store,
-    recipe: Recipe,
-    device: torch.device,
-    *,
-    steps: int,
-    rounds: int,
-    use: Callable[..., object],
-) -> float:
-    """Return the median seconds of drawing, loading and using a batch; ``use`` gets batch and view parameters."""
-    loader = Loader(store, recipe, device=device)
-    next_step = 0
-
-    def run(count: int) -> None:
-        nonlocal next_step
-        for step in range(next_step, next_step + count):
-            params = draw_view_params(recipe.views, seed=recipe.seed, step=step, global_batch=recipe.global_batch)
-            use(loader.batch(step), params)
-        next_step += count
-
-    try:
-        run(_WARM_UP_STEPS)
-        return median(seconds(lambda: run(steps), device) for _ in range(rounds)) / steps
-    finally:
-        loader.close()
-
-
-_CPU = torch.device("cpu")
 _COUNTED_PAIRS = 2
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepFigures:
-    """What was measured; what refers to lightly is None without it.
+class StepMetrics:
+    """What was measured of one step; what refers to lightly is None without it.
 
     Attributes:
         step_size_px, step_batch: side of the views, and pairs in a step, of the timed steps.
@@ -166,7 +71,7 @@ class StepFigures:
 
 def measure_steps(
     folder: Path, *, machine: Machine, device: torch.device, size_px: int, pairs: int, rounds: int
-) -> StepFigures:
+) -> StepMetrics:
     """Time and count the steps.
 
     Args:
@@ -186,12 +91,22 @@ def measure_steps(
             times = in_turn({name: _stopwatch(step, device) for name, step in steps.items()}, rounds=rounds)
     finally:
         loader.close()
+    return step_metrics(times, counts, size_px=size_px, pairs=pairs)
+
+
+def step_metrics(
+    times: Mapping[str, Sequence[float]], counts: Mapping[str, int], *, size_px: int, pairs: int
+) -> StepMetrics:
+    """Return what follows from the seconds and operations of the steps, by the names of :func:`steps_on`.
+
+    Speeds are compared with lightly's step with the same loss; without one there is nothing to compare.
+    """
     ms = {name: 1000 * median(values) for name, values in times.items()}
 
     def ratio(reference: str, name: str) -> float | None:
         return times_faster(times[reference], times[name]) if reference in times else None
 
-    return StepFigures(
+    return StepMetrics(
         step_size_px=size_px,
         step_batch=pairs,
         step_ops=counts["joint"],
@@ -233,3 +148,115 @@ def count_operations(store: Store, machine: Machine) -> dict[str, int]:
 
 def _stopwatch(step: Callable[[], object], device: torch.device) -> Callable[[], float]:
     return lambda: seconds(step, device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuMetrics:
+    """What was measured on a GPU; views of 112 pixels, loading and views included.
+
+    Attributes:
+        gpu_pairs_per_s: BYOL, symmetric, joint passes, 256 pairs, deterministic algorithms (default).
+        gpu_pairs_per_s_separate: the same in separate passes.
+        gpu_pairs_per_s_fastest: the first with ``--no-deterministic``.
+        gpu_graph_ms: milliseconds of that step with 32 pairs, replayed from a graph.
+        gpu_graph_ms_paper: of the paper's one-directional step with its 32 pairs, likewise.
+        gpu_input_share: time of loading and views alone over the time of the step with 256 pairs.
+        gpu_hours: 200 epochs of 180,662 scenes at ``gpu_pairs_per_s``.
+    """
+
+    gpu_pairs_per_s: float
+    gpu_pairs_per_s_separate: float
+    gpu_pairs_per_s_fastest: float
+    gpu_graph_ms: float
+    gpu_graph_ms_paper: float
+    gpu_input_share: float
+    gpu_hours: float
+
+
+def measure_gpu(
+    folder: Path,
+    *,
+    machine: Machine,
+    device: torch.device,
+    steps: int,
+    rounds: int,
+    large_batch: int = LARGE_BATCH,
+    paper_batch: int = PAPER_BATCH,
+    build_step: Callable[[Recipe, Machine, torch.device], Callable[[Batch, Tensor], object]] = RunningStep,
+    stopwatch: Stopwatch = seconds,
+) -> GpuMetrics:
+    """Measure on one GPU.
+
+    Args:
+        folder: a store of at least ``large_batch`` scenes.
+        machine: settings; graph and determinism are set here.
+        device: a CUDA device.
+        steps: steps in a round.
+        rounds: the results are medians over these.
+        large_batch: pairs of the large batch.
+        paper_batch: pairs of the paper's batch.
+        build_step: recipe, settings and device to the step that is timed.
+        stopwatch: work and device to the seconds that the work took.
+    """
+    store = Store.open(folder)
+
+    def step_seconds(name: str, pairs: int, *, graph: bool = False, deterministic: bool = True) -> float:
+        settings = replace(machine, graph=graph, deterministic=deterministic)
+        recipe = resized(VARIANTS[name], size_px=SIZE_PX, pairs=pairs)
+        with set_up_as(settings):
+            step = build_step(recipe, settings, device)
+            return _seconds_per_step(store, recipe, device, steps=steps, rounds=rounds, use=step, stopwatch=stopwatch)
+
+    joint = step_seconds("joint", large_batch)
+    recipe = resized(VARIANTS["joint"], size_px=SIZE_PX, pairs=large_batch)
+    inputs = _seconds_per_step(
+        store,
+        recipe,
+        device,
+        steps=steps,
+        rounds=rounds,
+        use=lambda batch, params: views_of(batch, params.to(device, non_blocking=True), SIZE_PX),
+        stopwatch=stopwatch,
+    )
+    return GpuMetrics(
+        gpu_pairs_per_s=large_batch / joint,
+        gpu_pairs_per_s_separate=large_batch / step_seconds("separate", large_batch),
+        gpu_pairs_per_s_fastest=large_batch / step_seconds("joint", large_batch, deterministic=False),
+        gpu_graph_ms=1000 * step_seconds("joint", paper_batch, graph=True),
+        gpu_graph_ms_paper=1000 * step_seconds("one_directional", paper_batch, graph=True),
+        gpu_input_share=inputs / joint,
+        gpu_hours=projected_hours(large_batch / joint),
+    )
+
+
+def projected_hours(pairs_per_s: float) -> float:
+    """Return the hours of 200 epochs of SEN12MS at a speed."""
+    return PROJECTED_EPOCHS * SEN12MS_SCENES / pairs_per_s / 3600
+
+
+def _seconds_per_step(
+    store: Store,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    steps: int,
+    rounds: int,
+    use: Callable[[Batch, Tensor], object],
+    stopwatch: Stopwatch,
+) -> float:
+    """Return the median seconds of drawing, loading and using a batch; ``use`` gets batch and view parameters."""
+    loader = Loader(store, recipe, device=device)
+    next_step = 0
+
+    def run(count: int) -> None:
+        nonlocal next_step
+        for step in range(next_step, next_step + count):
+            params = draw_view_params(recipe.views, seed=recipe.seed, step=step, global_batch=recipe.global_batch)
+            use(loader.batch(step), params)
+        next_step += count
+
+    try:
+        run(_WARM_UP_STEPS)
+        return median(stopwatch(lambda: run(steps), device) for _ in range(rounds)) / steps
+    finally:
+        loader.close()

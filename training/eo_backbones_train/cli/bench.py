@@ -25,7 +25,7 @@ def bench(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder that gets the report, DATE-DEVICE.md.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="See in a minute whether it works; the figures mean nothing.")
+        bool, typer.Option("--quick", help="See in a minute whether it works; the numbers mean nothing.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")
