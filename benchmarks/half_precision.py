@@ -61,7 +61,7 @@ def main() -> None:
                 dtype=dtype,
                 watcher=ProgressWatcher(),
             )
-            kept = {row.key: predictions.read(results.path.parent, row.key) for row in results.rows}
+            kept = {row.key: predictions.read_predictions(results.path.parent, row.key) for row in results.rows}
             return {row.key: (row.f1_weighted, kept[row.key].predicted) for row in results.rows}
 
         full = measured(torch.float32)

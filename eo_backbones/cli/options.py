@@ -81,7 +81,7 @@ def _table(section: "Section") -> "Table":
     """Return a table of one section for the terminal."""
     from rich.table import Table
 
-    from eo_backbones.evaluation.report import shown
+    from eo_backbones.evaluation.report import format_estimate
 
     title = f"{section.dataset}, protocol {section.protocol}, labels {section.fraction}: weighted F1 [95 % interval]"
     table = Table(title=title, title_justify="left")
@@ -90,7 +90,7 @@ def _table(section: "Section") -> "Table":
         table.add_column(band)
     for model in section.models:
         found = [section.cells.get((model, band)) for band in section.bands]
-        table.add_row(model, *("" if cell is None else shown(cell) for cell in found))
+        table.add_row(model, *("" if cell is None else format_estimate(cell) for cell in found))
     return table
 
 

@@ -1,4 +1,4 @@
-"""``bands.png``: weighted F1 per band as bars with their intervals, one panel per protocol and label budget."""
+"""The pictures of a report: ``bands.png``, and what ``report.html`` shows of the predictions."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -20,14 +20,7 @@ from eo_backbones.evaluation.predictions import Predictions, is_baseline
 from eo_backbones.files import atomic_file
 from eo_backbones.results import Result, Section, sections
 
-# FOLDED eo_backbones/evaluation/plots.py: 'The pictures of ``report.html``: confusion, projection of the features, images that were right and wrong.'
-
 _TEXT, _PALE = "#1f2430", "#596273"
-_RIGHT, _WRONG = "#009e73", "#d55e00"
-_POINT_SIZE = 4
-_NAME_LENGTH = 28
-_TITLE_WIDTH = 16  # characters above a sample
-_DARK = 0.55  # share above which a cell's figure is written in white
 
 
 def png(figure: Figure) -> bytes:
@@ -37,7 +30,105 @@ def png(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-def confusion_and_projection(data: LabelledImages, kept: Predictions) -> bytes:
+# bands.png: weighted F1 per band as bars with their intervals, one panel per protocol and label budget
+
+# Baselines in greys, encoders in colours that stay apart for colour-blind readers (Okabe & Ito 2008).
+GREYS = ("#c9ced6", "#9aa3b0", "#6b7583", "#434b57", "#e3dccf", "#b8ab94")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_LABELLED_BARS = 24  # more bars are too narrow to write the value above each
+_LEGEND_LETTERS = 60
+_LETTERS_BESIDE_A_NAME, _LETTERS_AN_INCH = 7, 12  # at the legend's font size: the coloured patch; letters in an inch
+_BAND_WIDTH_INCHES, _MIN_WIDTH_INCHES, _PANEL_HEIGHT_INCHES = 0.34, 7.5, 3.6
+
+
+def write_band_chart(path: Path, rows: Sequence[Result]) -> None:
+    """Draw all rows and write ``bands.png``."""
+    panels = sections(rows)
+    bars = max(len(panel.bands) * (len(panel.models) + 1) for panel in panels)
+    width = max(_MIN_WIDTH_INCHES, bars * _BAND_WIDTH_INCHES + 1.2)
+    figure = Figure(figsize=(width, _PANEL_HEIGHT_INCHES * len(panels) + 0.5), layout="constrained")
+    for axes, panel in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
+        draw_section(axes, panel)
+    with atomic_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=150, format="png")
+
+
+def line_colours(models: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each line of a table."""
+    greys, colourful = iter(GREYS * len(models)), iter(COLOURS * len(models))
+    return {model: next(greys) if is_baseline(model) else next(colourful) for model in models}
+
+
+def _short(name: str) -> str:
+    """Return a name for the legend; of a long one its end, which tells folders apart."""
+    return name if len(name) <= _LEGEND_LETTERS else f"…{name[1 - _LEGEND_LETTERS :]}"
+
+
+def _columns(models: Sequence[str], axes: Axes) -> int:
+    """Return how many names fit side by side below the axes."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None, "axes are drawn in a figure"
+    letters = max(len(_short(model)) for model in models) + _LETTERS_BESIDE_A_NAME
+    return max(1, min(len(models), 5, int(figure.get_figwidth() * _LETTERS_AN_INCH / letters)))
+
+
+def draw_section(axes: Axes, section: Section) -> None:
+    """Draw the bars of one table."""
+    palette = line_colours(section.models)
+    width = 0.84 / len(section.models)
+    labelled = len(section.cells) <= _LABELLED_BARS
+    for number, model in enumerate(section.models):
+        offset = (number - (len(section.models) - 1) / 2) * width
+        measured = [
+            (number_of_band + offset, section.cells[model, band])
+            for number_of_band, band in enumerate(section.bands)
+            if (model, band) in section.cells
+        ]
+        positions = [x for x, _ in measured]
+        heights = [cell.value for _, cell in measured]
+        axes.bar(positions, heights, width * 0.94, color=palette[model], label=_short(model), zorder=2)
+        for x, cell in measured:
+            axes.vlines(x, cell.low, cell.high, color=_TEXT, linewidth=1.3, zorder=3)
+            if labelled:
+                axes.text(x, cell.high + 0.012, f"{cell.value:.2f}", ha="center", va="bottom", fontsize=8, color=_TEXT)
+    names = [band.replace(" (", "\n(") for band in section.bands]  # of several bands: how they are fused, below
+    axes.set_xticks(range(len(section.bands)), names)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("weighted F1")
+    labels = "" if section.fraction == "1" else f", labels {section.fraction}"
+    axes.set_title(
+        f"{section.dataset}, protocol {section.protocol}{labels}",
+        loc="left",
+        fontsize=11,
+        fontweight="bold",
+        color=_TEXT,
+    )
+    axes.set_title(
+        f"{section.n_train:,} labelled, {section.n_test:,} test images", loc="right", fontsize=8.5, color=_PALE
+    )
+    axes.grid(axis="y", color="#e6e8ec", zorder=0)
+    axes.tick_params(length=0, colors=_TEXT)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14 if any("\n" in name for name in names) else -0.09),
+        ncols=_columns(section.models, axes),
+        frameon=False,
+        fontsize=9,
+    )
+
+
+# report.html: confusion matrix, projection of the features, images that were classified correctly and wrongly
+
+_RIGHT, _WRONG = "#009e73", "#d55e00"
+_POINT_SIZE = 4
+_NAME_LENGTH = 28
+_TITLE_WIDTH = 16  # characters above a sample
+_DARK = 0.55  # share above which a cell's value is written in white
+
+
+def confusion_picture(data: LabelledImages, kept: Predictions) -> bytes:
     """Draw the confusion matrix and, where it was kept, the test images in two principal components.
 
     Where images have several labels there is no such matrix: the F1 of each label takes its place.
@@ -48,7 +139,7 @@ def confusion_and_projection(data: LabelledImages, kept: Predictions) -> bytes:
     true = data.labels[kept.test]
     if data.multilabel:
         decisions = metrics.count_decisions(true, kept.predicted).sum(axis=0)
-        _bars(axes[0], metrics.label_f1(decisions), decisions[:, 0] + decisions[:, 2], data.classes)
+        _label_bars(axes[0], metrics.label_f1(decisions), decisions[:, 0] + decisions[:, 2], data.classes)
     else:
         draw_confusion(axes[0], metrics.confusion_matrix(true, kept.predicted, len(data.classes)), data.classes)
     if both:
@@ -57,8 +148,8 @@ def confusion_and_projection(data: LabelledImages, kept: Predictions) -> bytes:
     return png(figure)
 
 
-def samples(data: LabelledImages, bands: Sequence[str], kept: Predictions) -> bytes:
-    """Draw for every class one test image that was recognised and one that was not.
+def samples_picture(data: LabelledImages, bands: Sequence[str], kept: Predictions) -> bytes:
+    """Draw for every class one test image that was classified correctly and one that was not.
 
     Args:
         data: the images.
@@ -79,20 +170,20 @@ def samples(data: LabelledImages, bands: Sequence[str], kept: Predictions) -> by
             axes.set_yticks([])
             for spine in axes.spines.values():
                 spine.set(color=_RIGHT if hit else _WRONG, linewidth=2)
-            has, said = (
+            has_label, predicted = (
                 (true[:, label], kept.predicted[:, label])
                 if data.multilabel
                 else (true == label, kept.predicted == label)
             )
-            found = np.flatnonzero(has & (said == hit))
+            matching = np.flatnonzero(has_label & (predicted == hit))
             if row == 0:
                 axes.set_title(fill(_short_name(data.classes[label]), _TITLE_WIDTH), fontsize=7, color=_TEXT)
-            if len(found) == 0:
+            if len(matching) == 0:
                 axes.text(0.5, 0.5, "none", ha="center", va="center", fontsize=8, color=_PALE)
                 continue
-            axes.imshow(_stretched(data.read(int(kept.test[found[0]]), shown)), cmap="gray", interpolation="nearest")
+            axes.imshow(_stretched(data.read(int(kept.test[matching[0]]), shown)), cmap="gray", interpolation="nearest")
             if not hit and not data.multilabel:
-                axes.set_xlabel(f"→ {data.classes[kept.predicted[found[0]]]}", fontsize=7, color=_WRONG)
+                axes.set_xlabel(f"→ {data.classes[kept.predicted[matching[0]]]}", fontsize=7, color=_WRONG)
     grid[0, 0].set_ylabel("right", color=_RIGHT, fontsize=9)
     grid[1, 0].set_ylabel("wrong", color=_WRONG, fontsize=9)
     return png(figure)
@@ -127,11 +218,11 @@ def draw_confusion(axes: Axes, confusion: np.ndarray, classes: Sequence[str]) ->
         spine.set_visible(False)
 
 
-def _bars(axes: Axes, f1: np.ndarray, support: np.ndarray, names: Sequence[str]) -> None:
+def _label_bars(axes: Axes, f1: np.ndarray, support: np.ndarray, names: Sequence[str]) -> None:
     present = np.flatnonzero(support).tolist()
     axes.barh(range(len(present)), f1[present], color=_RIGHT, height=0.7)
-    for place, label in enumerate(present):
-        axes.text(f1[label] + 0.01, place, f"{f1[label]:.2f}", va="center", fontsize=7.5, color=_TEXT)
+    for position, label in enumerate(present):
+        axes.text(f1[label] + 0.01, position, f"{f1[label]:.2f}", va="center", fontsize=7.5, color=_TEXT)
     axes.set_yticks(
         range(len(present)), [f"{_short_name(names[label])} ({support[label]:,})" for label in present], fontsize=8
     )
@@ -167,10 +258,10 @@ def _projection(axes: Axes, points: np.ndarray, true: np.ndarray, classes: Seque
         spine.set_color("#d5d9df")
 
 
-# FOLDED eo_backbones/evaluation/plots.py: 'The pictures of ``report.html`` for the protocol ``segmentation``: confusion of pixels, and maps beside the truth.'
+# report.html, protocol segmentation: confusion matrix of pixels, and class maps beside the truth
 
 # The colours of the IEEE GRSS Data Fusion Contest 2020, its classes in order (lukasliebel/dfc2020_baseline).
-_COLOURS = (
+_CLASS_COLOURS = (
     "#009900",
     "#c6b044",
     "#fbff13",
@@ -185,7 +276,7 @@ _COLOURS = (
 _UNKNOWN = "#ffffff"
 
 
-def confusion(maps: ClassMaps, kept: Predictions) -> bytes:
+def pixel_confusion_picture(maps: ClassMaps, kept: Predictions) -> bytes:
     """Draw the confusion of all pixels of the test images, of the classes that occur."""
     whole = kept.predicted.sum(axis=0)
     present = np.flatnonzero(whole.sum(axis=0) + whole.sum(axis=1)).tolist()
@@ -195,7 +286,7 @@ def confusion(maps: ClassMaps, kept: Predictions) -> bytes:
     return png(figure)
 
 
-def examples(data: LabelledImages, maps: ClassMaps, band: str, kept: Predictions) -> bytes:
+def class_maps_picture(data: LabelledImages, maps: ClassMaps, band: str, kept: Predictions) -> bytes:
     """Draw the first test images in one band, above their true and their predicted classes.
 
     Args:
@@ -204,7 +295,7 @@ def examples(data: LabelledImages, maps: ClassMaps, band: str, kept: Predictions
         band: canonical name of the band to show.
         kept: what was predicted.
     """
-    colours = ListedColormap(_COLOURS)
+    colours = ListedColormap(_CLASS_COLOURS)
     figure = Figure(figsize=(2.0 * len(kept.maps) + 1.6, 6.4), layout="constrained")
     grid = figure.subplots(3, len(kept.maps), squeeze=False)
     present: set[int] = set()
@@ -212,101 +303,18 @@ def examples(data: LabelledImages, maps: ClassMaps, band: str, kept: Predictions
         image = data.read(row, [band])[0].astype(np.float32)
         low, high = np.percentile(image, (1, 99))
         grid[0, column].imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
-        for place, classes in ((1, maps.reader(data.paths[row])), (2, predicted)):
+        for line, classes in ((1, maps.reader(data.paths[row])), (2, predicted)):
             present |= set(np.unique(classes).tolist()) - {IGNORED}
             shown = np.ma.masked_equal(classes, IGNORED)
-            grid[place, column].set_facecolor(_UNKNOWN)
-            grid[place, column].imshow(shown, cmap=colours, vmin=0, vmax=len(_COLOURS) - 1, interpolation="nearest")
+            grid[line, column].set_facecolor(_UNKNOWN)
+            grid[line, column].imshow(
+                shown, cmap=colours, vmin=0, vmax=len(_CLASS_COLOURS) - 1, interpolation="nearest"
+            )
     for axes in grid.ravel():
         axes.set_xticks([])
         axes.set_yticks([])
     for axes, name in zip(grid[:, 0], (band, "true", "predicted"), strict=True):
         axes.set_ylabel(name, fontsize=9)
-    handles = [Patch(facecolor=_COLOURS[number], label=maps.classes[number]) for number in sorted(present)]
+    handles = [Patch(facecolor=_CLASS_COLOURS[number], label=maps.classes[number]) for number in sorted(present)]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
     return png(figure)
-
-
-# Baselines in greys, encoders in colours that stay apart for colour-blind readers (Okabe & Ito 2008).
-GREYS = ("#c9ced6", "#9aa3b0", "#6b7583", "#434b57", "#e3dccf", "#b8ab94")
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_INK = "#1f2430"
-_LABELLED_BARS = 24  # more bars are too narrow to write a figure above each
-_LEGEND_LETTERS = 60
-_LETTERS_BESIDE_A_NAME, _LETTERS_AN_INCH = 7, 12  # at the legend's font size: the coloured patch; letters in an inch
-_BAND_WIDTH_INCHES, _MIN_WIDTH_INCHES, _PANEL_HEIGHT_INCHES = 0.34, 7.5, 3.6
-
-
-def write_bands(path: Path, rows: Sequence[Result]) -> None:
-    """Draw all rows and write the picture."""
-    panels = sections(rows)
-    bars = max(len(panel.bands) * (len(panel.models) + 1) for panel in panels)
-    width = max(_MIN_WIDTH_INCHES, bars * _BAND_WIDTH_INCHES + 1.2)
-    figure = Figure(figsize=(width, _PANEL_HEIGHT_INCHES * len(panels) + 0.5), layout="constrained")
-    for axes, panel in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
-        draw_section(axes, panel)
-    with atomic_file(path) as unfinished:
-        figure.savefig(unfinished, dpi=150, format="png")
-
-
-def colours(models: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each line of a table."""
-    greys, colourful = iter(GREYS * len(models)), iter(COLOURS * len(models))
-    return {model: next(greys) if is_baseline(model) else next(colourful) for model in models}
-
-
-def _short(name: str) -> str:
-    """Return a name for the legend; of a long one its end, which tells folders apart."""
-    return name if len(name) <= _LEGEND_LETTERS else f"…{name[1 - _LEGEND_LETTERS :]}"
-
-
-def _columns(models: Sequence[str], axes: Axes) -> int:
-    """Return how many names fit side by side below the axes."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None, "axes are drawn in a figure"
-    letters = max(len(_short(model)) for model in models) + _LETTERS_BESIDE_A_NAME
-    return max(1, min(len(models), 5, int(figure.get_figwidth() * _LETTERS_AN_INCH / letters)))
-
-
-def draw_section(axes: Axes, section: Section) -> None:
-    """Draw the bars of one table."""
-    palette = colours(section.models)
-    width = 0.84 / len(section.models)
-    labelled = len(section.cells) <= _LABELLED_BARS
-    for number, model in enumerate(section.models):
-        offset = (number - (len(section.models) - 1) / 2) * width
-        found = [(place + offset, section.cells.get((model, band))) for place, band in enumerate(section.bands)]
-        measured = [(x, cell) for x, cell in found if cell is not None]
-        places = [x for x, _ in measured]
-        heights = [cell.value for _, cell in measured]
-        axes.bar(places, heights, width * 0.94, color=palette[model], label=_short(model), zorder=2)
-        for x, cell in measured:
-            axes.vlines(x, cell.low, cell.high, color=_INK, linewidth=1.3, zorder=3)
-            if labelled:
-                axes.text(x, cell.high + 0.012, f"{cell.value:.2f}", ha="center", va="bottom", fontsize=8, color=_INK)
-    names = [band.replace(" (", "\n(") for band in section.bands]  # of several bands: how they are fused, below
-    axes.set_xticks(range(len(section.bands)), names)
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("weighted F1")
-    labels = "" if section.fraction == "1" else f", labels {section.fraction}"
-    axes.set_title(
-        f"{section.dataset}, protocol {section.protocol}{labels}",
-        loc="left",
-        fontsize=11,
-        fontweight="bold",
-        color=_INK,
-    )
-    axes.set_title(
-        f"{section.n_train:,} labelled, {section.n_test:,} test images", loc="right", fontsize=8.5, color="#596273"
-    )
-    axes.grid(axis="y", color="#e6e8ec", zorder=0)
-    axes.tick_params(length=0, colors=_INK)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.14 if any("\n" in name for name in names) else -0.09),
-        ncols=_columns(section.models, axes),
-        frameon=False,
-        fontsize=9,
-    )

@@ -1,4 +1,4 @@
-"""What every figure rests on: the test images and a model's answers, kept beside ``results.csv``."""
+"""Predictions for the test images, kept beside ``results.csv``, and the paired comparisons that follow from them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,9 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eo_backbones.evaluation import metrics
 from eo_backbones.evaluation.encoders import BASELINES
-from eo_backbones.evaluation.metrics import f1_difference, metric_difference, weighted_f1
+from eo_backbones.evaluation.metrics import (
+    count_decisions,
+    f1_difference,
+    metric_difference,
+    multilabel_weighted_f1,
+    weighted_f1,
+)
 from eo_backbones.files import atomic_file
 from eo_backbones.results import Estimate, Key, Result
 
@@ -22,10 +27,10 @@ NO_PROJECTION = np.empty((0, 2), np.float32)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Predictions:
-    """Answers for the test images of one figure.
+    """Predictions behind one row of ``results.csv``.
 
     Attributes:
-        test: row numbers of the test images ``(n,)``.
+        test: indices of the test images ``(n,)``.
         predicted: class numbers ``(n,)``; several labels an image: bool ``(n, labels)``; classes of pixels: each
             image's confusion matrix ``(n, classes, classes)``.
         maps: predicted classes of the first test images' pixels, uint8 ``(images, height, width)``, if there are such.
@@ -38,14 +43,14 @@ class Predictions:
     maps: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0), np.uint8))
 
 
-def path_of(out: Path, key: Key) -> Path:
+def predictions_path(out: Path, key: Key) -> Path:
     """Return the file that belongs to a row."""
     return out / FOLDER / f"{hashlib.sha256(repr(astuple(key)).encode()).hexdigest()[:20]}.npz"
 
 
-def write(out: Path, key: Key, predictions: Predictions) -> None:
-    """Keep the answers behind a row; a file of the same row is replaced."""
-    path = path_of(out, key)
+def write_predictions(out: Path, key: Key, predictions: Predictions) -> None:
+    """Keep the predictions behind a row; a file of the same row is replaced."""
+    path = predictions_path(out, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as unfinished:
         np.savez_compressed(
@@ -53,9 +58,9 @@ def write(out: Path, key: Key, predictions: Predictions) -> None:
         )
 
 
-def read(out: Path, key: Key) -> Predictions | None:
-    """Return the answers behind a row, or ``None`` if somebody removed them."""
-    path = path_of(out, key)
+def read_predictions(out: Path, key: Key) -> Predictions | None:
+    """Return the predictions behind a row, or ``None`` if the file is gone."""
+    path = predictions_path(out, key)
     if not path.is_file():
         return None
     with np.load(path) as stored:
@@ -75,7 +80,7 @@ def principal_components(features: Tensor) -> np.ndarray:
     return components
 
 
-# FOLDED eo_backbones/evaluation/predictions.py: 'Is one model better than another? Paired differences on the same test images, with their intervals.'
+# Comparisons
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +97,8 @@ def is_baseline(line: str) -> bool:
     return line.partition(" ")[0].partition("=")[0] in BASELINES
 
 
-def pairs_of(lines: Sequence[str]) -> list[tuple[str, str]]:
-    """Return what is worth comparing: every encoder with every other line; without an encoder, all baselines."""
+def pairs_to_compare(lines: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs worth comparing: every encoder with every other line; without an encoder, all baselines."""
     encoders = [line for line in lines if not is_baseline(line)]
     baselines = [line for line in lines if is_baseline(line)]
     if not encoders:
@@ -101,7 +106,7 @@ def pairs_of(lines: Sequence[str]) -> list[tuple[str, str]]:
     return list(combinations(encoders, 2)) + [(encoder, other) for encoder in encoders for other in baselines]
 
 
-def compare(out: Path, labels: np.ndarray, num_classes: int, lines: dict[str, list[Result]]) -> list[Comparison]:
+def compare_models(out: Path, labels: np.ndarray, num_classes: int, lines: dict[str, list[Result]]) -> list[Comparison]:
     """Return the paired differences of the lines of one table.
 
     As in the table itself, value and interval are means over the seeds: the interval is that of one test set.
@@ -112,28 +117,29 @@ def compare(out: Path, labels: np.ndarray, num_classes: int, lines: dict[str, li
         num_classes: how many classes there are.
         lines: line of the table -> its rows.
     """
-    found = []
-    for first, second in pairs_of(list(lines)):
+    comparisons = []
+    for first, second in pairs_to_compare(list(lines)):
         bands: dict[str, list[Estimate]] = {}
         others = {(row.band, row.seed): row for row in lines[second]}
         for row in lines[first]:
             other = others.get((row.band, row.seed))
             if other is None:
                 continue
-            one, two = read(out, row.key), read(out, other.key)
+            one, two = read_predictions(out, row.key), read_predictions(out, other.key)
             if one is None or two is None or not np.array_equal(one.test, two.test):
                 continue
             difference = _difference(labels[one.test], one.predicted, two.predicted, num_classes)
             bands.setdefault(row.band, []).append(difference)
         if bands:
-            found.append(Comparison(first, second, {band: Estimate.mean(parts) for band, parts in bands.items()}))
-    return found
+            by_band = {band: Estimate.mean(seeds) for band, seeds in bands.items()}
+            comparisons.append(Comparison(first, second, by_band))
+    return comparisons
 
 
 def _difference(true: np.ndarray, first: np.ndarray, second: np.ndarray, num_classes: int) -> Estimate:
     if first.ndim == 1:
         return f1_difference(true, first, second, num_classes)
     if first.ndim == 2:  # several labels an image
-        decisions = [metrics.count_decisions(true, predicted) for predicted in (first, second)]
-        return metric_difference(decisions[0], decisions[1], metrics.multilabel_weighted_f1)
+        decisions = [count_decisions(true, predicted) for predicted in (first, second)]
+        return metric_difference(decisions[0], decisions[1], multilabel_weighted_f1)
     return metric_difference(first, second, weighted_f1)  # confusion matrices of pixels

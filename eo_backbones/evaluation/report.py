@@ -1,4 +1,8 @@
-"""What a report says, before it is Markdown or HTML: tables, comparisons, setup, definitions, commands."""
+"""The report of an evaluation, as Markdown and as one HTML page: tables, comparisons, setup, definitions, commands.
+
+``report.md`` has the tables and everything a reader needs to judge and repeat them. ``report.html`` says the same in one
+file that opens anywhere, with pictures of what the models did.
+"""
 
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,16 +16,18 @@ from eo_backbones.bands import PAPER_BANDS
 from eo_backbones.cards.tables import markdown_table
 from eo_backbones.contract import Unit
 from eo_backbones.datasets import LabelledImages
-from eo_backbones.evaluation import encoders, plots, predictions
+from eo_backbones.evaluation import encoders, plots
 from eo_backbones.evaluation.columns import FUSES, PLUS, sources_of
 from eo_backbones.evaluation.metrics import RESAMPLES
-from eo_backbones.evaluation.predictions import Comparison, compare
+from eo_backbones.evaluation.predictions import Comparison, compare_models, read_predictions
 from eo_backbones.evaluation.probes import protocols
 from eo_backbones.results import Estimate, Result, Section, sections
 
-# FOLDED eo_backbones/evaluation/report.py: "The paper's own figures, to be shown as the paper's only: Table I of Jain et al., IGARSS 2021 (weighted F1).\n\nIts split, input size and normalisation are not stated, so they are no measurement of this project and no target that\ncould be met exactly."
+MARKDOWN_FILE = "report.md"
+HTML_FILE = "report.html"
+CHART_FILE = "bands.png"
 
-# Columns: B02 B03 B04 B05 B06 B07 B08 B8A B11 B12
+# Jain et al., IGARSS 2021, Table I; columns: B02 B03 B04 B05 B06 B07 B08 B8A B11 B12
 _TABLE = {
     "ImageNet": (0.65, 0.62, 0.56, 0.61, 0.51, 0.47, 0.41, 0.44, 0.58, 0.47),
     "SimSiam, baseline": (0.74, 0.77, 0.76, 0.70, 0.68, 0.70, 0.75, 0.50, 0.72, 0.67),
@@ -30,10 +36,14 @@ _TABLE = {
     "BYOL-90K": (0.87, 0.88, 0.86, 0.80, 0.74, 0.74, 0.79, 0.59, 0.83, 0.73),
 }
 
-PAPER_FIGURES: Mapping[str, Mapping[str, float]] = MappingProxyType(
-    {model: MappingProxyType(dict(zip(PAPER_BANDS, figures, strict=True))) for model, figures in _TABLE.items()}
+PAPER_F1: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {model: MappingProxyType(dict(zip(PAPER_BANDS, values, strict=True))) for model, values in _TABLE.items()}
 )
-"""Column of the paper -> band -> weighted F1."""
+"""Column of the paper -> band -> weighted F1, to be shown as the paper's only.
+
+Its split, input size and normalisation are not stated, so these are not measurements of this project, and not a target
+that could be met exactly.
+"""
 
 NOT_MEASURED = "not measured here"
 INTRODUCTION = (
@@ -46,7 +56,7 @@ COMPARISON_NOTE = (
     "leaves out 0."
 )
 PAPER_NOTE = (
-    "The paper's own figures (Jain et al., IGARSS 2021, Table I), for orientation: its split, input size and "
+    "The paper's own results (Jain et al., IGARSS 2021, Table I), for orientation: its split, input size and "
     "normalisation are not stated."
 )
 
@@ -69,7 +79,7 @@ _FURTHER = {
     "miou": "mean intersection over union",
 }
 FURTHER_NOTE = (
-    "Weighted F1 above weighs the labels, or the pixels' classes, by their number; figures of each: results.csv."
+    "Weighted F1 above weighs the labels, or the pixels' classes, by their number; values of each: results.csv."
 )
 _DIGITS = 12  # of a digest
 _DIGESTS_SHOWN = 3
@@ -79,8 +89,8 @@ Grid = list[list[str]]
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Contents:
-    """Everything in a report.
+class Report:
+    """Everything that a report says.
 
     Attributes:
         data: the images.
@@ -102,28 +112,30 @@ class Contents:
         return f"Frozen encoders on {self.data.name}, band by band"
 
 
-def gather(
+def gather_report(
     out: Path,
     data: LabelledImages,
     rows: Sequence[Result],
     *,
     commands: Sequence[str],
     imagenet_command: Callable[[Section], str],
-) -> Contents:
-    """Bring rows and predictions together.
+) -> Report:
+    """Collect rows, and the comparisons that follow from the predictions behind them.
 
     Args:
         out: folder of the results, for the predictions behind them.
         data: the images the rows are about.
         rows: of ``results.csv``.
         commands: those that made the rows.
-        imagenet_command: see :class:`Contents`.
+        imagenet_command: see :class:`Report`.
     """
-    tables = [(section, compare(out, data.labels, len(data.classes), section.rows)) for section in sections(rows)]
-    return Contents(data=data, rows=rows, tables=tables, commands=commands, imagenet_command=imagenet_command)
+    tables = [
+        (section, compare_models(out, data.labels, len(data.classes), section.rows)) for section in sections(rows)
+    ]
+    return Report(data=data, rows=rows, tables=tables, commands=commands, imagenet_command=imagenet_command)
 
 
-def shown(estimate: Estimate) -> str:
+def format_estimate(estimate: Estimate) -> str:
     """Return a value with its interval and, where there are several seeds, its spread."""
     return str(estimate) if estimate.spread is None else f"{estimate} ± {estimate.spread:.3f}"
 
@@ -152,15 +164,15 @@ def table(section: Section) -> Grid:
     grid = [["model", *section.bands]]
     for model in section.models:
         cells = (section.cells.get((model, band)) for band in section.bands)
-        grid.append([model, *("" if cell is None else shown(cell) for cell in cells)])
+        grid.append([model, *("" if cell is None else format_estimate(cell) for cell in cells)])
     if not has_imagenet(section):
         grid.append([encoders.IMAGENET, *[NOT_MEASURED] * len(section.bands)])
     return grid
 
 
 def further_table(section: Section) -> Grid | None:
-    """Return the other figures of several labels an image, or of pixels, by bands; ``None`` where there are none."""
-    grid = [["figure, mean over seeds", *section.bands]]
+    """Return the other metrics of several labels an image, or of pixels, by bands; ``None`` where there are none."""
+    grid = [["metric, mean over seeds", *section.bands]]
     for model, rows in section.rows.items():
         for column, name in _FURTHER.items():
             by_band = {
@@ -183,19 +195,19 @@ def comparison_table(section: Section, comparisons: Sequence[Comparison]) -> Gri
 
 
 def paper_table(section: Section) -> Grid | None:
-    """Return the paper's own figures for the bands of a section, if it used this protocol on this kind of data."""
-    bands = [band for band in section.bands if band in PAPER_FIGURES["ImageNet"]]
+    """Return the paper's own results for the bands of a section, if it used this protocol on this kind of data."""
+    bands = [band for band in section.bands if band in PAPER_F1["ImageNet"]]
     if section.protocol != "paper" or not section.dataset.startswith("eurosat") or not bands:
         return None
     return [
         ["the paper", *bands],
-        *([model, *(f"{figures[band]:.2f}" for band in bands)] for model, figures in PAPER_FIGURES.items()),
+        *([model, *(f"{values[band]:.2f}" for band in bands)] for model, values in PAPER_F1.items()),
     ]
 
 
-def setup(contents: Contents) -> Grid:
+def setup(report: Report) -> Grid:
     """Return what was read, how, and with which versions and weights."""
-    data, rows = contents.data, contents.rows
+    data, rows = report.data, report.rows
     names = dict.fromkeys(row.input_scaling for row in rows)
     scalings = [f"{name}: {meaning}" for name, meaning in encoders.SCALINGS.items() if name in names]
     sizes = dict.fromkeys(f"{row.size}" for row in rows)
@@ -209,7 +221,7 @@ def setup(contents: Contents) -> Grid:
         ["seed", "draws the split (where seeded), the labelled subset, the probe's and a random encoder's weights"],
         ["final fit", "on train + validation labels, with every protocol"],
     ]
-    facts += [["versions", found] for found in dict.fromkeys(row.versions for row in rows)]
+    facts += [["versions", text] for text in dict.fromkeys(row.versions for row in rows)]
     facts += [[f"weights of {model}", digests] for model, digests in _digests(rows).items()]
     return [["", ""], *facts]
 
@@ -232,9 +244,7 @@ def _signed(estimate: Estimate) -> str:
 
 def _values(data: LabelledImages) -> str:
     """Return the units, with their bands where there are several."""
-    named = {
-        unit: [band for band, own in zip(data.bands, data.units, strict=True) if own == unit] for unit in data.units
-    }
+    named = {unit: [band for band in data.bands if data.unit_of(band) == unit] for unit in data.units}
     if len(named) == 1:
         return _UNITS[data.units[0]]
     return "; ".join(f"{', '.join(bands)}: {_UNITS[unit]}" for unit, bands in named.items())
@@ -247,18 +257,50 @@ def _split(data: LabelledImages, name: str) -> str:
 
 
 def _digests(rows: Sequence[Result]) -> dict[str, str]:
-    found: dict[str, dict[str, None]] = {}
+    by_model: dict[str, dict[str, None]] = {}
     for row in rows:
-        found.setdefault(row.model, {})[row.weights_digest[:_DIGITS]] = None
+        by_model.setdefault(row.model, {})[row.weights_digest[:_DIGITS]] = None
     return {
         model: ", ".join(digests) if len(digests) <= _DIGESTS_SHOWN else f"{len(digests)} different ones (results.csv)"
-        for model, digests in found.items()
+        for model, digests in by_model.items()
     }
 
 
-# FOLDED eo_backbones/evaluation/report.py: '``report.html``: the same report as one file that opens anywhere, with pictures of what the models did.'
+# Markdown
 
-HTML_FILE = "report.html"
+
+def markdown_report(report: Report) -> str:
+    """Return the content of ``report.md``."""
+    parts = [f"# {report.title}", INTRODUCTION, f"![weighted F1 per band]({CHART_FILE})"]
+    for section, comparisons in report.tables:
+        parts += [f"## {heading(section)}", counts(section), _named(table(section))]
+        if not has_imagenet(section):
+            parts.append(
+                f"`{encoders.IMAGENET}` is {NOT_MEASURED}; this measures it:\n\n"
+                f"```\n{report.imagenet_command(section)}\n```"
+            )
+        if further := further_table(section):
+            parts += [FURTHER_NOTE, _plain(further)]
+        if comparisons:
+            parts += [COMPARISON_NOTE, _plain(comparison_table(section, comparisons))]
+        if paper := paper_table(section):
+            parts += [PAPER_NOTE, _plain(paper)]
+    parts += ["## Setup", _plain(setup(report))]
+    parts += ["## What the names mean", _named(definitions(report.rows))]
+    parts += ["## Commands", "```\n" + "\n".join(report.commands) + "\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _named(grid: Grid) -> str:
+    """Return a table whose first column holds names to type."""
+    return _plain([grid[0], *([f"`{line[0]}`", *line[1:]] for line in grid[1:])])
+
+
+def _plain(grid: Sequence[Sequence[str]]) -> str:
+    return markdown_table(grid[0], grid[1:])
+
+
+# HTML
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; max-width: 1120px; margin: 2.5rem auto; padding: 0 1.2rem }
@@ -279,65 +321,65 @@ summary { cursor: pointer; font-weight: 600; margin: .8rem 0 }
 """
 
 
-def page(contents: Contents, out: Path, bars: bytes) -> str:
-    """Return the whole page.
+def html_report(report: Report, out: Path, chart: bytes) -> str:
+    """Return the content of ``report.html``.
 
     Args:
-        contents: what it says.
+        report: what it says.
         out: folder of the results, for the predictions behind them.
-        bars: the content of ``bands.png``.
+        chart: the content of ``bands.png``.
     """
-    body = [f"<h1>{escape(contents.title)}</h1>", _note(INTRODUCTION), _picture(bars, "weighted F1 per band")]
-    for section, comparisons in contents.tables:
-        body += [f"<h2>{escape(heading(section))}</h2>", _note(counts(section)), _figures(section)]
+    body = [f"<h1>{escape(report.title)}</h1>", _note(INTRODUCTION), _picture(chart, "weighted F1 per band")]
+    for section, comparisons in report.tables:
+        body += [f"<h2>{escape(heading(section))}</h2>", _note(counts(section)), _f1_table(section)]
         if not has_imagenet(section):
             body.append(_note(f"{encoders.IMAGENET} is {NOT_MEASURED}; this measures it:"))
-            body.append(_code([contents.imagenet_command(section)]))
+            body.append(_code([report.imagenet_command(section)]))
         if further := further_table(section):
             body += [_note(FURTHER_NOTE), _grid(further)]
         if comparisons:
             body += [_note(COMPARISON_NOTE), _grid(comparison_table(section, comparisons))]
         if paper := paper_table(section):
             body += [_note(PAPER_NOTE), _grid(paper)]
-    section, _ = contents.tables[0]
+    section, _ = report.tables[0]
     body.append(f"<h2>A closer look: {escape(heading(section))}</h2>")
     body.append(_note("Each model on the band that suits it best, first seed."))
-    body += _closer_looks(contents, section, out)
-    body += ["<h2>Setup</h2>", _grid(setup(contents), facts=True)]
-    body += ["<h2>What the names mean</h2>", _grid(definitions(contents.rows), facts=True)]
-    body += ["<h2>Commands</h2>", _code(contents.commands)]
+    body += _closer_looks(report, section, out)
+    body += ["<h2>Setup</h2>", _grid(setup(report), facts=True)]
+    body += ["<h2>What the names mean</h2>", _grid(definitions(report.rows), facts=True)]
+    body += ["<h2>Commands</h2>", _code(report.commands)]
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(contents.title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(report.title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>\n'
         + "\n".join(body)
         + "\n</body></html>\n"
     )
 
 
-def _closer_looks(contents: Contents, section: Section, out: Path) -> Iterator[str]:
+def _closer_looks(report: Report, section: Section, out: Path) -> Iterator[str]:
     for number, (model, rows) in enumerate(section.rows.items()):
         best = max(section.bands, key=lambda band, model=model: _f1(section, model, band))  # type: ignore[misc]
         row = min((row for row in rows if row.band == best), key=lambda row: row.seed)
-        looked = _closer_look(contents, row, out)
-        if looked:
+        pictures = _closer_look(report, row, out)
+        if pictures:
             opened = " open" if number == 0 else ""
             title = f"{model} on {best}: weighted F1 {row.f1_weighted:.3f}, accuracy {row.accuracy:.3f}"
-            yield f"<details{opened}><summary>{escape(title)}</summary>{looked}</details>"
+            yield f"<details{opened}><summary>{escape(title)}</summary>{pictures}</details>"
 
 
-def _closer_look(contents: Contents, row: Result, out: Path) -> str:
-    kept = predictions.read(out, row.key)
+def _closer_look(report: Report, row: Result, out: Path) -> str:
+    kept = read_predictions(out, row.key)
     if kept is None:
         return ""
-    maps = contents.data.maps
+    maps = report.data.maps
     if kept.predicted.ndim == 3 and maps is not None:
-        (band, *_) = sources_of(contents.data, row.band)
-        return _picture(plots.confusion(maps, kept), "confusion matrix of pixels") + _picture(
-            plots.examples(contents.data, maps, band, kept), "class maps of test images"
+        (band, *_) = sources_of(report.data, row.band)
+        return _picture(plots.pixel_confusion_picture(maps, kept), "confusion matrix of pixels") + _picture(
+            plots.class_maps_picture(report.data, maps, band, kept), "class maps of test images"
         )
-    shown = plots.samples(contents.data, sources_of(contents.data, row.band), kept)
-    return _picture(plots.confusion_and_projection(contents.data, kept), "confusion matrix") + _picture(
-        shown, "test images that were right and wrong"
+    samples = plots.samples_picture(report.data, sources_of(report.data, row.band), kept)
+    return _picture(plots.confusion_picture(report.data, kept), "confusion matrix") + _picture(
+        samples, "test images that were classified correctly and wrongly"
     )
 
 
@@ -346,8 +388,8 @@ def _f1(section: Section, model: str, band: str) -> float:
     return -1.0 if cell is None else cell.value
 
 
-def _figures(section: Section) -> str:
-    """Return the main table: the figure large, its interval small, the better the bluer."""
+def _f1_table(section: Section) -> str:
+    """Return the main table: values in bold, intervals small, higher values in darker blue."""
     header, *lines = table(section)
     rows = [_row("th", header)]
     for line in lines:
@@ -357,9 +399,9 @@ def _figures(section: Section) -> str:
             if cell is None:
                 cells.append(f'<td class="missing">{escape(text)}</td>')
                 continue
-            figure, _, rest = text.partition(" ")
+            value, _, rest = text.partition(" ")
             shade = f"background: rgba(0, 114, 178, {0.45 * cell.value**2:.3f})"
-            cells.append(f'<td style="{shade}"><b>{figure}</b> <small>{escape(rest)}</small></td>')
+            cells.append(f'<td style="{shade}"><b>{value}</b> <small>{escape(rest)}</small></td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f'<div class="scroll"><table>{"".join(rows)}</table></div>'
 
@@ -384,40 +426,3 @@ def _code(lines: Sequence[str]) -> str:
 
 def _picture(content: bytes, alt: str) -> str:
     return f'<p><img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(content).decode()}"></p>'
-
-
-# FOLDED eo_backbones/evaluation/report.py: '``report.md``: the tables, and everything a reader needs to judge and repeat them.'
-
-REPORT_FILE = "report.md"
-FIGURE_FILE = "bands.png"
-
-
-def text(contents: Contents) -> str:
-    """Return the report as Markdown."""
-    parts = [f"# {contents.title}", INTRODUCTION, f"![weighted F1 per band]({FIGURE_FILE})"]
-    for section, comparisons in contents.tables:
-        parts += [f"## {heading(section)}", counts(section), _named(table(section))]
-        if not has_imagenet(section):
-            parts.append(
-                f"`{encoders.IMAGENET}` is {NOT_MEASURED}; this measures it:\n\n"
-                f"```\n{contents.imagenet_command(section)}\n```"
-            )
-        if further := further_table(section):
-            parts += [FURTHER_NOTE, _plain(further)]
-        if comparisons:
-            parts += [COMPARISON_NOTE, _plain(comparison_table(section, comparisons))]
-        if paper := paper_table(section):
-            parts += [PAPER_NOTE, _plain(paper)]
-    parts += ["## Setup", _plain(setup(contents))]
-    parts += ["## What the names mean", _named(definitions(contents.rows))]
-    parts += ["## Commands", "```\n" + "\n".join(contents.commands) + "\n```"]
-    return "\n\n".join(parts) + "\n"
-
-
-def _named(grid: Grid) -> str:
-    """Return a table whose first column holds names to type."""
-    return _plain([grid[0], *([f"`{line[0]}`", *line[1:]] for line in grid[1:])])
-
-
-def _plain(grid: Sequence[Sequence[str]]) -> str:
-    return markdown_table(grid[0], grid[1:])

@@ -167,11 +167,11 @@ def write_reports(
     imagenet_command: Callable[[Section], str],
 ) -> Written:
     """Write the figure, ``report.md`` and ``report.html`` from all rows."""
-    said = report.gather(out, data, rows, commands=commands, imagenet_command=imagenet_command)
-    written = Written(out / report.REPORT_FILE, out / report.HTML_FILE, out / report.FIGURE_FILE)
-    plots.write_bands(written.figure, rows)
-    write_atomically(written.report, report.text(said))
-    write_atomically(written.html, report.page(said, out, written.figure.read_bytes()))
+    contents = report.gather_report(out, data, rows, commands=commands, imagenet_command=imagenet_command)
+    written = Written(out / report.MARKDOWN_FILE, out / report.HTML_FILE, out / report.CHART_FILE)
+    plots.write_band_chart(written.figure, rows)
+    write_atomically(written.report, report.markdown_report(contents))
+    write_atomically(written.html, report.html_report(contents, out, written.figure.read_bytes()))
     return written
 
 

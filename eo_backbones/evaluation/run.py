@@ -259,7 +259,7 @@ class _Run:
             with self.watcher.stage(f"{_what(model, setting, cell.seed)}: pixels of {cell.band.label}", seen) as tick:
                 answers = segmentation.fit_predict(task, tick)
             kept = predictions.Predictions(test, answers.confusions, predictions.NO_PROJECTION, answers.shown)
-            predictions.write(self.results.path.parent, cell.key, kept)
+            predictions.write_predictions(self.results.path.parent, cell.key, kept)
             figured = metrics.pixel_metrics(answers.confusions, task.maps.classes)
             self.results.add([self._row(cell.key, figured, n_train=len(task.labelled), n_test=len(test))])
 
@@ -330,7 +330,7 @@ class _Run:
         )
         predicted = answers > metrics.THRESHOLD if task.multilabel else answers
         kept = predictions.Predictions(test, predicted, self._projection(cell, task))
-        predictions.write(self.results.path.parent, cell.key, kept)
+        predictions.write_predictions(self.results.path.parent, cell.key, kept)
         return self._row(cell.key, found, n_train=len(task.labelled), n_test=len(test))
 
     def _row(self, key: Key, found: metrics.Metrics, *, n_train: int, n_test: int) -> Result:

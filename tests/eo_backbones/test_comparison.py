@@ -9,22 +9,28 @@ from sklearn.metrics import f1_score
 from eo_backbones.bands import PAPER_BANDS
 from eo_backbones.evaluation import predictions
 from eo_backbones.evaluation.metrics import f1_difference
-from eo_backbones.evaluation.predictions import Predictions, compare, is_baseline, pairs_of, principal_components
-from eo_backbones.evaluation.report import PAPER_FIGURES
+from eo_backbones.evaluation.predictions import (
+    Predictions,
+    compare_models,
+    is_baseline,
+    pairs_to_compare,
+    principal_components,
+)
+from eo_backbones.evaluation.report import PAPER_F1
 from support.result_rows import result
 
 NOTHING = np.empty((0, 2), np.float32)
 
 
 def test_pairs_are_encoders_against_everything() -> None:
-    assert pairs_of(["a", "random", "b", "stats"]) == [
+    assert pairs_to_compare(["a", "random", "b", "stats"]) == [
         ("a", "b"),
         ("a", "random"),
         ("a", "stats"),
         ("b", "random"),
         ("b", "stats"),
     ]
-    assert pairs_of(["random", "stats"]) == [("random", "stats")]
+    assert pairs_to_compare(["random", "stats"]) == [("random", "stats")]
     assert is_baseline("imagenet (64 px, div10000)")
     assert is_baseline("imagenet=local-dir:X (64 px, div10000)")
     assert not is_baseline("eo_resnet50.byol_dfc2020")
@@ -44,19 +50,19 @@ def test_difference_is_the_mean_over_common_seeds(tmp_path: Path) -> None:
         }
         for model, predicted in answers.items():
             row = result(model=model, seed=seed)
-            predictions.write(tmp_path, row.key, Predictions(test, predicted, NOTHING))
+            predictions.write_predictions(tmp_path, row.key, Predictions(test, predicted, NOTHING))
             rows[model].append(row)
         one, two = (f1_score(labels[test], answers[model], average="weighted") for model in ("a", "stats"))
         expected.append(one - two)
     lonely = result(model="a", seed=2)
-    predictions.write(tmp_path, lonely.key, Predictions(np.arange(5), labels[:5], NOTHING))
+    predictions.write_predictions(tmp_path, lonely.key, Predictions(np.arange(5), labels[:5], NOTHING))
     rows["a"].append(lonely)
     for model, first in (("a", 0), ("stats", 1)):
         row = result(model=model, band="B03")
-        predictions.write(tmp_path, row.key, Predictions(np.arange(first, 5), labels[first:5], NOTHING))
+        predictions.write_predictions(tmp_path, row.key, Predictions(np.arange(first, 5), labels[first:5], NOTHING))
         rows[model].append(row)
 
-    (found,) = compare(tmp_path, labels, 3, rows)
+    (found,) = compare_models(tmp_path, labels, 3, rows)
     assert (found.first, found.second, list(found.bands)) == ("a", "stats", ["B04"])
     estimate = found.bands["B04"]
     assert estimate.value == pytest.approx(np.mean(expected), abs=1e-12)
@@ -77,12 +83,14 @@ def test_paired_is_narrower_than_unpaired() -> None:
 
 def test_predictions_come_back(tmp_path: Path) -> None:
     key = result().key
-    assert predictions.read(tmp_path, key) is None
-    predictions.write(tmp_path, key, Predictions(np.array([3, 5]), np.array([1, 0]), np.ones((2, 2), np.float32)))
-    kept = predictions.read(tmp_path, key)
+    assert predictions.read_predictions(tmp_path, key) is None
+    predictions.write_predictions(
+        tmp_path, key, Predictions(np.array([3, 5]), np.array([1, 0]), np.ones((2, 2), np.float32))
+    )
+    kept = predictions.read_predictions(tmp_path, key)
     assert kept is not None
     assert (kept.test.tolist(), kept.predicted.tolist(), kept.projection.tolist()) == ([3, 5], [1, 0], [[1, 1], [1, 1]])
-    assert predictions.path_of(tmp_path, key) != predictions.path_of(tmp_path, result(seed=1).key)
+    assert predictions.predictions_path(tmp_path, key) != predictions.predictions_path(tmp_path, result(seed=1).key)
 
 
 def test_principal_components_equal_numpy() -> None:
@@ -101,8 +109,8 @@ def test_principal_components_equal_numpy() -> None:
 
 def test_the_papers_figures() -> None:
     """Spot checks of Table I as recorded in the project's notes: first, last and the odd row of B8A."""
-    assert all(tuple(figures) == PAPER_BANDS for figures in PAPER_FIGURES.values())
-    assert PAPER_FIGURES["BYOL-90K"]["B02"] == 0.87
-    assert PAPER_FIGURES["ImageNet"]["B12"] == 0.47
-    assert [figures["B8A"] for figures in PAPER_FIGURES.values()] == [0.44, 0.50, 0.52, 0.59, 0.59]
-    assert [figures["B11"] for figures in PAPER_FIGURES.values()] == [0.58, 0.72, 0.70, 0.77, 0.83]
+    assert all(tuple(figures) == PAPER_BANDS for figures in PAPER_F1.values())
+    assert PAPER_F1["BYOL-90K"]["B02"] == 0.87
+    assert PAPER_F1["ImageNet"]["B12"] == 0.47
+    assert [figures["B8A"] for figures in PAPER_F1.values()] == [0.44, 0.50, 0.52, 0.59, 0.59]
+    assert [figures["B11"] for figures in PAPER_F1.values()] == [0.58, 0.72, 0.70, 0.77, 0.83]

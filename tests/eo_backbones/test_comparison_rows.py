@@ -65,7 +65,7 @@ def test_few_labels_over_several_seeds(measure: Measure, data: LabelledImages, t
     assert labelled == {"0.5": {20}, "1": {30}, "3-shot": {30}}
     tests = {}
     for row in rows:
-        kept = predictions.read(tmp_path / "out", row.key)
+        kept = predictions.read_predictions(tmp_path / "out", row.key)
         assert kept is not None
         tests.setdefault(row.seed, set()).add(tuple(kept.test.tolist()))
     assert all(len(found) == 1 for found in tests.values())

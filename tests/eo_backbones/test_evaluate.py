@@ -64,7 +64,7 @@ def test_a_row_says_what_its_predictions_say(
     measure: Callable[..., list[Result]], data: LabelledImages, tmp_path: Path
 ) -> None:
     (row,) = measure("stats")
-    kept = predictions.read(tmp_path / "out", row.key)
+    kept = predictions.read_predictions(tmp_path / "out", row.key)
     assert kept is not None
     np.testing.assert_array_equal(kept.test, seeded_split(data.labels, seed=0).test)
     confusion = metrics.confusion_matrix(data.labels[kept.test], kept.predicted, 10)

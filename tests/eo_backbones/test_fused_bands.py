@@ -225,7 +225,7 @@ def test_three_bands_are_shown_in_colour(data: LabelledImages) -> None:
     kept = Predictions(test, data.labels, np.empty((0, 2), np.float32))
 
     def colourful(bands: tuple[str, ...]) -> bool:
-        pixels = np.asarray(Image.open(BytesIO(plots.samples(data, bands, kept))).convert("RGB")).astype(int)
+        pixels = np.asarray(Image.open(BytesIO(plots.samples_picture(data, bands, kept))).convert("RGB")).astype(int)
         area = pixels[60:140]  # the upper row of images; frames and letters lie outside their middle
         return bool((np.ptp(area, axis=2) > 25).mean() > 0.1)
 

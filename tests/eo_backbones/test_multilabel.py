@@ -15,7 +15,7 @@ from eo_backbones.datasets.bigearthnet import BIGEARTHNET_CLASSES
 from eo_backbones.datasets.splits import Split
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import metrics, predictions
-from eo_backbones.evaluation.predictions import compare
+from eo_backbones.evaluation.predictions import compare_models
 from eo_backbones.evaluation.probes import knn, logistic, mlp, protocols
 from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.evaluation.request import Request, fulfil
@@ -106,8 +106,8 @@ def test_paired_difference_of_equal_answers_is_nothing(scored: tuple[np.ndarray,
     for model, predicted in (("a", scores > 0.5), ("b", scores > 0.5), ("stats", worse)):
         rows[model] = [result(model=model)]
         kept = predictions.Predictions(np.arange(len(true)), predicted, np.empty((0, 2), np.float32))
-        predictions.write(tmp_path, rows[model][0].key, kept)
-    found = {(pair.first, pair.second): pair.bands["B04"] for pair in compare(tmp_path, true, 6, rows)}
+        predictions.write_predictions(tmp_path, rows[model][0].key, kept)
+    found = {(pair.first, pair.second): pair.bands["B04"] for pair in compare_models(tmp_path, true, 6, rows)}
     assert (found["a", "b"].low, found["a", "b"].value, found["a", "b"].high) == (0, 0, 0)
     better = found["a", "stats"]
     expected = f1_score(true, scores > 0.5, average="weighted") - f1_score(true, worse, average="weighted")
@@ -185,7 +185,7 @@ def test_bigearthnet_end_to_end(tmp_path: Path) -> None:
         assert row.f1_low <= row.f1_weighted <= row.f1_high
         assert row.miou is None
         assert any(name in row.per_class for name in BIGEARTHNET_CLASSES)
-    kept = predictions.read(tmp_path / "out", rows[0].key)
+    kept = predictions.read_predictions(tmp_path / "out", rows[0].key)
     assert kept is not None
     assert kept.predicted.shape == (rows[0].n_test, 19)
     text = (tmp_path / "out" / "report.md").read_text()

@@ -40,10 +40,10 @@ def imagenet_command(_: object) -> str:
 
 
 def text(data: LabelledImages, rows: list[Result], out: Path = Path("nowhere")) -> str:
-    said = report.gather(
+    gathered = report.gather_report(
         out, data, rows, commands=["eo-backbones evaluate ..."], imagenet_command=lambda _: IMAGENET_COMMAND
     )
-    return report.text(said)
+    return report.markdown_report(gathered)
 
 
 def test_cells_are_means_over_seeds() -> None:
@@ -82,7 +82,7 @@ def test_settings_of_a_model_are_lines_of_their_own() -> None:
 def test_long_names_do_not_squeeze_the_bars(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     """Folders of any depth: the names go below each other, and each panel keeps most of the picture's width."""
     rows = [result(model=f"local-dir:/{'deep/' * depth}{end}") for depth in (8, 30) for end in ("byol", "simsiam")]
-    plots.write_bands(tmp_path / "bands.png", rows)
+    plots.write_band_chart(tmp_path / "bands.png", rows)
     assert not [str(warning.message) for warning in recwarn if "constrained_layout" in str(warning.message)]
     figure = Figure(figsize=(7.5, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -124,14 +124,14 @@ def test_bars_have_the_heights_of_the_table(tmp_path: Path) -> None:
     assert heights == [0.41, 0.41, 0.71, 0.71]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["B04", "B03"]
     path = tmp_path / "bands.png"
-    plots.write_bands(path, rows_of_two_models())
+    plots.write_band_chart(path, rows_of_two_models())
     with Image.open(path) as picture:
         assert picture.width > 1000
         assert np.asarray(picture.convert("L")).std() > 10
 
 
 def test_baselines_are_grey_and_encoders_are_not() -> None:
-    chosen = plots.colours(
+    chosen = plots.line_colours(
         ["stats", "imagenet (64 px, div10000)", "imagenet=local-dir:X (64 px, div10000)", "local-dir:X"]
     )
     assert list(chosen.values()) == [*plots.GREYS[:3], plots.COLOURS[0]]
@@ -146,7 +146,7 @@ def with_predictions(out: Path, data: LabelledImages) -> list[Result]:
         right = 0.9 if row.model == "local-dir:X" else 0.3
         predicted = np.where(rng.random(len(true)) < right, true, rng.integers(0, 10, len(true)))
         projection = rng.normal(size=(len(true), 2)).astype(np.float32)
-        predictions.write(out, row.key, Predictions(np.arange(len(true)), predicted, projection))
+        predictions.write_predictions(out, row.key, Predictions(np.arange(len(true)), predicted, projection))
     return rows
 
 
@@ -156,18 +156,18 @@ def test_comparisons_are_statements(data: LabelledImages, tmp_path: Path) -> Non
     assert re.fullmatch(r"\| local-dir:X - stats (\| \+0\.\d{3} \[\+0\.\d{3}, \+0\.\d{3}\]\* ){2}\|", line)
 
 
-def test_the_papers_own_figures_are_marked_as_such(data: LabelledImages) -> None:
+def test_the_papers_own_results_are_marked_as_such(data: LabelledImages) -> None:
     rows = [result(protocol="paper", band=band) for band in ("B04", "B02")]
     written = text(data, rows)
     assert "| BYOL-90K | 0.86 | 0.87 |" in written
-    assert "The paper's own figures (Jain et al., IGARSS 2021, Table I)" in written
+    assert "The paper's own results (Jain et al., IGARSS 2021, Table I)" in written
     assert "BYOL-90K" not in text(data, rows_of_two_models())  # another protocol
 
 
 def test_the_page_is_whole_and_stands_alone(data: LabelledImages, tmp_path: Path) -> None:
     rows = with_predictions(tmp_path, data)
-    said = report.gather(tmp_path, data, rows, commands=["a <b>"], imagenet_command=imagenet_command)
-    page = report.page(said, tmp_path, b"bars")
+    gathered = report.gather_report(tmp_path, data, rows, commands=["a <b>"], imagenet_command=imagenet_command)
+    page = report.html_report(gathered, tmp_path, b"bars")
     parser = Structure()
     parser.feed(page)
     assert parser.open == []
@@ -183,10 +183,10 @@ def test_the_page_is_whole_and_stands_alone(data: LabelledImages, tmp_path: Path
 
 
 def test_a_page_without_predictions_is_still_a_page(data: LabelledImages, tmp_path: Path) -> None:
-    said = report.gather(
+    gathered = report.gather_report(
         tmp_path, data, rows_of_two_models(), commands=["c"], imagenet_command=lambda _: IMAGENET_COMMAND
     )
-    assert report.page(said, tmp_path, b"").count("<img") == 1
+    assert report.html_report(gathered, tmp_path, b"").count("<img") == 1
 
 
 class Structure(HTMLParser):

@@ -21,7 +21,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.evaluation import metrics, predictions, run
 from eo_backbones.evaluation.columns import choose_bands
 from eo_backbones.evaluation.encoders import Setting, random_resnet50
-from eo_backbones.evaluation.predictions import compare
+from eo_backbones.evaluation.predictions import compare_models
 from eo_backbones.evaluation.probes import logistic, segmentation
 from eo_backbones.evaluation.request import Request, default_sizes, fulfil
 from eo_backbones.results import Result
@@ -190,8 +190,8 @@ def test_two_models_are_compared_on_whole_images(tmp_path: Path) -> None:
         counts = np.stack([metrics.confusion_matrix(t, p, 3) for t, p in zip(true, predicted, strict=True)])
         rows[model] = [result(model=model, protocol="segmentation")]
         kept = predictions.Predictions(np.arange(40), counts, predictions.NO_PROJECTION)
-        predictions.write(tmp_path, rows[model][0].key, kept)
-    (found,) = compare(tmp_path, np.zeros(40, np.int64), 3, rows)
+        predictions.write_predictions(tmp_path, rows[model][0].key, kept)
+    (found,) = compare_models(tmp_path, np.zeros(40, np.int64), 3, rows)
     assert found.bands["B04"].low > 0.2
 
 
@@ -241,7 +241,7 @@ def test_dfc2020_end_to_end(
     data: LabelledImages = open_dataset("dfc2020", root)
     split = official_split(data, seed=0)
     assert (row.n_train, row.n_test) == (len(split.train) + len(split.val), len(split.test))
-    kept = predictions.read(tmp_path / "out", row.key)
+    kept = predictions.read_predictions(tmp_path / "out", row.key)
     assert kept is not None
     assert kept.predicted.sum() == len(split.test) * SIZE * SIZE
     assert row.miou == pytest.approx(float(metrics.mean_iou(kept.predicted.sum(axis=0))), abs=1e-6)
