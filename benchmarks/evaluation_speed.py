@@ -24,7 +24,7 @@ import torch
 from stand_in import write_stand_in
 
 from eo_backbones.device import fast_dtype, pick_device
-from eo_backbones.progress import ProgressWatcher
+from eo_backbones.progress import ProgressBars
 from eo_backbones.results import versions
 
 
@@ -48,7 +48,7 @@ def main() -> None:
         shared += ["--protocol", *options.protocols, "--seeds", str(options.seeds), "--device", options.device]
         shared += ["--limit", str(options.limit)] if options.limit else []
         runs = {}
-        with ProgressWatcher().stage("evaluate: cold, then from the cache", 2) as tick:
+        with ProgressBars() as progress, progress.stage("evaluate: cold, then from the cache", 2) as tick:
             for name in ("cold", "from the cache"):
                 own = ["--root", str(options.root), "--cache", str(place / "cache"), "--out", str(place / name)]
                 runs[name] = measured([*shared, *own])

@@ -26,7 +26,7 @@ from eo_backbones.evaluation.encoders import open_model
 from eo_backbones.evaluation.features import ModelInput
 from eo_backbones.evaluation.probes import protocols
 from eo_backbones.evaluation.probes.task import Task
-from eo_backbones.progress import ProgressWatcher
+from eo_backbones.progress import ProgressBars
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 PROTOCOLS = ("logistic", "paper")
@@ -72,7 +72,7 @@ def pooled(
 ) -> Mapping[str, Tensor]:
     """Return for each stage the spatial means of its output ``(images, channels)``."""
     found: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
-    with ProgressWatcher().stage(what, len(rows)) as tick:
+    with ProgressBars() as progress, progress.stage(what, len(rows)) as tick:
         for _, raw in features.batches(data, [source], rows):
             maps = network.forward_intermediates(  # type: ignore[operator]
                 inputs(raw[:, 0]), indices=[1, 2, 3, 4], intermediates_only=True

@@ -26,7 +26,7 @@ import numpy as np
 from scipy.stats import t
 
 from eo_backbones.cards.tables import markdown_table
-from eo_backbones.progress import ProgressWatcher
+from eo_backbones.progress import Progress, ProgressBars
 from eo_backbones_train.finetuning.finetune import finetune
 from eo_backbones_train.pretraining.run_folder import versions
 
@@ -56,7 +56,7 @@ def main() -> None:
         parser.error(f"--epochs takes one number, or one for each of the {len(options.shots)} of --shots")
     scores: Scores = {}
     digests: set[str] = set()
-    with ProgressWatcher() as watcher:
+    with ProgressBars() as progress:
         cases = [
             (seed, shots, mode, start)
             for seed in range(options.seeds)
@@ -64,9 +64,9 @@ def main() -> None:
             for mode in options.modes
             for start in STARTS
         ]
-        with watcher.stage("trainings", len(cases)) as tick:
+        with progress.stage("trainings", len(cases)) as tick:
             for seed, shots, mode, start in cases:
-                record = train(options, watcher, seed=seed, shots=shots, mode=mode, start=start)
+                record = train(options, progress, seed=seed, shots=shots, mode=mode, start=start)
                 scores.setdefault((mode, start, shots), []).append(record["results"]["test"]["f1_weighted"])
                 digests.add(str(record["base"]["weights_sha256"]))
                 tick(1)
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def train(
-    options: argparse.Namespace, watcher: ProgressWatcher, *, seed: int, shots: int, mode: str, start: str
+    options: argparse.Namespace, progress: Progress, *, seed: int, shots: int, mode: str, start: str
 ) -> dict[str, Any]:
     """Return the record of one training, from the work folder if it is there."""
     inputs = "+".join(options.bands) + (f"-{options.fuse}" if len(options.bands) > 1 else "")
@@ -90,7 +90,7 @@ def train(
         resume=True,
         device=options.device,
         tensorboard=False,
-        stage=watcher.stage,
+        progress=progress,
         model=options.model,
         pretrained=start == "pretrained",
         mode=mode,

@@ -25,7 +25,7 @@ from eo_backbones.evaluation.budgets import make_splits
 from eo_backbones.evaluation.columns import choose_bands
 from eo_backbones.evaluation.probes.protocols import protocol_names
 from eo_backbones.evaluation.request import limited
-from eo_backbones.progress import ProgressWatcher
+from eo_backbones.progress import ProgressBars
 from eo_backbones.results import Key, ResultsFile
 
 Answers = dict[Key, tuple[float, np.ndarray]]
@@ -52,15 +52,16 @@ def main() -> None:
 
         def measured(dtype: torch.dtype) -> Answers:
             results = ResultsFile(Path(folder) / str(dtype) / "results.csv", data_digest=data.digest)
-            run.evaluate(
-                data,
-                plan,
-                results,
-                cache=Path(folder) / "cache",
-                device=torch.device("cpu"),
-                dtype=dtype,
-                watcher=ProgressWatcher(),
-            )
+            with ProgressBars() as progress:
+                run.evaluate(
+                    data,
+                    plan,
+                    results,
+                    cache=Path(folder) / "cache",
+                    device=torch.device("cpu"),
+                    dtype=dtype,
+                    watcher=progress,
+                )
             kept = {row.key: predictions.read_predictions(results.path.parent, row.key) for row in results.rows}
             return {row.key: (row.f1_weighted, kept[row.key].predicted) for row in results.rows}
 

@@ -27,7 +27,7 @@ from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.files import atomic_file
 from eo_backbones.inputs import InputTransform
 from eo_backbones.models import create_model
-from eo_backbones.progress import Watcher
+from eo_backbones.progress import Progress
 from eo_backbones.results import Estimate, Result, Section, sections
 
 DEMO_BANDS = ("VV", "B04", "B08", "B11")
@@ -85,7 +85,7 @@ class Demo:
     labels: np.ndarray
 
 
-def run(encoder: DemoEncoder, watcher: Watcher, *, per_class: int = PER_CLASS, size: int = 64) -> Demo:
+def run(encoder: DemoEncoder, watcher: Progress, *, per_class: int = PER_CLASS, size: int = 64) -> Demo:
     """Make scenes, embed every band with every model, train the probes.
 
     Args:

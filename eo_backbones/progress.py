@@ -1,26 +1,37 @@
-"""Progress of a long command on standard error: bars in a terminal, a line now and then in a log file."""
+"""Progress of a long command on standard error: bars in a terminal, a plain line now and then elsewhere (Slurm, a log file).
+
+Library functions take a :class:`Progress`, which shows nothing unless told otherwise (:data:`SILENT`); commands pass
+:class:`ProgressBars`.
+"""
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from types import TracebackType
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol, Self
 
+import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-Tick = Callable[[int], None]
+SECONDS_BETWEEN_LINES = 30.0
+LOGGERS = ("eo_backbones", "eo_backbones_train")
 
-# FOLDED eo_backbones/progress.py: 'Whoever is told how an evaluation is getting on.'
+Clock = Callable[[], float]
+"""Returns seconds, as ``time.monotonic``."""
 
 
-class Watcher(Protocol):
-    """Told how an evaluation is getting on."""
+class Tick(Protocol):
+    """Called whenever steps of a stage are finished."""
 
-    def stage(self, text: str, total: int) -> AbstractContextManager[Tick]:
-        """Enter a stage of so many steps; the value is called with every number of steps done."""
+    def __call__(self, steps: int, detail: str = "") -> None:
+        """Count ``steps`` more; ``detail`` says what else is worth showing, say the loss."""
+
+
+class Progress(Protocol):
+    """Is told how a long job is getting on."""
+
+    def stage(self, text: str, total: int, done: int = 0) -> AbstractContextManager[Tick]:
+        """Enter a stage of ``total`` steps, of which an earlier run did ``done``."""
         ...
 
     def note(self, text: str) -> None:
@@ -29,118 +40,100 @@ class Watcher(Protocol):
 
 
 class Silent:
-    """A watcher that shows nothing."""
+    """Progress that is not shown."""
 
     @contextmanager
-    def stage(self, text: str, total: int) -> Iterator[Tick]:
+    def stage(self, text: str, total: int, done: int = 0) -> Iterator[Tick]:
         """Ignore the steps."""
-        del text, total
-        yield lambda _: None
+        del text, total, done
+        yield lambda steps, detail="": None
 
     def note(self, text: str) -> None:
         """Ignore the line."""
 
 
-# FOLDED eo_backbones/progress.py: 'The progress bar of ``eo-train prepare`` on standard error; a plain line now and then where that is no terminal.'
-
-LINE_SECONDS = 30.0
-
-logger = logging.getLogger(__name__)
+SILENT: Progress = Silent()
 
 
-class PrepareProgress:
-    """A context manager to pass to ``prepare(progress=...)``."""
+class ProgressBars:
+    """Shows stages, notes and the log of these packages on standard error; use it as a context manager.
 
-    def __init__(self, *, shown: bool = True) -> None:
-        """Show nothing at all if not ``shown``."""
-        self._shown = shown
-        self._started = self._last_line = time.monotonic()
-        self._first: int | None = None
-        self._bar: Progress | None = None
-        if shown and sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("scenes"),
-                MofNCompleteColumn(),
-                BarColumn(),
-                TextColumn("{task.fields[skipped]} skipped  {task.fields[speed]:.0f}/s"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._task = self._bar.add_task("", total=None, skipped=0, speed=0.0)
+    Args:
+        console: where to show them.
+        clock: tells the time.
+    """
 
-    def __call__(self, done: int, total: int, skipped: int) -> None:
-        """Take the state of the conversion: scenes done, in all, and skipped so far."""
-        now = time.monotonic()
-        if self._first is None:  # what an earlier run did is not part of this run's speed
-            self._first, self._started = done, now
-        speed = (done - self._first) / max(now - self._started, 1e-9)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, skipped=skipped, speed=speed)
-        elif self._shown and (now - self._last_line > LINE_SECONDS or done == total):
-            self._last_line = now
-            logger.info("%d of %d scenes, %d skipped, %.0f/s", done, total, skipped, speed)
+    def __init__(self, console: Console | None = None, *, clock: Clock = time.monotonic) -> None:
+        self.console = Console(stderr=True) if console is None else console
+        self._clock = clock
+        self._stack = ExitStack()
+        self._bars = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[state]}"),
+            rich.progress.TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
 
-    def __enter__(self) -> "PrepareProgress":
-        if self._bar is not None:
-            self._bar.start()
+    def __enter__(self) -> Self:
+        self._stack.enter_context(shown_log(self.console))
+        self._stack.callback(self._bars.stop)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def stage(self, text: str, total: int, done: int = 0) -> Iterator[Tick]:
+        """Show a stage: a bar in a terminal, else lines: its name, then where it is every half minute.
+
+        A stage whose steps come with details also ends with a line.
+        """
+        self._bars.start()  # not before: a process that has nothing to show leaves the terminal alone
+        bar = self._bars.add_task(text, total=total, completed=done, state="")
+        began = line_at = self._clock()
+        finished, last_detail = done, ""
+
+        def tick(steps: int, detail: str = "") -> None:
+            nonlocal finished, last_detail, line_at
+            last_detail = detail
+            finished += steps
+            now = self._clock()
+            left = (total - finished) * (now - began) / max(finished - done, 1)
+            state = ", ".join(part for part in (detail, f"{duration(left)} left" if finished < total else "") if part)
+            self._bars.update(bar, completed=finished, state=state)
+            due = now - line_at >= SECONDS_BETWEEN_LINES or (detail and finished == total)
+            if due and not self.console.is_terminal:
+                line_at = now
+                self.note(f"{text}: {finished}/{total}{f', {state}' if state else ''}")
+
+        if not self.console.is_terminal and total:
+            self.note(text)
+        yield tick
+        self._bars.update(bar, completed=total, state=last_detail)
+        if not total:
+            self._bars.remove_task(bar)
+
+    def note(self, text: str) -> None:
+        """Show a line."""
+        _print(self.console, text)
 
 
-# FOLDED eo_backbones/progress.py: 'The live line of a run on standard error: where it is, how fast, how long it will take.\n\nOn a terminal one line of :mod:`rich` that renews itself; elsewhere (Slurm, a log file) a plain line now and then.'
+class Speed:
+    """How many steps were done in a second since the last reading."""
 
+    def __init__(self, done: int = 0, *, clock: Clock = time.monotonic) -> None:
+        """Begin with ``done`` steps, which do not count."""
+        self._done, self._clock = done, clock
+        self._read_at = clock()
 
-class TrainingProgress:
-    """Speed and time left, measured since the first update and shown if ``shown``."""
-
-    def __init__(self, *, steps: int, done: int, global_batch: int, shown: bool) -> None:
-        """Begin at ``done`` of ``steps`` steps of ``global_batch`` pairs."""
-        self._steps, self._first, self._global_batch = steps, done, global_batch
-        self._shown = shown
-        self._started = self._last_line = time.monotonic()
-        self._last_step, self._last_time = done, self._started
-        self._bar: Progress | None = None
-        if shown and sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("step"),
-                MofNCompleteColumn(),
-                BarColumn(),
-                TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:,.0f} pairs/s  {task.fields[left]} left"),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-            )
-            self._task = self._bar.add_task("", total=steps, completed=done, loss=float("nan"), speed=0.0, left="?")
-
-    def __enter__(self) -> "TrainingProgress":
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def update(self, step: int, loss: float) -> float:
-        """Show that ``step`` steps are done; return the pairs/s since the previous update."""
-        now = time.monotonic()
-        speed = (step - self._last_step) * self._global_batch / max(now - self._last_time, 1e-9)
-        self._last_step, self._last_time = step, now
-        if not self._shown:
-            return speed
-        left = duration((now - self._started) / max(step - self._first, 1) * (self._steps - step))
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, loss=loss, speed=speed, left=left)
-        elif now - self._last_line >= LINE_SECONDS or step == self._steps:
-            self._last_line = now
-            logger.info("step %d/%d  loss %.4f  %.0f pairs/s  %s left", step, self._steps, loss, speed, left)
+    def read(self, done: int) -> float:
+        """Return the speed, ``done`` steps being finished now."""
+        now = self._clock()
+        speed = (done - self._done) / max(now - self._read_at, 1e-9)
+        self._done, self._read_at = done, now
         return speed
 
 
@@ -152,85 +145,41 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-_SECONDS_BETWEEN_LINES = 30.0
-
-
-class ProgressWatcher:
-    """Shows stages, notes and the library's log; use it as a context manager."""
-
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
-        self._logger = logging.getLogger("eo_backbones")
-        self._handler = StderrHandler(self.console)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-
-    def __enter__(self) -> Self:
-        self._logger.addHandler(self._handler)
-        self._logger.setLevel(logging.INFO)
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-        self._logger.removeHandler(self._handler)
-
-    @contextmanager
-    def stage(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a stage of so many steps; the value is called with every number of steps done."""
-        task = self._bars.add_task(text, total=total)
-        lines = _Lines(self.console, text, total)
-
-        def tick(steps: int) -> None:
-            self._bars.advance(task, steps)
-            lines.advance(steps)
-
-        if not self.console.is_terminal and total:
-            lines.show(text)
-        yield tick
-        self._bars.update(task, completed=total)
-        if not total:
-            self._bars.remove_task(task)
-
-    def note(self, text: str) -> None:
-        """Show a line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-class _Lines:
-    """What stands in for a bar where there is no terminal."""
-
-    def __init__(self, console: Console, text: str, total: int) -> None:
-        self._console, self._text, self._total = console, text, total
-        self._done = 0
-        self._last = time.monotonic()
-
-    def advance(self, steps: int) -> None:
-        self._done += steps
-        now = time.monotonic()
-        if not self._console.is_terminal and now - self._last > _SECONDS_BETWEEN_LINES:
-            self._last = now
-            self.show(f"{self._text}: {self._done}/{self._total}")
-
-    def show(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-class StderrHandler(logging.Handler):
-    """Log records as lines on the same console, so that they do not break the bars."""
+class LogLines(logging.Handler):
+    """Log records as plain lines of a console, above its bars; warnings say that they are."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one record; warnings say that they are."""
+        """Print one record."""
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        self._console.print(prefix + self.format(record), highlight=False, markup=False, soft_wrap=True)
+        _print(self._console, prefix + self.format(record))
+
+
+@contextmanager
+def shown_log(console: Console, level: int = logging.INFO) -> Iterator[None]:
+    """Show the log of these packages on a console and nowhere else; how it was before is restored at the end.
+
+    Args:
+        console: where to print the records.
+        level: lowest level that is shown, unless a logger has one already.
+    """
+    handler = LogLines(console)
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers = [handler]
+        if logger.level == logging.NOTSET:
+            logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, handlers, own_level in before:
+            logger.handlers = handlers
+            logger.setLevel(own_level)
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -10,7 +10,6 @@ from eo_backbones.cli.options import (
     _console,
     _print_json,
     _table,
-    _watcher,
     split_commas,
 )
 from eo_backbones.errors import INTERRUPTED, UserError
@@ -107,6 +106,7 @@ def evaluate(
 
     from eo_backbones.evaluation.features import default_folder
     from eo_backbones.evaluation.request import Request, default_sizes, fulfil
+    from eo_backbones.progress import ProgressBars
 
     if fraction and shots:
         raise UserError("--fraction and --shots both limit the labels; pass one of them")
@@ -126,9 +126,9 @@ def evaluate(
         limit=limit,
     )
     try:
-        with _watcher() as watcher:
+        with ProgressBars() as progress:
             outcome, written = fulfil(
-                request, root=root, out=out, cache=cache or default_folder(), device=device, watcher=watcher
+                request, root=root, out=out, cache=cache or default_folder(), device=device, watcher=progress
             )
     except KeyboardInterrupt:
         typer.echo(f"stopped; the finished rows are in {out}, the same command goes on from there", err=True)

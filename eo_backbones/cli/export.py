@@ -51,9 +51,9 @@ def export(
 ) -> None:
     """Write a model as one file for other runtimes, ONNX or torch.export, checked against PyTorch."""
     from eo_backbones.export import export as write
-    from eo_backbones.progress import ProgressWatcher
+    from eo_backbones.progress import ProgressBars
 
-    with ProgressWatcher():
+    with ProgressBars():
         exported = write(
             name,
             out,

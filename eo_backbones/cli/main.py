@@ -21,7 +21,6 @@ from eo_backbones.cli.options import (
     _print_facts,
     _print_json,
     _table,
-    _watcher,
 )
 from eo_backbones.cli.predict import PREDICT_EPILOG, predict
 from eo_backbones.cli.push import PUSH_EPILOG, push
@@ -71,14 +70,15 @@ def demo(
 ) -> None:
     """Show the main job in about a minute, offline: one encoder against baselines, on synthetic scenes."""
     from eo_backbones import demo as show
+    from eo_backbones.progress import ProgressBars
 
     encoder = show.load_encoder()
     typer.echo(encoder.note)
     typer.echo(
         "Synthetic: the scenes and their labels. Real: the networks, the input contract, the probes and the figures."
     )
-    with _watcher() as watcher:
-        made = show.run(encoder, watcher)
+    with ProgressBars() as progress:
+        made = show.run(encoder, progress)
     path = out / show.FIGURE_FILE
     show.draw(made, path)
     _console().print(_table(made.section))
@@ -138,8 +138,9 @@ def list_command(
 def info(name: NameArgument, as_json: JsonOption = False) -> None:
     """Show all that is declared about a model: input contract, licence, digests. Loads no weights."""
     from eo_backbones.info import info as declared
+    from eo_backbones.progress import ProgressBars
 
-    with _watcher():
+    with ProgressBars():
         facts = declared(name)
     _print_facts(facts, as_json=as_json)
 
@@ -154,8 +155,9 @@ def info(name: NameArgument, as_json: JsonOption = False) -> None:
 def verify(name: NameArgument, as_json: JsonOption = False) -> None:
     """Fetch a model's weights, compare their sha256, build the model, repeat its recorded outputs."""
     from eo_backbones.info import verify as check
+    from eo_backbones.progress import ProgressBars
 
-    with _watcher():
+    with ProgressBars():
         facts = check(name)
     _print_facts(facts, as_json=as_json)
 

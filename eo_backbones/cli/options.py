@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from eo_backbones.progress import ProgressWatcher
     from eo_backbones.results import Section
 
 # FOLDED eo_backbones/cli/options.py: 'Facts about a model as lines for a terminal.'
@@ -100,12 +99,6 @@ def _console() -> "Console":
 
     console = Console()
     return console if console.is_terminal else Console(width=_WIDTH_IN_FILES)
-
-
-def _watcher() -> "ProgressWatcher":
-    from eo_backbones.progress import ProgressWatcher
-
-    return ProgressWatcher()
 
 
 def _print_facts(facts: dict[str, Any], *, as_json: bool) -> None:

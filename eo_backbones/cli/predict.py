@@ -1,6 +1,6 @@
 """The command ``eo-backbones predict``."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from eo_backbones.prediction.classify import Classifier
-    from eo_backbones.progress import ProgressWatcher
+    from eo_backbones.progress import Progress, Tick
 
 PREDICT_EPILOG = """Examples:
 
@@ -69,17 +69,17 @@ def predict(
     """Classify new images with a fine-tuned model, into a CSV file; or segment them, into masks."""
     from eo_backbones.device import pick_device
     from eo_backbones.prediction.classify import open_classifier
-    from eo_backbones.progress import ProgressWatcher
+    from eo_backbones.progress import ProgressBars
 
-    with ProgressWatcher() as watcher:
+    with ProgressBars() as progress:
         opened = open_classifier(model, device=pick_device(device))
         asked, declared = split_commas(bands), split_commas(unit)
         if opened.mask_values:
             if batch is not None:
                 raise UserError("--batch counts whole images; a segmentation reads window by window, so leave it out")
-            line = _segment(opened, files, asked, declared, out or _MASKS, watcher)
+            line = _segment(opened, files, asked, declared, out or _MASKS, progress)
         else:
-            line = _classify(opened, files, asked, declared, out or _TABLE, batch or _BATCH, watcher)
+            line = _classify(opened, files, asked, declared, out or _TABLE, batch or _BATCH, progress)
     typer.echo(line)
 
 
@@ -90,13 +90,13 @@ def _classify(
     units: Sequence[str],
     out: Path,
     batch: int,
-    watcher: "ProgressWatcher",
+    progress: "Progress",
 ) -> str:
     from eo_backbones.prediction.classify import predict as classify
     from eo_backbones.prediction.classify import write_predictions
 
     rows = classify(opened, files, bands=bands, units=units, batch=batch)
-    with watcher.stage("classify", len(files)) as tick:
+    with progress.stage("classify", len(files)) as tick:
         counts = write_predictions(out, opened.classes, _counted(rows, tick))
     found = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     return f"{out}: {len(files)} images ({found})"
@@ -108,7 +108,7 @@ def _segment(
     bands: Sequence[str],
     units: Sequence[str],
     out: Path,
-    watcher: "ProgressWatcher",
+    progress: "Progress",
 ) -> str:
     from eo_backbones.prediction import segment, write_table
 
@@ -118,7 +118,7 @@ def _segment(
             f"{out.with_suffix('')}"
         )
     try:
-        made = segment(opened, files, out, bands=bands, units=units, stage=watcher.stage)
+        made = segment(opened, files, out, bands=bands, units=units, progress=progress)
     except KeyboardInterrupt:
         typer.echo(f"stopped; the finished masks are in {out}, the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -132,7 +132,7 @@ def _segment(
     return f"{out}: {len(made)} masks{earlier} ({shares or 'no pixel with a value'}); shares of each image: {table}"
 
 
-def _counted(rows: "Iterator[tuple[Path, Tensor]]", tick: Callable[[int], None]) -> "Iterator[tuple[Path, Tensor]]":
+def _counted(rows: "Iterator[tuple[Path, Tensor]]", tick: "Tick") -> "Iterator[tuple[Path, Tensor]]":
     for row in rows:
         yield row
         tick(1)

@@ -33,10 +33,10 @@ def push(
     ] = False,
 ) -> None:
     """Publish a weights folder on the Hugging Face Hub: one commit, loaded back and compared, then tagged."""
-    from eo_backbones.progress import ProgressWatcher
+    from eo_backbones.progress import ProgressBars
     from eo_backbones.push import push as publish
 
-    with ProgressWatcher():
+    with ProgressBars():
         pushed = publish(folder, repo_id, private=private, tag=tag, dry_run=dry_run)
     typer.echo(json.dumps(pushed.to_dict(), indent=2) if as_json else "\n".join(_lines(pushed)))
 

@@ -114,7 +114,7 @@ def embed(
 ) -> None:
     """Turn a whole scene of any size into a georeferenced map of embeddings."""
     from eo_backbones.device import fast_dtype, pick_device
-    from eo_backbones.progress import ProgressWatcher
+    from eo_backbones.progress import ProgressBars
     from eo_backbones.scenes import EmbedRequest, embed_scene
 
     chosen = pick_device(device)
@@ -138,8 +138,8 @@ def embed(
         overwrite=overwrite,
     )
     try:
-        with ProgressWatcher() as watcher:
-            made = embed_scene(request, device=chosen, dtype=fast_dtype(chosen), stage=watcher.stage)
+        with ProgressBars() as progress:
+            made = embed_scene(request, device=chosen, dtype=fast_dtype(chosen), progress=progress)
     except KeyboardInterrupt:
         typer.echo(f"stopped; what is finished is in {out}.part, the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED) from None

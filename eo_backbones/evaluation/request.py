@@ -19,7 +19,7 @@ from eo_backbones.evaluation.encoders import IMAGENET
 from eo_backbones.evaluation.probes.protocols import SEGMENTATION, protocol_names
 from eo_backbones.evaluation.run import Outcome, Plan, evaluate
 from eo_backbones.files import write_atomically
-from eo_backbones.progress import Watcher
+from eo_backbones.progress import Progress
 from eo_backbones.results import RESULTS_FILE, Result, ResultsFile, Section
 
 COMMANDS_FILE = "commands.txt"
@@ -107,7 +107,7 @@ class Written:
 
 
 def fulfil(
-    request: Request, *, root: Path, out: Path, cache: Path, device: str, watcher: Watcher
+    request: Request, *, root: Path, out: Path, cache: Path, device: str, watcher: Progress
 ) -> tuple[Outcome, Written]:
     """Measure what is missing, then write report and figure from all rows.
 

@@ -30,7 +30,7 @@ from eo_backbones.evaluation.encoders import (
 from eo_backbones.evaluation.features import FeatureFile, Job, adapt, adapted_digest, extract, key_of
 from eo_backbones.evaluation.probes import protocols, segmentation
 from eo_backbones.evaluation.probes.task import Task
-from eo_backbones.progress import Silent, Watcher
+from eo_backbones.progress import SILENT, Progress
 from eo_backbones.results import Key, Result, ResultsFile, versions
 
 # FOLDED eo_backbones/evaluation/run.py: 'What an evaluation is to measure, and what came of it.'
@@ -97,7 +97,7 @@ def evaluate(
     cache: Path,
     device: torch.device,
     dtype: torch.dtype | None = None,
-    watcher: Watcher | None = None,
+    watcher: Progress = SILENT,
 ) -> Outcome:
     """Measure what is missing in the results.
 
@@ -114,7 +114,7 @@ def evaluate(
         UserError: a model cannot be loaded or does not take a band, a file cannot be read, values of another unit, no
             class maps for protocol ``segmentation``.
     """
-    run = _Run(data, plan, results, cache, device, dtype or fast_dtype(device), watcher or Silent())
+    run = _Run(data, plan, results, cache, device, dtype or fast_dtype(device), watcher)
     outcome = Outcome(results=results)
     models = []
     for name in dict.fromkeys(plan.models):
@@ -147,7 +147,7 @@ class _Run:
     cache: Path
     device: torch.device
     dtype: torch.dtype
-    watcher: Watcher
+    watcher: Progress
 
     def measure(self, model: EvaluatedModel, setting: Setting) -> None:
         """Fill in the missing rows of one model in one setting."""

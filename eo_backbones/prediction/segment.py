@@ -7,7 +7,7 @@ that it may be too large for memory, and that missing pixels stay missing.
 import csv
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from eo_backbones.inputs import TINY, InputTransform, UnitError
 from eo_backbones.prediction import windows
 from eo_backbones.prediction.classify import Classifier, declared_units, refuse_missing, requests_for
 from eo_backbones.prediction.mask_file import MaskForm, new_mask, pixels_of
+from eo_backbones.progress import SILENT, Progress, Tick
 from eo_backbones.scenes.band_files import BandFile, find_bands
-from eo_backbones.scenes.embed import Stage
 from eo_backbones.scenes.request import identity_of
 from eo_backbones.scenes.scene import Scene
 
@@ -68,7 +68,7 @@ def segment(
     *,
     bands: Sequence[str] = (),
     units: Sequence[str] = (),
-    stage: Stage,
+    progress: Progress = SILENT,
 ) -> list[Segmented]:
     """Write a mask for each file: a GeoTIFF of class values, on the ground of its image, nodata where that has none.
 
@@ -81,7 +81,7 @@ def segment(
         bands: ``B04=4`` where the files do not say which band is where; default: the model's bands by name.
         units: one unit for all bands, or ``BAND=UNIT``; default: 8-bit files hold display values, others the unit that
             the space agencies distribute.
-        stage: shows progress.
+        progress: is told how it is getting on.
 
     Raises:
         UserError: files that are not there (all are named), damaged, without a band, in another unit, or with the same
@@ -93,7 +93,7 @@ def segment(
     declared = declared_units(model.spec, units)
     jobs = _jobs(model, files, out, requests_for(model.spec, bands), declared)
     made = []
-    with stage(f"segment {len(jobs)} images", sum(job.windows for job in jobs)) as tick:
+    with progress.stage(f"segment {len(jobs)} images", sum(job.windows for job in jobs)) as tick:
         for job in jobs:
             if job.done is None:
                 pixels = _segment(model, form, job, tick)
@@ -149,7 +149,7 @@ def _check_units(model: Classifier, scene: Scene, units: Sequence[Unit]) -> None
         raise UserError(re.sub(r"unit='(\w+)'", r"--unit \1", str(error))) from error
 
 
-def _segment(model: Classifier, form: MaskForm, job: _Job, tick: Callable[[int], None]) -> tuple[int, ...]:
+def _segment(model: Classifier, form: MaskForm, job: _Job, tick: Tick) -> tuple[int, ...]:
     """Write one mask and return its pixels of each class."""
     with Scene(job.bands) as scene:
         scene.warn_control_points()

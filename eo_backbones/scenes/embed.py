@@ -6,8 +6,7 @@ by row.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -21,6 +20,7 @@ from torch import Tensor
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform
 from eo_backbones.networks.multi_band import MultiBand
+from eo_backbones.progress import SILENT, Progress
 from eo_backbones.scenes.band_files import find_bands
 from eo_backbones.scenes.components import Components, components_file, principal_components
 from eo_backbones.scenes.grid import Grid
@@ -30,9 +30,6 @@ from eo_backbones.scenes.scene import Scene, cell_rows
 from eo_backbones.scenes.unfinished import UnfinishedEmbedding
 
 # FOLDED eo_backbones/scenes/embed.py: 'The pass over a scene: windows in batches through the encoder, rows of cells to disk as they are finished.'
-
-Tick = Callable[[int], None]
-"""Told how many more cells are finished."""
 
 _CELLS_A_BLOCK = 2048  # rows of cells are kept in blocks of at least so many: a few seconds of a CPU core
 # Pixels in a batch, all bands together: 256 windows of 64 pixels on a CPU, where the caches set the limit; a GPU needs
@@ -50,7 +47,7 @@ def compute(
     max_nodata: float,
     device: torch.device,
     dtype: torch.dtype,
-    tick: Tick,
+    progress: Progress,
 ) -> int:
     """Compute the rows of cells that are not there yet; return how many cells were computed.
 
@@ -63,19 +60,21 @@ def compute(
         max_nodata: a window has no value if more than this share of its pixels is missing in any band.
         device: where to compute.
         dtype: number format; bfloat16 runs under autocast.
-        tick: told after each block.
+        progress: is told after each block.
     """
     done, block = unfinished.rows_done, -(-_CELLS_A_BLOCK // grid.cols)
     if done == grid.rows:
-        tick(grid.rows * grid.cols)
         return 0
     start = done // block * block  # whole blocks only: the same batches, hence the same features, as without a kill
     unfinished.resume_at(start)
-    tick(start * grid.cols)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = max(1, _PIXELS_A_BATCH[device.type] // (len(scene.bands) * grid.size**2))
     rows = cell_rows(scene, grid, start, grid.rows)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+    with (
+        progress.stage(f"embed {grid.rows} x {grid.cols} cells", grid.rows * grid.cols, start * grid.cols) as tick,
+        torch.inference_mode(),
+        torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16),
+    ):
         for first in range(start, grid.rows, block):
             count = min(block, grid.rows - first)
             values = np.full((count * grid.cols, unfinished.features), np.nan, np.float32)
@@ -118,17 +117,7 @@ def _joined(parts: list[tuple[np.ndarray, Tensor]]) -> tuple[np.ndarray, Tensor]
     return np.concatenate([places for places, _ in parts]), torch.cat([windows for _, windows in parts])
 
 
-Stage = Callable[[str, int], AbstractContextManager[Tick]]
-"""Enters a stage of so many steps; the value is called with every number of steps done."""
-
 _DISPLAYED = 3
-
-
-@contextmanager
-def silently(text: str, total: int) -> Iterator[Tick]:
-    """Show no progress."""
-    del text, total
-    yield lambda _: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +161,7 @@ class Embedded:
 
 
 def embed_scene(
-    request: EmbedRequest, *, device: torch.device, dtype: torch.dtype, stage: Stage = silently
+    request: EmbedRequest, *, device: torch.device, dtype: torch.dtype, progress: Progress = SILENT
 ) -> Embedded:
     """Write the embeddings of a scene.
 
@@ -180,7 +169,7 @@ def embed_scene(
         request: what to embed.
         device: where to compute.
         dtype: number format of the network; bfloat16 runs under autocast.
-        stage: shows progress.
+        progress: is told how it is getting on.
 
     Raises:
         UserError: anything about the request, the files or the model that the caller can correct.
@@ -225,18 +214,17 @@ def embed_scene(
         unfinished = UnfinishedEmbedding(
             request.out, job, rows=grid.rows, cols=grid.cols, features=network.num_features
         )
-        with stage(f"embed {grid.rows} x {grid.cols} cells", grid.rows * grid.cols) as tick:
-            computed = compute(
-                scene,
-                grid,
-                network,
-                prepare,
-                unfinished,
-                max_nodata=request.max_nodata,
-                device=device,
-                dtype=dtype,
-                tick=tick,
-            )
+        computed = compute(
+            scene,
+            grid,
+            network,
+            prepare,
+            unfinished,
+            max_nodata=request.max_nodata,
+            device=device,
+            dtype=dtype,
+            progress=progress,
+        )
     valid = np.stack([~np.isnan(row[:, 0]) for row in unfinished.read()])
     if not valid.any():
         unfinished.remove()
@@ -245,7 +233,7 @@ def embed_scene(
             "is nothing to embed; check bands and --nodata, or raise --max-nodata"
         )
     facts |= {"version": version("eo-backbones"), "scene": list(request.scene), "number_format": str(dtype)}
-    with stage("write", grid.rows) as tick:
+    with progress.stage("write", grid.rows) as tick:
         kept = given
         if request.components is not None:
             kept = principal_components(unfinished.read(), valid, request.components, belongs_to=meaning)

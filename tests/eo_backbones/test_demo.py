@@ -9,9 +9,9 @@ from PIL import Image
 
 from eo_backbones import demo, weights
 from eo_backbones.evaluation import encoders
-from eo_backbones.evaluation.run import Silent
 from eo_backbones.files import sha256_of
 from eo_backbones.networks.state import state_digest
+from eo_backbones.progress import SILENT
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_published_weights_are_used_as_soon_as_they_are_there(
 @pytest.mark.usefixtures("unpublished")
 def test_the_demo_as_a_whole(tmp_path: Path) -> None:
     encoder = demo.load_encoder()
-    made = demo.run(encoder, Silent(), per_class=6, size=32)
+    made = demo.run(encoder, SILENT, per_class=6, size=32)
     assert made.section.bands == demo.DEMO_BANDS
     assert made.section.models == (encoder.line, "random", "stats")
     assert len(made.section.cells) == 12

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from eo_backbones.scenes import Embedded, EmbedRequest, embed, embed_scene
 from eo_backbones.scenes.band_files import BandFile
 from eo_backbones.scenes.grid import Grid
 from eo_backbones.scenes.scene import Scene, cell_rows
+from support.recorded_progress import Killed, RecordedProgress
 from support.synthetic_scene import UTM, numbers, reference, write_scene
 from support.tiny_encoders import write_tiny_encoder
 
@@ -148,26 +147,6 @@ def test_a_scene_in_an_archive_is_read_by_gdal(tmp_path: Path, model: str) -> No
     np.testing.assert_allclose(read(tmp_path / "out.tif"), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-class Killed(Exception):
-    """Stands in for a kill between two blocks."""
-
-
-def killing(after: int) -> Callable[[str, int], Any]:
-    @contextmanager
-    def stage(text: str, total: int) -> Iterator[Callable[[int], None]]:
-        seen = 0
-
-        def tick(steps: int) -> None:
-            nonlocal seen
-            seen += steps
-            if seen >= after:
-                raise Killed
-
-        yield tick
-
-    return stage
-
-
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embed, "_CELLS_A_BLOCK", 12)  # two rows of six cells
     scene = write_scene(tmp_path / "scene.tif", numbers(1, 112, 112), names=("B04",))
@@ -175,7 +154,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: str, monkeypat
     out = tmp_path / "out.tif"
     request = EmbedRequest(scene=(str(scene),), model=model, bands=("B04",), out=out, size=32, stride=16)
     with pytest.raises(Killed):
-        embed_scene(request, device=torch.device("cpu"), dtype=torch.float32, stage=killing(after=24))
+        embed_scene(request, device=torch.device("cpu"), dtype=torch.float32, progress=RecordedProgress(kill_at=24))
     assert not out.exists()
     with (tmp_path / "out.tif.part" / "features.f32").open("ab") as file:
         file.write(b"half a row that was being written")
@@ -189,7 +168,7 @@ def test_an_unfinished_run_of_other_settings_is_not_continued(tmp_path: Path, mo
     scene = write_scene(tmp_path / "scene.tif", numbers(1, 64, 64), names=("B04",))
     request = EmbedRequest(scene=(str(scene),), model=model, bands=("B04",), out=tmp_path / "out.tif", size=32)
     with pytest.raises(Killed):
-        embed_scene(request, device=torch.device("cpu"), dtype=torch.float32, stage=killing(after=1))
+        embed_scene(request, device=torch.device("cpu"), dtype=torch.float32, progress=RecordedProgress(kill_at=1))
     with pytest.raises(ValueError, match=r"out\.tif\.part holds the unfinished embedding of another scene"):
         run(scene, model, tmp_path / "out.tif", size=16)
     write_scene(scene, numbers(1, 64, 64, seed=1), names=("B04",))

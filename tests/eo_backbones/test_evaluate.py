@@ -1,7 +1,6 @@
 """The evaluation as a whole on small synthetic images: every figure once, each where it belongs."""
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,12 @@ from eo_backbones.evaluation.encoders import random_resnet50
 from eo_backbones.evaluation.request import Request, fulfil, limited
 from eo_backbones.models import create_model, create_transform
 from eo_backbones.networks.state import state_digest
+from eo_backbones.progress import SILENT
 from eo_backbones.results import Result, read_results
 from support.hub_fixtures import files_of
 from support.hub_http import Hub
 from support.measured import measured
+from support.recorded_progress import RecordedProgress
 from support.synthetic_data import eurosat_ms_folder, eurosat_rgb_folder  # noqa: F401  fixtures
 
 
@@ -258,31 +259,19 @@ def test_a_set_that_is_too_small_to_split(tmp_path: Path) -> None:
     root = write_eurosat_rgb(tmp_path / "data", per_class=1)
     request = Request(dataset="eurosat-rgb", models=("stats",))
     with pytest.raises(UserError, match="too small to split"):
-        fulfil(request, root=root, out=tmp_path / "out", cache=tmp_path, device="cpu", watcher=run.Silent())
+        fulfil(request, root=root, out=tmp_path / "out", cache=tmp_path, device="cpu", watcher=SILENT)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_real_sample_is_too_small_to_split(shared_data: Path, tmp_path: Path) -> None:
     request = Request(dataset="eurosat-ms", models=("stats",))
     with pytest.raises(UserError, match="too small to split"):
-        fulfil(
-            request, root=shared_data / "eurosat_ms", out=tmp_path, cache=tmp_path, device="cpu", watcher=run.Silent()
-        )
+        fulfil(request, root=shared_data / "eurosat_ms", out=tmp_path, cache=tmp_path, device="cpu", watcher=SILENT)
 
 
-def test_progress_reaches_its_end(measure: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch) -> None:
-    stages: dict[str, list[int]] = {}
-
-    @contextmanager
-    def stage(_: object, text: str, total: int):  # type: ignore[no-untyped-def]
-        stages[text] = [total, 0]
-
-        def tick(steps: int) -> None:
-            stages[text][1] += steps
-
-        yield tick
-
-    monkeypatch.setattr(run.Silent, "stage", stage)
-    measure("stats", seeds=2)
-    assert stages["stats 32 px: features of B04"] == [40, 40]
-    assert stages["stats 32 px: probes"] == [2, 2]
+def test_progress_reaches_its_end(eurosat_rgb_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    progress = RecordedProgress()
+    request = Request(dataset="eurosat-rgb", models=("stats",), bands=("B04",), sizes=(32,), seeds=2)
+    measured(request, root=eurosat_rgb_folder, place=tmp_path, progress=progress)
+    for stage, total in (("stats 32 px: features of B04", 40), ("stats 32 px: probes", 2)):
+        assert (progress.totals[stage], progress.counts[stage][-1]) == (total, total)

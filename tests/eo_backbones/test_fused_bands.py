@@ -19,6 +19,7 @@ from eo_backbones.evaluation.predictions import Predictions
 from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.evaluation.request import Request, fulfil
 from eo_backbones.networks.multi_band import Fuse
+from eo_backbones.progress import SILENT
 from eo_backbones.results import Result, read_results, sections
 from support.measured import measured
 from support.result_rows import result
@@ -192,7 +193,7 @@ def test_columns_worked_on_together_give_the_same_rows(
         out=tmp_path / "again",
         cache=tmp_path / "cache",
         device="cpu",
-        watcher=run.Silent(),
+        watcher=SILENT,
     )
     assert taken == ([3 * 2] * 3 if room else [2] * 9)
     together = {row.key: row for row in read_results(tmp_path / "again" / "results.csv")}

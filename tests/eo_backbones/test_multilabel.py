@@ -19,7 +19,7 @@ from eo_backbones.evaluation.predictions import compare_models
 from eo_backbones.evaluation.probes import knn, logistic, mlp, protocols
 from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.evaluation.request import Request, fulfil
-from eo_backbones.evaluation.run import Silent
+from eo_backbones.progress import SILENT
 from eo_backbones.results import read_results
 from support.plain_perceptron import trained_plainly
 from support.result_rows import result
@@ -172,7 +172,7 @@ def test_bigearthnet_end_to_end(tmp_path: Path) -> None:
     request = Request(
         dataset="bigearthnet", models=("stats",), bands=("B04", "VV"), protocols=("logistic", "paper"), sizes=(32,)
     )
-    common = {"root": root, "out": tmp_path / "out", "cache": tmp_path / "cache", "device": "cpu", "watcher": Silent()}
+    common = {"root": root, "out": tmp_path / "out", "cache": tmp_path / "cache", "device": "cpu", "watcher": SILENT}
     fulfil(request, **common)  # type: ignore[arg-type]
     rows = read_results(tmp_path / "out" / "results.csv")
     assert [(row.band, row.protocol) for row in rows] == [

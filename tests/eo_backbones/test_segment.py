@@ -27,7 +27,6 @@ from eo_backbones.prediction.mask_file import MaskForm
 from eo_backbones.scenes.band_files import find_bands
 from eo_backbones.scenes.scene import Scene
 from support.masked_images import scene, write_tiff
-from support.own_images import silent
 
 NAMES = ("B03", "B04")
 
@@ -50,7 +49,7 @@ def classifier(network: nn.Module | None = None, values: tuple[int, ...] = (3, 9
 
 
 def segmented(files: Sequence[Path], out: Path, **changes: Any) -> list[Segmented]:
-    return segment(classifier(**changes), files, out, stage=silent)
+    return segment(classifier(**changes), files, out)
 
 
 def read(path: Path) -> np.ndarray:
@@ -230,7 +229,7 @@ def test_what_stands_in_the_way_is_said_before_anything_is_written(tmp_path: Pat
     def refused(files: Sequence[Path], folder: Path = out, **changes: Any) -> str:
         options = {name: changes.pop(name) for name in ("bands", "units") if name in changes}
         with pytest.raises(UserError) as error:
-            segment(classifier(**changes), files, folder, stage=silent, **options)
+            segment(classifier(**changes), files, folder, **options)
         return str(error.value)
 
     assert "2 of 3 files are missing: b.tif, c.tif" in refused([image, Path("b.tif"), Path("c.tif")])
@@ -249,6 +248,6 @@ def test_what_stands_in_the_way_is_said_before_anything_is_written(tmp_path: Pat
     assert "is no mask of the same image, bands and units by the same model" in refused([other])
     assert "is no mask of the same image, bands and units by the same model" in refused([image], values=(3, 10))
     assert (out / "a.tif").read_bytes() == before
-    assert segment(classifier(), [image], out, units=["dn"], stage=silent)[0].before, "dn is what it was read as"
+    assert segment(classifier(), [image], out, units=["dn"])[0].before, "dn is what it was read as"
     with pytest.raises(UserError, match="gives every pixel a class"):
         predict(classifier(), [image])

@@ -18,12 +18,13 @@ from eo_backbones.datasets.labelled import IGNORED, ClassMaps
 from eo_backbones.datasets.splits import official_split
 from eo_backbones.datasets.synthetic_files import write_eurosat_rgb
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import metrics, predictions, run
+from eo_backbones.evaluation import metrics, predictions
 from eo_backbones.evaluation.columns import choose_bands
 from eo_backbones.evaluation.encoders import Setting, random_resnet50
 from eo_backbones.evaluation.predictions import compare_models
 from eo_backbones.evaluation.probes import logistic, segmentation
 from eo_backbones.evaluation.request import Request, default_sizes, fulfil
+from eo_backbones.progress import SILENT
 from eo_backbones.results import Result
 from support.measured import measured
 from support.result_rows import result
@@ -265,7 +266,7 @@ def test_where_it_makes_no_sense(measure: Callable[..., list[Result]], tmp_path:
     folder = write_eurosat_rgb(tmp_path / "rgb", per_class=3)
     request = Request(dataset="eurosat-rgb", models=("random",), protocols=("segmentation",))
     with pytest.raises(UserError, match="needs a class for every pixel, which eurosat-rgb does not have"):
-        fulfil(request, root=folder, out=tmp_path / "o", cache=tmp_path, device="cpu", watcher=run.Silent())
+        fulfil(request, root=folder, out=tmp_path / "o", cache=tmp_path, device="cpu", watcher=SILENT)
     assert not (tmp_path / "o").exists()
     assert not (tmp_path / "out").exists()
     assert default_sizes(["logistic"]) == (64,)

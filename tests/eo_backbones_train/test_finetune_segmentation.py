@@ -38,7 +38,7 @@ from eo_backbones_train.finetuning.network import build_network, freeze, paramet
 from eo_backbones_train.finetuning.scores import score_pixels
 from eo_backbones_train.finetuning.settings import Settings
 from support.masked_images import SIZE_PX, VALUES, segmented, write_masked, write_tiff
-from support.own_images import silent, write_encoder
+from support.own_images import write_encoder
 
 CLASSES = ["ground", "field", "roof"]
 
@@ -95,7 +95,7 @@ def test_the_figures_are_those_of_masks_predicted_from_the_folder(learned: Path,
     model = open_classifier(str(learned), device=torch.device("cpu"))
     for part in ("val", "test"):
         own = [row for row in rows if row["split"] == part]
-        made = segment(model, [Path(row["path"]) for row in own], tmp_path / part, stage=silent)
+        made = segment(model, [Path(row["path"]) for row in own], tmp_path / part)
         truth = [read(land / "masks" / "a" / Path(row["path"]).name) for row in own]
         answers = [read(one.mask) for one in made]
         for row, wanted, found in zip(own, truth, answers, strict=True):

@@ -21,6 +21,7 @@ from eo_backbones.errors import UserError
 from eo_backbones_train.store.convert import ShardWriter
 from eo_backbones_train.store.prepare import prepare
 from eo_backbones_train.store.store import Store
+from support.recorded_progress import Killed, RecordedProgress
 from support.synthetic_layouts import write_bigearthnet
 
 Array = np.ndarray
@@ -229,24 +230,18 @@ def test_an_interrupted_job_resumes_to_the_same_bytes(sen12ms: Path, tmp_path: P
     whole = contents(tmp_path / "whole")
     assert sum(name.startswith("tiles-") for name in whole) == 3
     for stop in (0, 2, 4):
-
-        def interrupt(done: int, total: int, skipped: int, stop: int = stop) -> None:
-            if done >= stop:
-                raise KeyboardInterrupt
-
         store = tmp_path / f"stopped-{stop}"
-        with pytest.raises(KeyboardInterrupt):
-            prepare_in_small_blocks("sen12ms", sen12ms, store, workers=1, progress=interrupt)
+        with pytest.raises(Killed):
+            prepare_in_small_blocks("sen12ms", sen12ms, store, workers=1, progress=RecordedProgress(kill_at=stop))
         with pytest.raises(UserError, match="unfinished"):
             Store.open(store)
         with (store / "journal-0.jsonl").open("a") as stream:
             stream.write('{"number":')
         (store / ".unfinished-1-tiles.npy").write_bytes(b"\0" * 10)
-        done: list[int] = []
-        prepare_in_small_blocks(
-            "sen12ms", sen12ms, store, workers=1, progress=lambda n, total, skipped, done=done: done.append(n)
-        )
-        assert done[0] == stop
+        resumed = RecordedProgress()
+        prepare_in_small_blocks("sen12ms", sen12ms, store, workers=1, progress=resumed)
+        assert resumed.totals == {"scenes": 6}
+        assert (resumed.counts["scenes"][0], resumed.counts["scenes"][-1]) == (stop, 6)
         assert contents(store) == whole
 
 
@@ -256,12 +251,8 @@ def test_a_store_stays_valid_while_a_source_is_added(sen12ms: Path, tmp_path: Pa
     prepare_in_small_blocks("pairs", pairs, store, workers=1)
     digest = Store.open(store).digest
 
-    def interrupt(done: int, total: int, skipped: int) -> None:
-        if done >= 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare_in_small_blocks("sen12ms", sen12ms, store, workers=1, progress=interrupt)
+    with pytest.raises(Killed):
+        prepare_in_small_blocks("sen12ms", sen12ms, store, workers=1, progress=RecordedProgress(kill_at=4))
     opened = Store.open(store)
     assert (len(opened), opened.digest) == (3, digest)
     with pytest.raises(UserError, match=r"unfinished source \(sen12ms"):
@@ -346,15 +337,19 @@ def test_a_folder_with_something_else_is_not_written_to(sen12ms: Path, tmp_path:
 
 KILLED = """
 import os, signal, sys
+from contextlib import contextmanager
 from pathlib import Path
+from eo_backbones.progress import Silent
 from eo_backbones_train.store.prepare import prepare
 
-def progress(done, total, skipped):
-    if done >= 2:
-        os.kill(os.getpid(), signal.SIGKILL)
+class KilledAfterABlock(Silent):
+    @contextmanager
+    def stage(self, text, total, done=0):
+        yield lambda steps, detail: os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    prepare("sen12ms", Path(sys.argv[1]), Path(sys.argv[2]), workers=2, progress=progress, block_scenes=2)
+    killed = KilledAfterABlock()
+    prepare("sen12ms", Path(sys.argv[1]), Path(sys.argv[2]), workers=2, progress=killed, block_scenes=2)
 """
 
 

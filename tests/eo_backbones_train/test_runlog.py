@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from eo_backbones.errors import UserError
-from eo_backbones.progress import TrainingProgress, duration
 from eo_backbones_train.pretraining.runlog import (
     LOSS_FILE,
     METRICS_FILE,
@@ -74,34 +73,3 @@ def test_the_loss_is_drawn(tmp_path: Path) -> None:
 def test_nothing_is_drawn_without_records(tmp_path: Path) -> None:
     draw_loss([], tmp_path / LOSS_FILE)
     assert not list(tmp_path.iterdir())
-
-
-def test_speed_is_pairs_since_the_previous_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("eo_backbones.progress.time.monotonic", lambda: now[0])
-    with TrainingProgress(steps=40, done=10, global_batch=8, shown=False) as progress:
-        now[0] = 102.0
-        assert progress.update(15, 1.0) == pytest.approx(5 * 8 / 2.0)
-        now[0] = 103.0
-        assert progress.update(30, 1.0) == pytest.approx(15 * 8 / 1.0)
-
-
-def test_without_a_terminal_a_line_tells_step_speed_and_time_left(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr("eo_backbones.progress.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
-    with caplog.at_level("INFO"), TrainingProgress(steps=100, done=0, global_batch=10, shown=True) as progress:
-        now[0] = 10.0
-        progress.update(10, 1.0)
-        now[0] = 40.0
-        progress.update(40, 0.75)
-    assert [record.getMessage() for record in caplog.records] == ["step 40/100  loss 0.7500  10 pairs/s  1 min left"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (3540, "59 min"), (11100, "3 h 05 min")]
-)
-def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from eo_backbones.evaluation.request import Request, fulfil
-from eo_backbones.progress import Silent
+from eo_backbones.progress import SILENT, Progress
 from eo_backbones.results import Result, read_results
 
 
-def measured(request: Request, *, root: Path, place: Path, **changes: object) -> list[Result]:
+def measured(
+    request: Request, *, root: Path, place: Path, progress: Progress = SILENT, **changes: object
+) -> list[Result]:
     """Fulfil a request, with some fields changed, in ``place/out`` on the CPU; return all rows that are there then."""
     fulfil(
         replace(request, **changes),  # type: ignore[arg-type]
@@ -16,6 +18,6 @@ def measured(request: Request, *, root: Path, place: Path, **changes: object) ->
         out=place / "out",
         cache=place / "cache",
         device="cpu",
-        watcher=Silent(),
+        watcher=progress,
     )
     return read_results(place / "out" / "results.csv")

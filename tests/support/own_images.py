@@ -1,7 +1,5 @@
 """A user's labelled images and a small encoder for their bands, to fine-tune with."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +30,6 @@ def write_fields(path: Path) -> Path:
     return write_class_folders(path, per_class=PER_CLASS, bands=BANDS, size=SIZE_PX)
 
 
-@contextmanager
-def silent(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A stage that shows nothing."""
-    yield lambda steps: None
-
-
 def finetuned(data: Path, encoder: Path, out: Path, **changes: Any) -> dict[str, Any]:
     """Fine-tune on the CPU in a few epochs."""
     from eo_backbones_train.finetuning.finetune import finetune
@@ -52,4 +44,4 @@ def finetuned(data: Path, encoder: Path, out: Path, **changes: Any) -> dict[str,
         "device": "cpu",
         "tensorboard": False,
     }
-    return finetune(data, out, model=f"local-dir:{encoder}", stage=silent, **values | changes)
+    return finetune(data, out, model=f"local-dir:{encoder}", **values | changes)

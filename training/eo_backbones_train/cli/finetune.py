@@ -1,7 +1,6 @@
 """The command ``eo-train finetune``."""
 
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -113,12 +112,11 @@ def finetune(
     ] = False,
 ) -> None:
     """Train a classifier or a segmentation on your own images, from an encoder; needs no code and few labels."""
-    from eo_backbones.progress import ProgressWatcher
+    from eo_backbones.progress import ProgressBars
     from eo_backbones_train.finetuning.finetune import RUN_FOLDER
     from eo_backbones_train.finetuning.finetune import finetune as run
 
-    logging.getLogger("eo_backbones").handlers.clear()  # the watcher shows them, above its bars
-    with ProgressWatcher() as watcher:
+    with ProgressBars() as progress:
         result = run(
             data,
             out,
@@ -131,7 +129,7 @@ def finetune(
             license=license_id,
             device=device,
             tensorboard=tensorboard,
-            stage=watcher.stage,
+            progress=progress,
             model=model,
             pretrained=pretrained,
             mode=mode,

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from eo_backbones.cli.options import ListOptionsCommand
 from eo_backbones.errors import UserError
+from eo_backbones.progress import shown_log
 from eo_backbones_train.cli.bench import BENCH_EPILOG, bench
 from eo_backbones_train.cli.finetune import FINETUNE_EPILOG, finetune
 from eo_backbones_train.pretraining.stops import RunStopped
@@ -42,9 +44,9 @@ def main() -> None:
     """Run the command; user mistakes become one line and exit status 2."""
     # Of several processes on a machine one speaks (torchrun numbers them).
     speaks = os.environ.get("LOCAL_RANK", "0") == "0"
-    _log_to_stderr(logging.INFO if speaks else logging.CRITICAL)
     try:
-        app()
+        with shown_log(Console(stderr=True), logging.INFO if speaks else logging.CRITICAL):
+            app()
     except UserError as error:
         _end(f"error: {error}", status=2, speaks=speaks)
     except RunStopped as stop:
@@ -85,10 +87,10 @@ def prepare(
     as_json: JsonOption = False,
 ) -> None:
     """Read GeoTIFF pairs once into a store that training reads at memory speed. Resumes; skips broken files."""
-    from eo_backbones.progress import PrepareProgress
+    from eo_backbones.progress import ProgressBars
     from eo_backbones_train.store.prepare import prepare as convert
 
-    with PrepareProgress() as progress:
+    with ProgressBars() as progress:
         summary = convert(
             layout,
             root,
@@ -197,6 +199,7 @@ def pretrain(
 ) -> None:
     """Train a recipe on a store. Can be interrupted at any moment and resumed bit for bit."""
     from eo_backbones.files import read_json
+    from eo_backbones.progress import ProgressBars
     from eo_backbones_train.pretraining.loop import train
     from eo_backbones_train.pretraining.run_folder import RESULT_FILE
     from eo_backbones_train.pretraining.run_options import RunOptions
@@ -211,29 +214,31 @@ def pretrain(
     if wanted:
         chosen = override(chosen, wanted)
     minutes, steps = parse_interval(checkpoint_every)
-    run = train(
-        chosen,
-        RunOptions(
-            store=store,
-            out=out,
-            resume=resume,
-            device=device,
-            data_device=data_device,
-            precision=precision,
-            graph=graph,
-            deterministic=deterministic,
-            threads=threads,
-            checkpoint_minutes=minutes,
-            checkpoint_steps=steps,
-            log_steps=log_every,
-            monitor_steps=monitor_every,
-            stop_on_collapse=stop_on_collapse,
-            compress_gradients=compress_gradients,
-            tensorboard=tensorboard,
-            probe_data=probe_data,
-            probe_epochs=probe_every,
-        ),
-    )
+    with ProgressBars() as progress:
+        run = train(
+            chosen,
+            RunOptions(
+                store=store,
+                out=out,
+                resume=resume,
+                device=device,
+                data_device=data_device,
+                precision=precision,
+                graph=graph,
+                deterministic=deterministic,
+                threads=threads,
+                checkpoint_minutes=minutes,
+                checkpoint_steps=steps,
+                log_steps=log_every,
+                monitor_steps=monitor_every,
+                stop_on_collapse=stop_on_collapse,
+                compress_gradients=compress_gradients,
+                tensorboard=tensorboard,
+                probe_data=probe_data,
+                probe_epochs=probe_every,
+            ),
+            progress=progress,
+        )
     if os.environ.get("RANK", "0") != "0":
         return
     result = read_json(run / RESULT_FILE, kind="run folder of eo-train")
@@ -295,21 +300,6 @@ def parse_interval(text: str) -> tuple[float | None, int | None]:
     if match is None or (match[2] == "steps" and "." in match[1]):
         raise UserError(f"--checkpoint-every {text!r}: write 10min or 500steps")
     return (float(match[1]), None) if match[2] == "min" else (None, int(match[1]))
-
-
-class _StderrHandler(logging.Handler):
-    """Writes to what standard error is at the moment: a live progress line replaces it while it is shown."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        typer.echo(prefix + self.format(record), err=True)
-
-
-def _log_to_stderr(level: int) -> None:
-    for name in ("eo_backbones", "eo_backbones_train"):
-        package = logging.getLogger(name)
-        package.handlers = [_StderrHandler()]
-        package.setLevel(level)
 
 
 def _print_json(result: dict[str, Any]) -> None:

@@ -134,7 +134,7 @@ def train(work: Work) -> Fitted:
     labels = torch.from_numpy(images.data.labels)
     frozen = None
     if settings.mode == "linear":
-        with work.stage("features", len(split.train) + len(split.val)) as tick:
+        with work.progress.stage("features", len(split.train) + len(split.val)) as tick:
             frozen = FrozenFeatures(network, images.inputs, split, tick)
         learner = frozen.learner(network, labels.to(images.device), settings)
     else:
@@ -153,7 +153,7 @@ def train(work: Work) -> Fitted:
         )
     counts = np.bincount(images.data.labels[split.train], minlength=len(images.data.classes))
     goal = Goal(class_weights=class_weights(counts, settings), figure=weighted_f1, name="f1", most=settings.batch)
-    with work.stage("train", settings.epochs) as tick:
+    with work.progress.stage("train", settings.epochs) as tick:
         fitted = fit(learner, goal, split, settings, folder=work.run, tensorboard=work.tensorboard, tick=tick)
     if frozen is not None:
         layer = learner.module
@@ -168,7 +168,7 @@ def judge(work: Work, folder: Path) -> dict[str, Any]:
     data, parts = work.images.data, {"val": work.split.val, "test": work.split.test}
     results: dict[str, Any] = {}
     probabilities: dict[str, Tensor] = {}
-    with work.stage("judge", len(work.split.val) + len(work.split.test)) as tick:
+    with work.progress.stage("judge", len(work.split.val) + len(work.split.test)) as tick:
         for part, rows in parts.items():
             if len(rows):
                 probabilities[part] = _logits(work.network, work.images.inputs, rows, work.settings.batch).softmax(

@@ -21,8 +21,9 @@ from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.files import read_json, refuse_occupied, write_json
 from eo_backbones.hub import download
 from eo_backbones.hub.folder import RECIPE_FILE
+from eo_backbones.progress import SILENT, Progress
 from eo_backbones_train.finetuning import classification, segmentation
-from eo_backbones_train.finetuning.fit import CHECKPOINTS, Approach, Fitted, Stage, Work
+from eo_backbones_train.finetuning.fit import CHECKPOINTS, Approach, Fitted, Work
 from eo_backbones_train.finetuning.folder import move_into, network_config, write_folder
 from eo_backbones_train.finetuning.images import as_input, check_all, divide
 from eo_backbones_train.finetuning.network import build_network, freeze
@@ -55,7 +56,7 @@ def finetune(
     license: str = "other",  # noqa: A002  named as in the card
     device: str = "auto",
     tensorboard: bool = True,
-    stage: Stage,
+    progress: Progress = SILENT,
     **values: Any,
 ) -> dict[str, Any]:
     """Train a network on labelled images and write its folder.
@@ -74,7 +75,7 @@ def finetune(
         license: of the weights.
         device: ``auto``, ``cpu`` or ``cuda``.
         tensorboard: also write TensorBoard events.
-        stage: shows progress.
+        progress: is told how it is getting on.
         **values: other fields of :class:`Settings`.
 
     Returns:
@@ -125,7 +126,7 @@ def finetune(
         logger.info("%s is finished; nothing is left to do", out)
         return {"folder": str(out), "finished_before": True, **read_json(out / RECIPE_FILE)}
     freeze(network, settings)
-    with stage("check images", len(labelled)) as tick:
+    with progress.stage("check images", len(labelled)) as tick:
         check_all(images, tick)
     run = _claim(out, plan)
     work = Work(
@@ -135,7 +136,7 @@ def finetune(
         settings=settings,
         run=run,
         tensorboard=tensorboard,
-        stage=stage,
+        progress=progress,
     )
     fitted = own.train(work)
     unfinished = run / "folder"

@@ -7,7 +7,6 @@ killed goes on from its last epoch as if nothing had happened, bit for bit on th
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +22,7 @@ from eo_backbones.datasets.splits import Split
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.metrics import Counts, Floats, confusion_matrix
 from eo_backbones.networks.state import estimating_batch_norm
+from eo_backbones.progress import Progress, Tick
 from eo_backbones_train.finetuning.images import OwnImages
 from eo_backbones_train.finetuning.settings import Settings
 from eo_backbones_train.optim import learning_rate
@@ -101,7 +101,7 @@ def fit(
     *,
     folder: Path,
     tensorboard: bool,
-    tick: Callable[[int], None],
+    tick: Tick,
 ) -> Fitted:
     """Train until the validation images stop getting better; the module ends with the best epoch's weights.
 
@@ -254,9 +254,6 @@ def _resume(module: nn.Module, optimizer: AdamW, folder: Path) -> Mapping[str, A
 
 # FOLDED training/eo_backbones_train/finetuning/fit.py: 'What a fine-tuning works with, whatever its task.'
 
-Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Name and number of steps of a part of the work -> what is told of steps done, as ``ProgressWatcher.stage``."""
-
 PREDICTIONS_FILE = "predictions.csv"
 
 
@@ -286,7 +283,7 @@ class Work:
         settings: all else that decides the result.
         run: folder of the run.
         tensorboard: also write TensorBoard events.
-        stage: shows progress.
+        progress: is told how it is getting on.
     """
 
     network: nn.Module
@@ -295,7 +292,7 @@ class Work:
     settings: Settings
     run: Path
     tensorboard: bool
-    stage: Stage
+    progress: Progress
 
 
 class Approach(Protocol):

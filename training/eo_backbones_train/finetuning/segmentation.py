@@ -189,7 +189,7 @@ def train(work: Work) -> Fitted:
     )
     counts = _pixels_of_classes(images, work.split.train)
     goal = Goal(class_weights=class_weights(counts, settings), figure=mean_iou, name="miou", most=_most(work))
-    with work.stage("train", settings.epochs) as tick:
+    with work.progress.stage("train", settings.epochs) as tick:
         return fit(learner, goal, work.split, settings, folder=work.run, tensorboard=work.tensorboard, tick=tick)
 
 
@@ -198,7 +198,7 @@ def judge(work: Work, folder: Path) -> dict[str, Any]:
     data, parts = work.images.data, {"val": work.split.val, "test": work.split.test}
     results: dict[str, Any] = {}
     table: list[list[Any]] = []
-    with work.stage("judge", len(work.split.val) + len(work.split.test)) as tick:
+    with work.progress.stage("judge", len(work.split.val) + len(work.split.test)) as tick:
         for part, rows in parts.items():
             if len(rows) == 0:
                 continue

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eo_backbones.progress import TrainingProgress, duration
+from eo_backbones.progress import Speed, Tick, duration
 from eo_backbones_train.pretraining.checkpoint import RunState, checkpoints
 from eo_backbones_train.pretraining.distributed import Process
 from eo_backbones_train.pretraining.monitors import COLLAPSED_READINGS, COLLAPSED_STD
@@ -46,7 +46,8 @@ class Bookkeeper:
         steps_per_epoch: int,
         identity: Mapping[str, Any],
         signals: StopSignals,
-        progress: TrainingProgress,
+        tick: Tick,
+        global_batch: int,
         log: RunLog | None,
         probe: Callable[[nn.Module], Mapping[str, float]] | None,
     ) -> None:
@@ -60,13 +61,16 @@ class Bookkeeper:
             steps_per_epoch: of one pass over the scenes.
             identity: what is stored in every checkpoint beside the state.
             signals: whether somebody asked the run to stop.
-            progress: what the user sees.
+            tick: told of steps when they are recorded.
+            global_batch: pairs of one step, of all processes.
             log: of rank 0; None in the others.
             probe: takes the encoder and returns figures for the log; of rank 0, and None where none is wanted.
         """
         self._state, self._options, self._process = state, options, process
         self._steps, self._steps_per_epoch = steps, steps_per_epoch
-        self._identity, self._signals, self._progress, self._log = identity, signals, progress, log
+        self._identity, self._signals, self._log = identity, signals, log
+        self._tick, self._shown_step = tick, state.step
+        self._speed, self._global_batch = Speed(state.step), global_batch
         self._probe, self._probe_steps = probe, options.probe_epochs * steps_per_epoch
         self._folder = options.out / CHECKPOINT_FOLDER
         self._losses: list[Tensor] = []
@@ -138,6 +142,9 @@ class Bookkeeper:
     def _record(self, *, learning_rate: float, target_decay: float | None, reading: bool) -> None:
         state = self._state
         loss = sum(state.window) / len(state.window)
+        pairs_per_s = self._speed.read(state.step) * self._global_batch
+        self._tick(state.step - self._shown_step, f"loss {loss:.4f}, {pairs_per_s:,.0f} pairs/s")
+        self._shown_step = state.step
         state.window.clear()
         state.seconds = time.monotonic() - self._began
         record = {
@@ -145,7 +152,7 @@ class Bookkeeper:
             "epoch": state.step / self._steps_per_epoch,
             "loss": loss,
             "learning_rate": learning_rate,
-            "pairs_per_s": self._progress.update(state.step, loss),
+            "pairs_per_s": pairs_per_s,
             "seconds": state.seconds,
         }
         if target_decay is not None:

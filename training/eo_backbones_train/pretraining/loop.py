@@ -15,7 +15,7 @@ from torch import nn
 from eo_backbones.errors import UserError
 from eo_backbones.files import write_json
 from eo_backbones.networks.state import state_digest
-from eo_backbones.progress import TrainingProgress, duration
+from eo_backbones.progress import SILENT, Progress, duration
 from eo_backbones_train.data.loader import Loader
 from eo_backbones_train.data.plan import pairs_per_process
 from eo_backbones_train.data.views import draw_view_params
@@ -45,13 +45,20 @@ UNJUDGED_STEPS = 100  # at least, before the embeddings are judged: those of a f
 logger = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.Module] = build_method) -> Path:
+def train(
+    recipe: Recipe,
+    options: RunOptions,
+    *,
+    build: Callable[[Recipe], nn.Module] = build_method,
+    progress: Progress = SILENT,
+) -> Path:
     """Train a recipe to its end, or go on with a run that was interrupted.
 
     Args:
         recipe: what is trained.
         options: where and how.
         build: makes the method; tests pass one with a tiny encoder.
+        progress: is told how it is getting on, by the first process only.
 
     Returns:
         The run folder; its ``result.json`` holds the digest of the trained encoder.
@@ -137,9 +144,8 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
                 "versions": versions(),
             },
             signals=stack.enter_context(StopSignals()),
-            progress=stack.enter_context(
-                TrainingProgress(steps=steps, done=state.step, global_batch=recipe.global_batch, shown=process.first)
-            ),
+            tick=stack.enter_context((progress if process.first else SILENT).stage(recipe.name, steps, state.step)),
+            global_batch=recipe.global_batch,
             log=stack.enter_context(log) if log is not None else None,
             probe=probe,
         )

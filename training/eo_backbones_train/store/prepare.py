@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from eo_backbones.bands import BANDS
 from eo_backbones.errors import UserError
+from eo_backbones.progress import SILENT, Progress, Speed
 from eo_backbones_train.store.convert import (
     SHARD_BYTES,
     Block,
@@ -39,9 +40,6 @@ BLOCK_SCENES = 512  # 384 MiB of twelve 256-pixel tiles; 353 files for all of SE
 # Half of SEN12MS's 180,662 patches (the paper says only "50 %"), drawn outside the hold-out scenes; docs/decisions/0013
 NAMED_SUBSETS = {"90k": 90_331}
 SUBSET_SEED = 0
-
-Progress = Callable[[int, int, int], None]
-"""Called with scenes done, scenes in all, scenes skipped so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +91,7 @@ def prepare(
     exact: bool = False,
     hold_out: bool = False,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
     block_scenes: int = BLOCK_SCENES,
     shard_bytes: int = SHARD_BYTES,
 ) -> PrepareSummary:
@@ -109,7 +107,7 @@ def prepare(
         exact: keep 16 bits instead of 8; the same for all sources of a store.
         hold_out: also take the official test scenes of SEN12MS.
         workers: processes; default: one per core.
-        progress: called after each block.
+        progress: is told after each block.
         block_scenes: scenes in a block; the same when a killed job is resumed.
         shard_bytes: largest size of a file of tiles.
 
@@ -282,20 +280,18 @@ def _already_added(manifest: dict[str, Any], identity: dict[str, Any]) -> dict[s
     return None
 
 
-def _convert(blocks: list[Block], journal: Journal, workers: int, total: int, progress: Progress | None) -> None:
+def _convert(blocks: list[Block], journal: Journal, workers: int, total: int, progress: Progress) -> None:
     """Convert the blocks that the journal lacks."""
     waiting = [block for block in blocks if block.number not in journal.done]
-
-    def report() -> None:
-        if progress is not None:
-            done = journal.done.values()
-            skipped = sum(len(result.skipped) for result in done)
-            progress(sum(len(result.rows) for result in done) + skipped, total, skipped)
-
-    report()
-    for result in _results(waiting, workers):
-        journal.add(result)
-        report()
+    skipped = sum(len(result.skipped) for result in journal.done.values())
+    done = skipped + sum(len(result.rows) for result in journal.done.values())
+    speed = Speed(done)
+    with progress.stage("scenes", total, done) as tick:
+        for result in _results(waiting, workers):
+            journal.add(result)
+            scenes = len(result.rows) + len(result.skipped)
+            done, skipped = done + scenes, skipped + len(result.skipped)
+            tick(scenes, f"{skipped} skipped, {speed.read(done):,.0f}/s")
 
 
 def _results(blocks: list[Block], workers: int) -> Iterator[BlockResult]:
