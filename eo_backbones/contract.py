@@ -10,12 +10,12 @@ Each band has one native unit, in which clip, mean and standard deviation are wr
 * ``uint8``: an 8-bit display value of either, stretched linearly over ``display`` (a range in the native unit).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from eo_backbones.bands import BANDS, PAPER_BANDS, S1_BANDS, band
-from eo_backbones.errors import UserError
+from eo_backbones.errors import UserError, unknown_name
 
 Unit = Literal["dn", "reflectance", "db", "linear", "uint8"]
 NativeUnit = Literal["reflectance", "db"]
@@ -28,6 +28,60 @@ DN_PER_REFLECTANCE = 10_000.0  # Sentinel-2 products before processing baseline 
 OPTICAL_DISPLAY = (0.0, 0.275)
 # The range that SEN12MS users clip Sentinel-1 to (schmitt-muc/SEN12MS classification/dataset.py).
 RADAR_DISPLAY = (-25.0, 0.0)
+
+
+def default_unit(band_name: str, dtype: str) -> Unit:
+    """Return the unit that a file's values have unless the user says otherwise.
+
+    Args:
+        band_name: canonical name.
+        dtype: of the file. 8-bit values are display values; others are taken to be what the space agencies distribute,
+            digital numbers or dB.
+    """
+    return "uint8" if dtype == "uint8" else BANDS[band_name].unit
+
+
+def parse_unit(option: str) -> tuple[str | None, Unit]:
+    """Read one value of ``--unit``: ``UNIT`` (of all bands) or ``BAND=UNIT``.
+
+    Returns:
+        Canonical band name, ``None`` for all bands; and the unit.
+
+    Raises:
+        UserError: an unknown unit or band.
+    """
+    name, equals, text = option.rpartition("=")
+    typed = text.strip().lower()
+    unit: Unit | None = next((known for known in get_args(Unit) if known == typed), None)
+    if unit is None:
+        raise unknown_name("unit", typed, UNITS)
+    return (band(name).name if equals else None), unit
+
+
+def declared_units(options: Sequence[str], bands: Sequence[str]) -> dict[str, Unit]:
+    """Return the units that the user gives bands with ``--unit``: one for all, one per band in order, or ``BAND=UNIT``.
+
+    Args:
+        options: as typed; ``BAND=UNIT`` wins over a unit for all.
+        bands: canonical names of the bands in use.
+
+    Returns:
+        Band -> unit, without those that have none; :func:`default_unit` holds for them.
+
+    Raises:
+        UserError: an unknown unit or band, a band that is not in use, or neither one unit nor one per band.
+    """
+    parsed = [parse_unit(option) for option in options]
+    unnamed = [unit for name, unit in parsed if name is None]
+    if len(unnamed) not in {0, 1, len(bands)}:
+        raise UserError(f"{len(unnamed)} units for {len(bands)} bands; pass one unit for all, or one per band")
+    units = dict(zip(bands, unnamed * len(bands) if len(unnamed) == 1 else unnamed, strict=False))
+    for option, (name, unit) in zip(options, parsed, strict=True):
+        if name is not None and name not in bands:
+            raise UserError(f"--unit {option}: there is no band {name} here; the bands are {', '.join(bands)}")
+        if name is not None:
+            units[name] = unit
+    return units
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from eo_backbones.contract import InputSpec, unit_range
 from eo_backbones.datasets.eurosat import EUROSAT_CLASSES
 from eo_backbones.datasets.splits import Split, seeded_split
 from eo_backbones.datasets.synthetic import synthetic_images
-from eo_backbones.device import fast_dtype
+from eo_backbones.device import fast_dtype, inference
 from eo_backbones.evaluation import encoders, metrics, plots
 from eo_backbones.evaluation.probes import logistic
 from eo_backbones.evaluation.probes.task import Task
@@ -137,8 +137,7 @@ def run(encoder: DemoEncoder, watcher: Progress, *, per_class: int = PER_CLASS, 
 
 
 def _features(embed: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    half = fast_dtype(images.device) == torch.bfloat16
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+    with inference(images.device, fast_dtype(images.device)):
         return torch.cat([embed(batch).float() for batch in torch.split(images, _BATCH)])
 
 

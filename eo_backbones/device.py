@@ -1,36 +1,88 @@
-"""Where to compute and in which number format."""
+"""Where to compute and with which precision: one rule for training, evaluation and embedding.
+
+* Device: ``auto`` is CUDA where torch sees a GPU, else the CPU.
+* Precision: ``auto`` is bfloat16 where the device computes in it, else float32. That holds for GPUs (Ampere and later)
+  and for CPUs (AVX512_BF16 or AMX instructions) alike; where bfloat16 is only emulated, it costs time. Weights,
+  optimiser state and losses stay float32: networks run under autocast.
+
+What a user compares with recorded values computes in float32 everywhere: ``verify``, ``export``, fine-tuning, and the
+predictions of a fine-tuned model.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from eo_backbones.errors import UserError
+from eo_backbones.errors import UserError, unknown_name
 
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "bf16", "fp32")
 
 
-def pick_device(name: str) -> torch.device:
-    """Return the device of ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
+def pick_device(name: str, *, local_rank: int | None = None) -> torch.device:
+    """Return the device of ``auto`` (CUDA where there is a GPU), ``cpu`` or ``cuda``.
+
+    Args:
+        name: one of :data:`DEVICES`.
+        local_rank: number of this process among those of this machine; with CUDA each takes the GPU of its number.
+            ``None``: torch's current GPU.
 
     Raises:
-        UserError: another name, or CUDA without a GPU.
+        UserError: another name, CUDA without a GPU, or more processes than GPUs.
     """
     if name not in DEVICES:
-        raise UserError(f"device {name!r} is unknown; pass one of {', '.join(DEVICES)}")
-    if name == "cuda" and not torch.cuda.is_available():
+        raise unknown_name("device", name, DEVICES)
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise UserError("this machine has no CUDA device that torch can use; pass --device cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    if local_rank is None:
+        return torch.device("cuda")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU: torch sees {torch.cuda.device_count()}; "
+            "start as many processes as there are GPUs"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """Return ``bf16`` or ``fp32``; ``auto`` is what is fast on the device.
+
+    Raises:
+        UserError: another name.
+    """
+    if name not in PRECISIONS:
+        raise unknown_name("precision", name, PRECISIONS)
+    if name != "auto":
+        return name
+    return "bf16" if fast_dtype(device) == torch.bfloat16 else "fp32"
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where it is faster than float32: on CUDA and on CPUs with AVX512_BF16 instructions.
+    """Return bfloat16 where the device has instructions for it, else float32.
 
-    Measured on an AVX512_BF16 CPU: 1.8 times as many images a second through a ResNet50. CPUs without these
-    instructions emulate them and lose time.
+    Measured on a CPU with AVX512_BF16: 1.8 times as many images a second through a ResNet50. CPUs without such
+    instructions, and GPUs before Ampere, emulate them and lose time.
     """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return a context in which networks compute in ``dtype``: bfloat16 by autocast, float32 as they are."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+@contextmanager
+def inference(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """No gradients, and networks compute in ``dtype``; entered once a pass, so that weights are converted once."""
+    with torch.inference_mode(), autocast(device, dtype):
+        yield
 
 
 def bytes_for_columns(device: torch.device) -> int:

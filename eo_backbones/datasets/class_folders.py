@@ -11,17 +11,16 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
-from eo_backbones.bands import BANDS, band
-from eo_backbones.contract import UNITS, Unit
+from eo_backbones.bands import band
+from eo_backbones.contract import declared_units, default_unit
 from eo_backbones.datasets.labelled import LabelledImages, OfficialSplit
 from eo_backbones.datasets.raster import RasterFacts, band_order, facts_of, read_positions
 from eo_backbones.datasets.splits import PARTS
-from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ def class_folders(
     Args:
         root: holds one folder a class; images may lie at any depth in it.
         positions: band name -> its place in every file, counted from 1; default: what the files say.
-        units: one unit for all bands, or ``BAND=UNIT`` for some.
+        units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
 
     Raises:
         UserError: no class folders or one only, files that are not alike, bands that cannot be told, a place that the
@@ -83,7 +82,8 @@ def own_images(
     facts = _alike(paths)
     places = _places(paths[0], facts, positions or {})
     bands = tuple(places)
-    own_units = _units(bands, facts, units)
+    declared = declared_units(units, bands)
+    own_units = tuple(declared.get(name, default_unit(name, facts.dtype)) for name in bands)
     return LabelledImages(
         name="folder",
         classes=classes,
@@ -155,19 +155,6 @@ def _places(example: Path, facts: RasterFacts, positions: Mapping[str, int]) -> 
     return {name: place for place, name in enumerate(order, start=1) if name}
 
 
-def _units(bands: Sequence[str], facts: RasterFacts, typed: Sequence[str]) -> tuple[Unit, ...]:
-    own: dict[str, Unit] = {name: "uint8" if facts.dtype == "uint8" else BANDS[name].unit for name in bands}
-    for item in typed:
-        name, separator, unit = item.rpartition("=")
-        known = next((known for known in get_args(Unit) if known == unit), None)
-        if known is None:
-            raise unknown_name("unit", unit, UNITS)
-        if separator and band(name).name not in bands:
-            raise UserError(f"--unit {item}: the images have no band {band(name).name}; they have {', '.join(bands)}")
-        own |= {band(name).name: known} if separator else dict.fromkeys(bands, known)
-    return tuple(own[name] for name in bands)
-
-
 def _read(places: Mapping[str, int], read: ReadPositions, path: Path, bands: Sequence[str]) -> np.ndarray:
     return read(path, [places[name] for name in bands])
 
@@ -185,7 +172,7 @@ def label_table(
     Args:
         table: the CSV file, UTF-8.
         positions: band name -> its place in every file, counted from 1; default: what the files say.
-        units: one unit for all bands, or ``BAND=UNIT`` for some.
+        units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
 
     Raises:
         UserError: no such table, columns or labels missing, files that are not there (all are named) or named twice,

@@ -129,7 +129,7 @@ def mask_folders(root: Path, *, positions: Mapping[str, int] | None = None, unit
     Args:
         root: holds both folders, and ``classes.csv`` if there is one.
         positions: band name -> its place in every file, counted from 1; default: what the files say.
-        units: one unit for all bands, or ``BAND=UNIT`` for some.
+        units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
 
     Raises:
         UserError: a folder is missing or empty; images without a mask or masks without an image (all are named); masks

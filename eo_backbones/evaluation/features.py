@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eo_backbones.datasets import LabelledImages
+from eo_backbones.device import inference
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.columns import BandChoice
 from eo_backbones.evaluation.encoders import Encoder, Setting
@@ -202,7 +203,7 @@ def extract(data: LabelledImages, jobs: Sequence[Job], *, device: torch.device, 
     inputs = [ModelInput(data, job.setting, job.band) for job in jobs]
     for job in jobs:
         _place(job.encoder, device)
-    with ExitStack() as files, _computing(device, dtype):
+    with ExitStack() as files, inference(device, dtype):
         writers = [files.enter_context(job.file.writing(len(data))) for job in jobs]
         for start, raw in batches(data, sources, np.arange(len(data))):
             values = raw.to(device, non_blocking=True)
@@ -239,7 +240,7 @@ def adapt(
     inputs = {band.label: ModelInput(data, setting, band) for band in bands}
     order = np.random.default_rng(0).permutation(train)
     whole = len(order) // BATCH * BATCH or len(order)  # a last, smaller batch would count as much
-    with ExitStack() as estimation, _computing(device, dtype):
+    with ExitStack() as estimation, inference(device, dtype):
         for network in networks.values():
             network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             estimation.enter_context(estimating_batch_norm(batch_norm_layers(network)))
@@ -267,10 +268,3 @@ def _sources(jobs: Sequence[Job]) -> list[str]:
 def _place(encoder: Encoder, device: torch.device) -> None:
     if isinstance(encoder.embed, nn.Module):
         encoder.embed.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-@contextmanager
-def _computing(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """No gradients, and bfloat16 where asked for; entered once a pass, so that weights are converted once."""
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        yield

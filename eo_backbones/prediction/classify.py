@@ -11,17 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import get_args
 
 import torch
 from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eo_backbones.bands import BANDS, band
-from eo_backbones.contract import UNITS, InputSpec, Unit
+from eo_backbones.contract import InputSpec, Unit, declared_units, default_unit
 from eo_backbones.datasets.raster import read_bands, split_request
-from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
 from eo_backbones.hub import download
 from eo_backbones.inputs import InputTransform, check_values
@@ -111,8 +109,7 @@ def predict(
         classifier: see :func:`open_classifier`.
         files: images of any size; each is brought to the classifier's.
         bands: ``B04=4`` where the files do not say which band is where; default: the classifier's bands by name.
-        units: one unit for all bands, or ``BAND=UNIT``; default: 8-bit files hold display values, others the unit that
-            the space agencies distribute.
+        units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
         batch: images at once.
 
     Raises:
@@ -123,7 +120,7 @@ def predict(
         raise UserError("this model gives every pixel a class; its masks come from eo_backbones.segment.segment")
     refuse_missing(files)
     requests = requests_for(classifier.spec, bands)
-    declared = declared_units(classifier.spec, units)
+    declared = declared_units(units, classifier.spec.band_names)
     return _predict(classifier, files, requests, declared, batch)
 
 
@@ -139,8 +136,8 @@ def _predict(
     names = classifier.spec.band_names
 
     @cache
-    def transform(is_uint8: bool) -> InputTransform:
-        units = [declared.get(name, "uint8" if is_uint8 else BANDS[name].unit) for name in names]
+    def transform(dtype: str) -> InputTransform:
+        units = [declared.get(name, default_unit(name, dtype)) for name in names]
         return InputTransform(classifier.spec, band=names, unit=units, check="off")  # checked file by file below
 
     read = partial(_read, requests, transform, classifier.size_px)
@@ -153,11 +150,11 @@ def _predict(
             yield from zip(part, probabilities, strict=True)
 
 
-def _read(requests: Sequence[str], transform: Callable[[bool], InputTransform], size_px: int, path: Path) -> Tensor:
-    raw = torch.from_numpy(read_bands(path, requests))
-    own = transform(raw.dtype == torch.uint8)
-    refuse_wrong_unit(path, raw, own)
-    return model_input(raw, own, size_px)
+def _read(requests: Sequence[str], transform: Callable[[str], InputTransform], size_px: int, path: Path) -> Tensor:
+    values = read_bands(path, requests)
+    raw, prepare = torch.from_numpy(values), transform(values.dtype.name)
+    refuse_wrong_unit(path, raw, prepare)
+    return model_input(raw, prepare, size_px)
 
 
 def refuse_missing(files: Sequence[Path]) -> None:
@@ -188,22 +185,6 @@ def requests_for(spec: InputSpec, bands: Sequence[str]) -> tuple[str, ...]:
     if lacking:
         raise UserError(f"this model takes {', '.join(spec.band_names)} together; --bands lacks {', '.join(lacking)}")
     return tuple(asked.get(name, name) for name in spec.band_names)
-
-
-def declared_units(spec: InputSpec, typed: Sequence[str]) -> dict[str, Unit]:
-    """Return the unit of each band that the user gave one: for all bands alike, or ``BAND=UNIT``.
-
-    Raises:
-        UserError: an unknown unit, or a band that the model does not take.
-    """
-    declared: dict[str, Unit] = {}
-    for item in typed:
-        name, _, unit = item.rpartition("=")
-        known = next((known for known in get_args(Unit) if known == unit), None)
-        if known is None:
-            raise unknown_name("unit", unit, UNITS)
-        declared |= dict.fromkeys([spec.for_band(band(name).name).band] if name else spec.band_names, known)
-    return declared
 
 
 def write_predictions(path: Path, classes: Sequence[str], rows: Iterator[tuple[Path, Tensor]]) -> dict[str, int]:

@@ -17,13 +17,12 @@ import torch
 from rasterio.errors import NotGeoreferencedWarning
 from torch import nn
 
-from eo_backbones.bands import BANDS
-from eo_backbones.contract import InputSpec, Unit
+from eo_backbones.contract import InputSpec, Unit, declared_units, default_unit
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
 from eo_backbones.inputs import TINY, InputTransform, UnitError
 from eo_backbones.prediction import windows
-from eo_backbones.prediction.classify import Classifier, declared_units, refuse_missing, requests_for
+from eo_backbones.prediction.classify import Classifier, refuse_missing, requests_for
 from eo_backbones.prediction.mask_file import MaskForm, new_mask, pixels_of
 from eo_backbones.progress import SILENT, Progress, Tick
 from eo_backbones.scenes.band_files import BandFile, find_bands
@@ -79,8 +78,7 @@ def segment(
         files: images of any size.
         out: folder for the masks, ``NAME.tif`` for each ``NAME.*``.
         bands: ``B04=4`` where the files do not say which band is where; default: the model's bands by name.
-        units: one unit for all bands, or ``BAND=UNIT``; default: 8-bit files hold display values, others the unit that
-            the space agencies distribute.
+        units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
         progress: is told how it is getting on.
 
     Raises:
@@ -90,7 +88,7 @@ def segment(
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a picture needs no coordinates
     refuse_missing(files)
     form = MaskForm(values=model.mask_values, classes=model.classes)
-    declared = declared_units(model.spec, units)
+    declared = declared_units(units, model.spec.band_names)
     jobs = _jobs(model, files, out, requests_for(model.spec, bands), declared)
     made = []
     with progress.stage(f"segment {len(jobs)} images", sum(job.windows for job in jobs)) as tick:
@@ -122,7 +120,7 @@ def _jobs(
         identity = identity_of(found[0])
         with Scene(found) as scene:
             units = tuple(
-                declared.get(band.name, "uint8" if dtype == "uint8" else BANDS[band.name].unit)
+                declared.get(band.name, default_unit(band.name, dtype))
                 for band, dtype in zip(found, scene.dtypes, strict=True)
             )
             facts = {

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eo_backbones.contract import declared_units, default_unit
+from eo_backbones.device import inference
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform
 from eo_backbones.networks.multi_band import MultiBand
@@ -25,7 +27,7 @@ from eo_backbones.scenes.band_files import find_bands
 from eo_backbones.scenes.components import Components, components_file, principal_components
 from eo_backbones.scenes.grid import Grid
 from eo_backbones.scenes.outputs import Rows, write_components_picture, write_geotiff, write_parquet
-from eo_backbones.scenes.request import EmbedRequest, features_digest, identity_of, load_network, units_of
+from eo_backbones.scenes.request import EmbedRequest, features_digest, identity_of, load_network
 from eo_backbones.scenes.scene import Scene, cell_rows
 from eo_backbones.scenes.unfinished import UnfinishedEmbedding
 
@@ -72,8 +74,7 @@ def compute(
     rows = cell_rows(scene, grid, start, grid.rows)
     with (
         progress.stage(f"embed {grid.rows} x {grid.cols} cells", grid.rows * grid.cols, start * grid.cols) as tick,
-        torch.inference_mode(),
-        torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16),
+        inference(device, dtype),
     ):
         for first in range(start, grid.rows, block):
             count = min(block, grid.rows - first)
@@ -194,7 +195,10 @@ def embed_scene(
             scene_transform=scene.transform,
             crs=scene.crs,
         )
-        units = units_of(names, scene.dtypes, request.units)
+        declared = declared_units(request.units, names)
+        units = tuple(
+            declared.get(name, default_unit(name, dtype)) for name, dtype in zip(names, scene.dtypes, strict=True)
+        )
         prepare = InputTransform(spec, band=names, unit=units, offset=request.offset, check="off")
         scene.check_units(spec, units)
         facts: dict[str, Any] = {

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from eo_backbones.bands import BANDS
-from eo_backbones.contract import UNITS, InputSpec, Unit
+from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.models import create_model
 from eo_backbones.networks.multi_band import Fuse, MultiBand
@@ -127,25 +126,6 @@ def load_network(model: str, bands: Sequence[str], fuse: str) -> tuple[MultiBand
     digest = encoder.eo_digest
     assert isinstance(digest, str), "pretrained weights have a digest"
     return network, network.eo_input, digest
-
-
-def units_of(names: Sequence[str], dtypes: Sequence[str], typed: Sequence[str]) -> tuple[Unit, ...]:
-    """Return the unit of each band: as typed, else what such files usually hold.
-
-    Raises:
-        UserError: an unknown unit, or neither one nor one a band.
-    """
-    for unit in typed:
-        if unit not in UNITS:
-            raise unknown_name("unit", unit, UNITS)
-    known: dict[str, Unit] = {unit: unit for unit in get_args(Unit)}
-    if not typed:
-        return tuple(
-            "uint8" if dtype == "uint8" else BANDS[name].unit for name, dtype in zip(names, dtypes, strict=True)
-        )
-    if len(typed) not in {1, len(names)}:
-        raise UserError(f"{len(typed)} units for {len(names)} bands; pass one unit for all, or one per band")
-    return tuple(known[unit] for unit in (list(typed) * len(names) if len(typed) == 1 else typed))
 
 
 def identity_of(band: BandFile) -> dict[str, Any]:

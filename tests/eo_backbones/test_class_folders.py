@@ -83,7 +83,7 @@ def test_units(folder: Path) -> None:
     assert mixed.digest != class_folders(folder).digest
     with pytest.raises(UserError, match="unknown unit 'reflectence'; did you mean reflectance"):
         class_folders(folder, units=["reflectence"])
-    with pytest.raises(UserError, match="the images have no band VV; they have B02"):
+    with pytest.raises(UserError, match="there is no band VV here; the bands are B02"):
         class_folders(folder, units=["VV=db"])
 
 

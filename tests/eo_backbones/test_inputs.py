@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from eo_backbones.contract import InputSpec, standardized, unit_range
+from eo_backbones.contract import InputSpec, declared_units, default_unit, parse_unit, standardized, unit_range
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform, UnitError
 from eo_backbones.weights import WEIGHTS
@@ -220,3 +220,44 @@ def test_the_check_is_skipped_under_export_and_the_program_is_equal() -> None:
     torch.testing.assert_close(program(dn(seed=1)), module(dn(seed=1)))
     fractions = torch.full((2, 1, 8, 8), 0.25)
     assert torch.isfinite(program(fractions)).all()
+
+
+# --- units as typed ---------------------------------------------------------------------------------------------
+
+
+def test_a_unit_as_typed() -> None:
+    assert parse_unit("dn") == (None, "dn")
+    assert parse_unit("nir= Reflectance") == ("B08", "reflectance")
+    with pytest.raises(UserError, match="unknown unit 'reflectence'; did you mean reflectance"):
+        parse_unit("B04=reflectence")
+    with pytest.raises(UserError, match="unknown band 'B99'"):
+        parse_unit("B99=dn")
+
+
+@pytest.mark.parametrize(
+    ("options", "units"),
+    [
+        ([], {}),
+        (["dn"], {"B04": "dn", "VV": "dn"}),
+        (["dn", "linear"], {"B04": "dn", "VV": "linear"}),
+        (["VV=linear"], {"VV": "linear"}),
+        (["red=reflectance", "uint8"], {"B04": "reflectance", "VV": "uint8"}),
+    ],
+)
+def test_units_are_for_all_bands_one_per_band_or_by_name(options: list[str], units: dict[str, str]) -> None:
+    assert declared_units(options, ["B04", "VV"]) == units
+
+
+def test_units_that_fit_no_band_are_refused() -> None:
+    with pytest.raises(UserError, match="2 units for 3 bands; pass one unit for all, or one per band"):
+        declared_units(["dn", "db"], ["B04", "B08", "VV"])
+    with pytest.raises(UserError, match="--unit VH=db: there is no band VH here; the bands are B04, VV"):
+        declared_units(["VH=db"], ["B04", "VV"])
+
+
+def test_the_unit_that_is_taken_unless_declared() -> None:
+    assert [default_unit("B04", "uint16"), default_unit("VV", "float32"), default_unit("VV", "uint8")] == [
+        "dn",
+        "db",
+        "uint8",
+    ]

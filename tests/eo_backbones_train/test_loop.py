@@ -255,7 +255,7 @@ def test_a_full_disk_ends_the_run_with_one_line(store: Path, tmp_path: Path, mon
     [
         ({"graph": True}, "--graph records a CUDA graph, and this run is on the CPU"),
         ({"data_device": "cuda"}, "--data-device cuda needs a run on CUDA"),
-        ({"device": "cuda"}, "torch sees no CUDA GPU here; use --device cpu"),
+        ({"device": "cuda"}, "no CUDA device that torch can use; pass --device cpu"),
         ({"compress_gradients": True}, "--compress-gradients works between several CUDA processes"),
     ],
 )

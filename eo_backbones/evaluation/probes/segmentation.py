@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.labelled import IGNORED, ClassMaps
 from eo_backbones.datasets.splits import Split
+from eo_backbones.device import inference
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.columns import Column
 from eo_backbones.evaluation.encoders import WITHOUT_MAPS, Setting
@@ -80,10 +81,7 @@ class PixelTask:
         inputs = [ModelInput(self.data, self.setting, part) for part in parts]
 
         def stages_of(raw: Tensor) -> list[Tensor]:
-            with (
-                torch.inference_mode(),
-                torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16),
-            ):
+            with inference(self.device, self.dtype):
                 by_part = [
                     feature_maps(self.networks[part.label], model_input(raw[:, sources.index(part.source)]))
                     for part, model_input in zip(parts, inputs, strict=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.errors import UserError
 
 BENCH_EPILOG = """Examples:
 
@@ -32,12 +32,11 @@ def bench(
     ] = False,
 ) -> None:
     """Measure loading, views and training steps beside references: rasterio, torchvision, lightly."""
+    from eo_backbones.device import pick_device
     from eo_backbones_train.bench.report import to_table, write_markdown
     from eo_backbones_train.bench.run import run_bench
-    from eo_backbones_train.pretraining.run_options import DEVICES
 
-    if device not in DEVICES:
-        raise unknown_name("device", device, DEVICES)
+    pick_device(device)  # a wrong one is said before anything is measured
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from eo_backbones.contract import InputSpec
+from eo_backbones.device import DEVICES
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones_train.data.plan import Plan, StepPlan, pairs_per_process
 from eo_backbones_train.data.tiles import MappedTiles, ResidentTiles, codes_dtype, max_tile_px, resident_bytes
@@ -120,8 +121,8 @@ class Loader:
             UserError: the store has nothing for the recipe, is smaller than one batch, or the options do not fit.
         """
         self._device = torch.device(device)
-        if data_device not in DATA_DEVICES:
-            raise unknown_name("data device", data_device, DATA_DEVICES)
+        if data_device not in DEVICES:
+            raise unknown_name("data device", data_device, DEVICES)
         if data_device == "cuda" and self._device.type != "cuda":
             raise UserError("--data-device cuda needs --device cuda; pass --data-device cpu")
         pairs = pairs_per_process(recipe.global_batch, world_size)

@@ -16,6 +16,7 @@ from torch import distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from eo_backbones.device import pick_device
 from eo_backbones.errors import UserError
 
 T = TypeVar("T")
@@ -79,7 +80,9 @@ def joined(device: str) -> Iterator[Process]:
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    chosen = _device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = pick_device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     process = Process(rank=rank, world_size=world_size, device=chosen)
     if world_size == 1:
         yield process
@@ -129,18 +132,3 @@ def average_gradients(method: nn.Module, process: Process, *, compress: bool) ->
     if compress:
         wrapped.register_comm_hook(None, bf16_compress_hook)
     return wrapped
-
-
-def _device(choice: str, *, local_rank: int) -> torch.device:
-    if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA GPU here; use --device cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise UserError(
-            f"process {local_rank} of this machine has no GPU: torch sees {torch.cuda.device_count()}; "
-            "start as many processes as there are GPUs"
-        )
-    device = torch.device("cuda", local_rank)
-    torch.cuda.set_device(device)
-    return device

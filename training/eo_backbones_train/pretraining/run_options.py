@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
+from eo_backbones.device import DEVICES, PRECISIONS, pick_precision
 from eo_backbones.errors import UserError, unknown_name
 
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "bf16", "fp32")
 # Below this a step is bound by kernel launches, above it by the GPU's arithmetic (docs/decisions/0012).
 GRAPH_UP_TO_PAIRS = 128
 
@@ -29,7 +28,7 @@ class RunOptions:
         resume: continue the run in ``out``, or start it if it has no checkpoint yet.
         device: ``auto`` is CUDA where there is one.
         data_device: where the store's tiles are kept; ``auto`` is the GPU if they fit, else the host's memory map.
-        precision: of the forward pass; ``auto`` is bf16 on CUDA and on CPUs with bf16 instructions, else fp32.
+        precision: of the forward pass; ``auto`` is bf16 where the device has it, else fp32 (:mod:`eo_backbones.device`).
         graph: replay the step as a CUDA graph; None is yes on one CUDA GPU up to ``GRAPH_UP_TO_PAIRS`` pairs.
         deterministic: only algorithms that repeat bit for bit; off lets cuDNN time its algorithms and choose.
         threads: CPU threads of torch; None leaves torch's choice.
@@ -121,7 +120,7 @@ def settle(options: RunOptions, *, device: torch.device, world_size: int, pairs:
     return Machine(
         device=device.type,
         device_name=torch.cuda.get_device_name(device) if cuda else _processor_name(),
-        precision=_precision(options.precision, cuda=cuda),
+        precision=pick_precision(options.precision, device),
         graph=graph,
         deterministic=options.deterministic,
         threads=options.threads or torch.get_num_threads(),
@@ -141,14 +140,6 @@ def apply(machine: Machine) -> None:
     # Costs a pass over every new tensor; nothing here reads memory that it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not machine.deterministic
-
-
-def _precision(choice: str, *, cuda: bool) -> str:
-    if choice != "auto":
-        return choice
-    # The CPU computes in bf16 anyhow, but without these instructions more slowly than in fp32.
-    fast = cuda or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if fast else "fp32"
 
 
 def _processor_name() -> str:

@@ -17,9 +17,9 @@ import torch
 from rasterio.errors import RasterioError
 
 from eo_backbones.bands import BANDS, LAYOUTS, PAPER_BANDS, S1_BANDS, band, band_names
-from eo_backbones.contract import UNITS, Unit, unit_range
+from eo_backbones.contract import Unit, parse_unit, unit_range
 from eo_backbones.datasets.raster import USUAL_LAYOUTS, split_request
-from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.errors import UserError
 from eo_backbones.inputs import UNITS_OF, check_values
 from eo_backbones_train.store.codings import Array, coding_of
 from eo_backbones_train.store.layouts import Layout, RasterFile, SceneFiles
@@ -85,11 +85,9 @@ def parse_units(options: Sequence[str]) -> DeclaredUnits:
     declared: dict[str, str] = {}
     display: dict[str, tuple[float, float]] = {}
     for option in options:
-        name, separator, text = option.rpartition("=")
-        unit, colon, limits = text.strip().lower().partition(":")
-        if unit not in UNITS:
-            raise unknown_name("unit", unit, UNITS)
-        bands = [band(name).name] if separator else list(BANDS)
+        typed, colon, limits = option.partition(":")
+        name, unit = parse_unit(typed)
+        bands = [name] if name else list(BANDS)
         possible = [one for one in bands if unit in UNITS_OF[_BAND_INPUTS[one].unit]]
         if not possible:
             allowed = ", ".join(UNITS_OF[_BAND_INPUTS[bands[0]].unit])
@@ -98,7 +96,7 @@ def parse_units(options: Sequence[str]) -> DeclaredUnits:
         for one in possible:
             display.pop(one, None)
         if colon:
-            display[possible[0]] = _display_range(option, limits, allowed=bool(separator) and unit == "uint8")
+            display[possible[0]] = _display_range(option, limits, allowed=name is not None and unit == "uint8")
     return DeclaredUnits(declared, display)
 
 
