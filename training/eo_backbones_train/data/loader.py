@@ -26,7 +26,6 @@ from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.store.codings import Array
 from eo_backbones_train.store.store import Store
 
-DATA_DEVICES = ("auto", "cpu", "cuda")
 PREFETCH = 2  # batches that are prepared ahead
 RESIDENT_SHARE = 0.6  # of the free GPU memory; the rest is for weights, activations and graphs
 
