@@ -2,7 +2,8 @@
 
 The record, as ``eo-train export`` writes it into ``recipe.json``, has the keys ``name``, ``recipe`` (all values),
 ``recipe_digest``, ``weights_sha256``, ``dtype``, ``network``, ``seed``, ``steps``, ``finished``, ``data``
-(``manifest_digest``, ``sources``), ``machine``, ``versions`` and ``git_commit``. Of weights that nobody has made yet
+(``manifest_digest``, ``sources``), ``machine``, ``versions`` and ``git_commit``, and ``init`` (``source``,
+``architecture``, ``license``, ``tensors``) unless the training started at random. Of weights that nobody has made yet
 only the first three are known.
 """
 
@@ -14,6 +15,8 @@ from typing import Any
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
+from eo_backbones.hub.architectures import Architecture, architecture
+from eo_backbones.hub.folder import STOCK_ARCHITECTURE
 from eo_backbones.weights import Weights
 
 # FOLDED eo_backbones/cards/facts.py: 'Where training images come from and under which terms: what cards and licence files say about each source.\n\nA source is known by the name it has in a store of ``eo-train prepare`` (the name of its folder), a planned set of\nsources by the field ``data.sources`` of a recipe. Counts of scenes, except in words about subsets, come from records.'
@@ -145,6 +148,11 @@ class CardFacts:
         """All values of the recipe."""
         recipe: Mapping[str, Any] = self.record["recipe"]
         return recipe
+
+    @property
+    def network(self) -> Architecture:
+        """The network that the recipe trains."""
+        return architecture(self.recipe.get("model", {}).get("architecture", STOCK_ARCHITECTURE))
 
     @property
     def made(self) -> bool:

@@ -12,7 +12,8 @@ from eo_backbones.bands import BANDS
 from eo_backbones.cards.card import CARD_FILE, model_card
 from eo_backbones.cards.facts import LICENSE_FILE, CardFacts, licence_text
 from eo_backbones.contract import BandInput, InputSpec
-from eo_backbones.hub.folder import CONFIG_FILE, STOCK_NUM_FEATURES, config_json
+from eo_backbones.hub.architectures import Architecture
+from eo_backbones.hub.folder import CONFIG_FILE, config_json
 from eo_backbones.results import RESULTS_FILE, Result, Score, csv_text, renamed, rows_of, scores
 
 # FOLDED eo_backbones/cards/folder_texts.py: 'Results in the form that the Hub reads beside the card: ``.eval_results/<data set>.yaml``.\n\nFormat: huggingface.co/docs/hub/eval-results, as ``huggingface_hub.parse_eval_result_entries`` reads it. An entry names\na data set on the Hub; data sets without a known place there get no file.'
@@ -69,8 +70,7 @@ def stac_item(
     input: InputSpec,  # noqa: A002  named as in config.json
     record: Mapping[str, Any],
     size_bytes: int | None,
-    num_params: int,
-    num_features: int,
+    network: Architecture,
 ) -> dict[str, Any]:
     """Return the item, ready for JSON.
 
@@ -80,14 +80,13 @@ def stac_item(
         input: the input contract. Each band becomes one input: the encoder takes any one of them at a time.
         record: content of ``recipe.json`` as :mod:`eo_backbones.cards.facts` describes it.
         size_bytes: of ``model.safetensors``; ``None`` if nobody has made the weights yet.
-        num_params: of the encoder; loaded, each takes four bytes (float32).
-        num_features: length of the feature vector.
+        network: of the encoder; loaded, each parameter takes four bytes (float32).
     """
     recipe = record["recipe"]
     made = size_bytes is not None
     properties = {
         "title": name,
-        "description": f"ResNet50 encoder for one band at a time, pretrained with {recipe['method']}"
+        "description": f"{network.title} encoder for one band at a time, pretrained with {recipe['method']}"
         + ("" if made else "; declared, its weights are not published yet"),
         "datetime": None,
         "start_datetime": "1900-01-01T00:00:00Z",
@@ -95,11 +94,11 @@ def stac_item(
         "license": license,
         "bands": [_band(entry) for entry in input.bands],
         "mlm:name": _plain(name),
-        "mlm:architecture": "ResNet",
+        "mlm:architecture": network.family,
         "mlm:tasks": _TASKS,
         "mlm:framework": "PyTorch",
-        "mlm:total_parameters": num_params,
-        "mlm:memory_size": 4 * num_params,
+        "mlm:total_parameters": network.num_params,
+        "mlm:memory_size": 4 * network.num_params,
         "mlm:pretrained": made,
         "mlm:pretrained_source": ", ".join(source["name"] for source in record["data"]["sources"]) if made else None,
         "mlm:accelerator": None,
@@ -116,13 +115,17 @@ def stac_item(
                 "name": "features",
                 "description": "globally averaged features of the last stage",
                 "tasks": _TASKS,
-                "result": {"shape": [-1, num_features], "dim_order": ["batch", "embedding"], "data_type": "float32"},
+                "result": {
+                    "shape": [-1, network.num_features],
+                    "dim_order": ["batch", "embedding"],
+                    "data_type": "float32",
+                },
             }
         ],
     }
     weights: dict[str, Any] = {
         "href": "./model.safetensors",
-        "title": "Weights of timm's resnet50 with one input channel and no classifier",
+        "title": f"Weights of timm's {network.name} with one input channel and no classifier",
         "type": "application/octet-stream; application=safetensors",
         "roles": ["mlm:model", "mlm:weights"],
         "mlm:artifact_type": "safetensors.torch.save_file",
@@ -143,11 +146,13 @@ def stac_item(
         "assets": {
             "weights": weights,
             "source_code": {
-                "href": "https://github.com/huggingface/pytorch-image-models/blob/main/timm/models/resnet.py",
+                "href": "https://github.com/huggingface/pytorch-image-models/blob/main/"
+                + network.module.replace(".", "/")
+                + ".py",
                 "title": "Implementation of the network",
                 "type": "text/x-python",
                 "roles": ["mlm:source_code", "code"],
-                "mlm:entrypoint": "timm.models.resnet:resnet50",
+                "mlm:entrypoint": f"{network.module}:{network.name}",
             },
             "config": {
                 "href": "./config.json",
@@ -206,14 +211,11 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-_.")
 
 
-NUM_PARAMS = 23_501_760  # timm's resnet50 with in_chans=1, num_classes=0
-
-
 def folder_texts(facts: CardFacts, results: Sequence[Result] = (), *, size_bytes: int | None = None) -> dict[str, str]:
     """Return name -> content of card, config, STAC item and, where there are such, results and licence.
 
     Args:
-        facts: what is known about the weights, which are a ResNet50 encoder with one input channel.
+        facts: what is known about the weights, which are an encoder with one input channel.
         results: rows of ``results.csv``, of these weights and of what they were compared with.
         size_bytes: of ``model.safetensors``; ``None`` if nobody has made the weights yet.
 
@@ -226,12 +228,11 @@ def folder_texts(facts: CardFacts, results: Sequence[Result] = (), *, size_bytes
         input=facts.input,
         record=facts.record,
         size_bytes=size_bytes,
-        num_params=NUM_PARAMS,
-        num_features=STOCK_NUM_FEATURES,
+        network=facts.network,
     )
     texts = {
         CARD_FILE: model_card(facts, results),
-        CONFIG_FILE: _json(config_json(input=facts.input, license=facts.license)),
+        CONFIG_FILE: _json(config_json(input=facts.input, license=facts.license, architecture=facts.network.name)),
         STAC_FILE: _json(item),
     }
     if facts.has_licence_file:

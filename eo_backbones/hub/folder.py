@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file, read_json
+from eo_backbones.hub.architectures import architecture as described
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -95,12 +96,14 @@ def timm_fields(
     num_classes: int = 0,
     license: str | None = None,  # noqa: A002
     size_px: int = DEFAULT_SIZE_PX,
+    architecture: str = STOCK_ARCHITECTURE,
 ) -> dict[str, Any]:
     """Return timm's description of our weights.
 
-    Every field in which timm's own ``resnet50`` row says something about ImageNet is set, so that nothing of it is
+    Every field in which timm's own row says something about ImageNet is set, so that nothing of it is
     inherited. Mean 0 and deviation 1: normalisation is the input contract's business, not timm's.
     """
+    network = described(architecture)
     return {
         "input_size": [in_chans, size_px, size_px],
         "test_input_size": [in_chans, size_px, size_px],
@@ -112,9 +115,9 @@ def timm_fields(
         "mean": [0.0] * in_chans,
         "std": [1.0] * in_chans,
         "num_classes": num_classes,
-        "pool_size": [ceil(size_px / STOCK_REDUCTION)] * 2,
-        "first_conv": "conv1",
-        "classifier": "fc",
+        "pool_size": [ceil(size_px / network.reduction)] * 2,
+        "first_conv": network.first_conv,
+        "classifier": network.classifier,
         "license": license,
         "origin_url": None,
         "paper_name": None,
@@ -130,8 +133,9 @@ def config_json(
     classes: tuple[str, ...] = (),
     license: str | None = None,  # noqa: A002
     size_px: int = DEFAULT_SIZE_PX,
+    architecture: str = STOCK_ARCHITECTURE,
 ) -> dict[str, Any]:
-    """Return the content of ``config.json`` for weights of our architecture.
+    """Return the content of ``config.json`` for weights of ours.
 
     Args:
         input: the input contract the weights were trained with.
@@ -140,6 +144,7 @@ def config_json(
         classes: names of the outputs; empty or ``num_classes`` of them.
         license: SPDX identifier of the weights, lower case, or ``"other"``.
         size_px: nominal side of an input image.
+        architecture: name in timm's registry.
 
     Raises:
         UserError: the number of names is not the number of classes.
@@ -147,12 +152,14 @@ def config_json(
     if classes and len(classes) != num_classes:
         raise UserError(f"{len(classes)} class names were given for {num_classes} outputs; give one name per output")
     return {
-        "architecture": STOCK_ARCHITECTURE,
+        "architecture": architecture,
         "num_classes": num_classes,
-        "num_features": STOCK_NUM_FEATURES,
+        "num_features": described(architecture).num_features,
         "global_pool": "avg",
         "model_args": {"in_chans": in_chans, "num_classes": num_classes},
-        "pretrained_cfg": timm_fields(in_chans=in_chans, num_classes=num_classes, license=license, size_px=size_px),
+        "pretrained_cfg": timm_fields(
+            in_chans=in_chans, num_classes=num_classes, license=license, size_px=size_px, architecture=architecture
+        ),
         CONFIG_KEY: {"format_version": FORMAT_VERSION, "input": input.to_dict(), "classes": list(classes)},
     }
 

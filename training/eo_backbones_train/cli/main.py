@@ -162,6 +162,13 @@ def pretrain(
         bool, typer.Option("--resume", help="Go on with the run in --out, or start it; nothing to do if finished.")
     ] = False,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Weights to start from: random, hf-hub:ORG/NAME, local-dir:PATH, or a row of eo-backbones list.",
+        ),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe, say optim.base_lr=0.1."),
@@ -200,6 +207,7 @@ def pretrain(
     """Train a recipe on a store. Can be interrupted at any moment and resumed bit for bit."""
     from eo_backbones.files import read_json
     from eo_backbones.progress import ProgressBars
+    from eo_backbones_train.methods.initial_weights import starting_from
     from eo_backbones_train.pretraining.loop import train
     from eo_backbones_train.pretraining.run_folder import RESULT_FILE
     from eo_backbones_train.pretraining.run_options import RunOptions
@@ -213,6 +221,8 @@ def pretrain(
     wanted = [*(changes or ()), *([f"epochs={epochs}"] if epochs is not None else ())]
     if wanted:
         chosen = override(chosen, wanted)
+    if init is not None:
+        chosen = starting_from(chosen, init)
     minutes, steps = parse_interval(checkpoint_every)
     with ProgressBars() as progress:
         run = train(
@@ -221,6 +231,7 @@ def pretrain(
                 store=store,
                 out=out,
                 resume=resume,
+                init=init,
                 device=device,
                 data_device=data_device,
                 precision=precision,

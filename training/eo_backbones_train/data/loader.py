@@ -73,11 +73,11 @@ class Batch(NamedTuple):
     """One process's share of a step, on the compute device. Valid until the next batch is asked for.
 
     Attributes:
-        codes: uint8 (int32 for 16-bit stores) ``(2, B, S, S)``; view 0 is the Sentinel-2 band, view 1 the Sentinel-1
-            band (or another Sentinel-2 band, as the recipe's ``s2_s2_share`` says). ``S`` is the largest tile height
-            or width in use; smaller tiles lie in the upper left corner, with 0 around them.
-        extent: float32 ``(2, B, 2)``: height and width of each tile.
-        decode: float32 ``(2, B, 6)``, columns :data:`DECODE_COLUMNS`.
+        codes: uint8 (int32 for 16-bit stores) ``(V, B, S, S)``; view 0 is the Sentinel-2 band, view 1 the Sentinel-1
+            band (or another Sentinel-2 band, as the recipe's ``s2_s2_share`` says). ``V`` is 2, or 5 where a teacher
+            sees colours: views 2 to 4 are its red, green and blue. ``S`` is the largest tile height or width in use; smaller tiles lie in the upper left corner, with 0 around them.
+        extent: float32 ``(V, B, 2)``: height and width of each tile.
+        decode: float32 ``(V, B, 6)``, columns :data:`DECODE_COLUMNS`.
         scene: int64 ``(B,)``: indices of the scenes in the store.
     """
 
@@ -93,6 +93,7 @@ class Loader:
     Attributes:
         plan: which scenes and bands each step holds.
         steps_per_epoch: full global batches in an epoch.
+        geometry: for each view of a batch, which of a pair's two crops it shows; colours lie where view 0 does.
         data_device: where the tiles are: ``"cpu"`` or ``"cuda"``.
     """
 
@@ -126,6 +127,7 @@ class Loader:
             raise UserError("--data-device cuda needs --device cuda; pass --data-device cpu")
         pairs = pairs_per_process(recipe.global_batch, world_size)
         data = recipe.data
+        colour = recipe.teacher is not None and recipe.teacher.sees == "colour"
         self.plan = Plan(
             store,
             s2_bands=data.s2_bands,
@@ -133,7 +135,9 @@ class Loader:
             seed=recipe.seed,
             global_batch=recipe.global_batch,
             s2_s2_share=data.s2_s2_share,
+            colour=colour,
         )
+        self.geometry = (0, 1, 0, 0, 0) if colour else (0, 1)
         self.steps_per_epoch = self.plan.steps_per_epoch
         self._rank, self._world_size = rank, world_size
         self._store = store
@@ -148,7 +152,8 @@ class Loader:
         self.data_device = "cuda" if isinstance(self._tiles, ResidentTiles) else "cpu"
         tile_px, dtype = max_tile_px(store, usable), codes_dtype(store, usable)
         self._slots = [
-            _Slot(pairs, tile_px, dtype, self._device, resident=self.data_device == "cuda") for _ in range(PREFETCH + 1)
+            _Slot(len(self.geometry), pairs, tile_px, dtype, self._device, resident=self.data_device == "cuda")
+            for _ in range(PREFETCH + 1)
         ]
         self._upload_stream: torch.cuda.Stream | None = None
         if self._device.type == "cuda":
@@ -196,8 +201,8 @@ class Loader:
         group = self._store.scene_group[share.scene]
         staged = slot.staged
         staged.extent.numpy()[:] = self._extent[group]
-        staged.decode.numpy()[0] = self._table[group, share.first_band]
-        staged.decode.numpy()[1] = self._table[group, share.second_band]
+        for view, band in enumerate(share.bands):
+            staged.decode.numpy()[view] = self._table[group, band]
         staged.scene.numpy()[:] = share.scene
         return share
 
@@ -206,7 +211,7 @@ class Loader:
         slot = self._slots[step % len(self._slots)]
         slot.await_staging()
         share = self._stage_all_but_codes(step, slot)
-        views = tuple(enumerate((share.first_band, share.second_band)))
+        views = tuple(enumerate(share.bands))
         for _, band in views:
             tiles.announce(share.scene, band)
         codes = slot.staged.codes.numpy()
@@ -218,7 +223,7 @@ class Loader:
     def _gather_on_device(self, step: int, slot: "_Slot", tiles: ResidentTiles) -> None:
         slot.await_staging()
         share = self._stage_all_but_codes(step, slot)
-        for view, band in enumerate((share.first_band, share.second_band)):
+        for view, band in enumerate(share.bands):
             tiles.gather(share.scene, band, slot.out.codes[view])
         slot.upload(torch.cuda.current_stream(self._device))
 
@@ -230,14 +235,16 @@ class _Slot:
     buffers only when everything that was enqueued while the caller had them has been computed.
     """
 
-    def __init__(self, pairs: int, tile_px: int, dtype: torch.dtype, device: torch.device, *, resident: bool) -> None:
+    def __init__(
+        self, views: int, pairs: int, tile_px: int, dtype: torch.dtype, device: torch.device, *, resident: bool
+    ) -> None:
         self._device = device
         cuda = device.type == "cuda"
         on_device = {"device": device} if resident else {"pin_memory": cuda}
         self.staged = Batch(
-            codes=torch.zeros((2, pairs, tile_px, tile_px), dtype=dtype, **on_device),
-            extent=torch.zeros((2, pairs, 2), pin_memory=cuda),
-            decode=torch.zeros((2, pairs, len(DECODE_COLUMNS)), pin_memory=cuda),
+            codes=torch.zeros((views, pairs, tile_px, tile_px), dtype=dtype, **on_device),
+            extent=torch.zeros((views, pairs, 2), pin_memory=cuda),
+            decode=torch.zeros((views, pairs, len(DECODE_COLUMNS)), pin_memory=cuda),
             scene=torch.zeros(pairs, dtype=torch.int64, pin_memory=cuda),
         )
         self.out = self.staged

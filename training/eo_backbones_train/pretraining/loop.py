@@ -20,6 +20,7 @@ from eo_backbones_train.data.loader import Loader
 from eo_backbones_train.data.plan import pairs_per_process
 from eo_backbones_train.data.views import draw_view_params
 from eo_backbones_train.methods.build import build_method
+from eo_backbones_train.methods.initial_weights import initial_weights
 from eo_backbones_train.optim import build_optimizer, learning_rates, target_decay
 from eo_backbones_train.pretraining.bookkeeping import Bookkeeper
 from eo_backbones_train.pretraining.checkpoint import RunState, read_checkpoint
@@ -49,7 +50,7 @@ def train(
     recipe: Recipe,
     options: RunOptions,
     *,
-    build: Callable[[Recipe], nn.Module] = build_method,
+    build: Callable[[Recipe], nn.Module] | None = None,
     progress: Progress = SILENT,
 ) -> Path:
     """Train a recipe to its end, or go on with a run that was interrupted.
@@ -57,7 +58,7 @@ def train(
     Args:
         recipe: what is trained.
         options: where and how.
-        build: makes the method; tests pass one with a tiny encoder.
+        build: makes the method, instead of :func:`build_method`; tests pass one with a tiny encoder.
         progress: is told how it is getting on, by the first process only.
 
     Returns:
@@ -79,8 +80,11 @@ def train(
         apply(machine)
 
         # What is trained.
+        initial = initial_weights(recipe.model, options.init)
         torch.manual_seed(recipe.seed)
-        method = build(recipe).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method = (build(recipe) if build else build_method(recipe, initial=initial)).to(
+            device, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
         if recipe.model.sync_batch_norm:
             method = synchronize_batch_norm(method, process)
 
@@ -104,7 +108,9 @@ def train(
             if options.probe_data is not None and process.first
             else None
         )
-        start = process.on_first(lambda: claim(options, recipe, store_digest=store.digest, machine=machine))
+        start = process.on_first(
+            lambda: claim(options, recipe, store_digest=store.digest, machine=machine, initial=initial)
+        )
         if start.finished:
             logger.info("%s is finished; there is nothing to do", options.out)
             return options.out
@@ -140,6 +146,7 @@ def train(
                 "recipe": to_dict(recipe),
                 "recipe_digest": digest(recipe),
                 "store_digest": store.digest,
+                **({"init": initial.record()} if initial else {}),
                 "machine": machine.to_dict(),
                 "versions": versions(),
             },
@@ -162,7 +169,7 @@ def train(
                 if recipe.target is not None
                 else None
             )
-            result = step(batch, params[:, mine], rates=rates, decay=decay)
+            result = step(batch, params[loader.geometry, mine], rates=rates, decay=decay)
             books.after_step(result, batch.scene, learning_rate=min(rates), target_decay=decay)
         if process.first:
             _finish(options.out, recipe, state, store_digest=store.digest)

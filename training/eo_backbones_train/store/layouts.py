@@ -312,7 +312,7 @@ def _band_files(root: Path, patch: _PatchFolder, sensor: str) -> tuple[RasterFil
 # Bands are found by the files' band descriptions, by --bands B03=1 ..., or, in files of 13, 12 or 2 bands without
 # descriptions, by the band orders of SEN12MS and BigEarthNet.
 
-_TIFF_SUFFIXES = {".tif", ".tiff"}
+_SUFFIXES = {".tif", ".tiff", ".jpg", ".jpeg", ".png"}
 
 
 def _scan_pairs(root: Path, include_hold_out: bool) -> Scan:
@@ -322,11 +322,11 @@ def _scan_pairs(root: Path, include_hold_out: bool) -> Scan:
         if not folder.is_dir():
             raise UserError(f"no folder {folder}; --root holds two folders, s1 and s2, with the same file names")
         for file in folder.iterdir():
-            if file.suffix.lower() in _TIFF_SUFFIXES:
+            if file.suffix.lower() in _SUFFIXES:
                 found.setdefault(file.stem, {})[sensor] = f"{sensor}/{file.name}"
     if not found:
         raise UserError(
-            f"no .tif files in {root / 's2'} and {root / 's1'}; --root holds pairs of GeoTIFFs with the same name"
+            f"no GeoTIFF, JPEG or PNG files in {root / 's2'} and {root / 's1'}; --root holds pairs of files with the same name"
         )
     scenes, skipped = _complete_pairs((stem, "", found[stem]) for stem in sorted(found))
     return Scan(scenes=tuple(scenes), skipped=tuple(skipped))
