@@ -30,7 +30,7 @@ from eo_backbones_train.finetuning.images import Augmentation
 from eo_backbones_train.finetuning.network import build_network, freeze, parameter_groups, train_mode
 from eo_backbones_train.finetuning.scores import score
 from eo_backbones_train.finetuning.settings import Settings
-from support.own_images import SIZE_PX, finetuned, write_encoder, write_fields
+from support.own_images import SIZE_PX, finetuned, out_of_memory_at_step, write_encoder, write_fields
 
 EPOCHS, BATCH, RATE, DECAY = 3, 8, 1e-3, 0.05  # as support.own_images and the defaults have them
 
@@ -250,15 +250,8 @@ def test_a_model_of_joined_bands_loads_here_and_is_refused_by_plain_timm(joined:
 def test_a_run_that_died_in_an_epoch_ends_as_if_it_had_not(
     fields: Path, encoder: Path, full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Augmentation.__call__
     same: dict[str, Any] = {"mode": "full", "bands": ["B04", "B02"], "fuse": "early"}
-
-    def dies(self: Augmentation, images: torch.Tensor, step: int) -> torch.Tensor:
-        if step == 4:  # in the second of three epochs of three steps
-            raise MemoryError
-        return whole(self, images, step)
-
-    monkeypatch.setattr(Augmentation, "__call__", dies)
+    out_of_memory_at_step(5, monkeypatch)  # in the second of three epochs of three steps
     with pytest.raises(MemoryError):
         finetuned(fields, encoder, tmp_path / "run", **same)
     monkeypatch.undo()

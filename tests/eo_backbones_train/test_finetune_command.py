@@ -124,13 +124,13 @@ def test_images_that_cannot_be_used(
     [
         (["--bands", "B08"], "folder has no band B08; it has B02, B03, B04"),
         ([], "say with --bands which to use"),
-        (["--bands", "B02=1", "B03"], "some bands have a place and some have none"),
+        (["--bands", "B02=1", "B03"], "some bands have an index and some have none"),
         (["--bands", "B03", "--mode", "most"], "unknown --mode 'most'; allowed: linear, partial, full"),
         (["--bands", "B03", "--shots", "100"], "a class has only 6 images"),
         (["--bands", "B03", "--task", "segmentation"], "holds no folder images; segmentation takes the images from"),
         (["--bands", "B03", "--mode", "partial", "--stages", "9"], "the encoder has 5; use --mode full"),
         (["--bands", "B03", "--unit", "db"], "cannot be in unit 'db'"),
-        (["--bands", "B03", "--license", "My Own"], "is no identifier"),
+        (["--bands", "B03", "--license", "My Own"], "is not a licence identifier"),
     ],
 )
 def test_options_that_cannot_be_meant(
@@ -172,7 +172,7 @@ def test_a_folder_in_the_way_and_a_run_of_other_settings(
     out.mkdir()
     (out / "mine.txt").touch()
     arguments = options(encoder, fields, out, "--bands", "B03")
-    assert "holds no run of eo-train finetune" in refused(monkeypatch, capsys, "eo-train", *arguments)
+    assert "does not hold a run of eo-train finetune" in refused(monkeypatch, capsys, "eo-train", *arguments)
     (out / "mine.txt").unlink()
     monkeypatch.setattr(sys, "argv", list(map(str, ["eo-train", *arguments])))
     with pytest.raises(SystemExit):

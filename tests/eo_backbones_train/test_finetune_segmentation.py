@@ -26,19 +26,26 @@ from eo_backbones.datasets.labelled import IGNORED
 from eo_backbones.datasets.mask_folders import mask_folders
 from eo_backbones.errors import UserError
 from eo_backbones.export import export
+from eo_backbones.info import info
 from eo_backbones.networks.segmentation import SegmentationNetwork
 from eo_backbones.prediction import segment
 from eo_backbones.prediction.classify import open_classifier
 from eo_backbones.push import check_folder
 from eo_backbones_train.cli import main
-from eo_backbones_train.finetuning import fit, segmentation
-from eo_backbones_train.finetuning.fit import NO_CLASS, class_weights
-from eo_backbones_train.finetuning.images import Augmentation, as_input
+from eo_backbones_train.finetuning.fit import (
+    NO_CLASS,
+    Learner,
+    class_weights,
+    recompute_bn_statistics,
+    weighted_cross_entropy,
+)
+from eo_backbones_train.finetuning.images import Augmentation, as_input, divide
 from eo_backbones_train.finetuning.network import build_network, freeze, parameter_groups, train_mode
 from eo_backbones_train.finetuning.scores import score_pixels
+from eo_backbones_train.finetuning.segmentation import batches_with_masks, pixels_per_class
 from eo_backbones_train.finetuning.settings import Settings
 from support.masked_images import SIZE_PX, VALUES, segmented, write_masked, write_tiff
-from support.own_images import write_encoder
+from support.own_images import out_of_memory_at_step, write_encoder
 
 CLASSES = ["ground", "field", "roof"]
 
@@ -167,12 +174,13 @@ def test_the_loss_is_the_weighted_mean_over_pixels_with_a_class() -> None:
     truth = torch.randint(0, 3, (2, 4, 4))
     truth[0, :2] = NO_CLASS
     torch.testing.assert_close(
-        fit._loss(answers, truth, weights), F.cross_entropy(answers, truth, weight=weights, ignore_index=NO_CLASS)
+        weighted_cross_entropy(answers, truth, weights),
+        F.cross_entropy(answers, truth, weight=weights, ignore_index=NO_CLASS),
     )
-    nothing = fit._loss(answers, torch.full_like(truth, NO_CLASS), weights)
+    nothing = weighted_cross_entropy(answers, torch.full_like(truth, NO_CLASS), weights)
     assert float(nothing) == 0.0, "not NaN, as the mean over no pixel would be"
     many, last = torch.randn(4, 300), torch.full((4,), IGNORED)
-    torch.testing.assert_close(fit._loss(many, last, torch.ones(300)), F.cross_entropy(many, last))
+    torch.testing.assert_close(weighted_cross_entropy(many, last, torch.ones(300)), F.cross_entropy(many, last))
 
 
 def test_missing_pixels_of_an_image_count_nowhere(encoder: Path, tmp_path: Path) -> None:
@@ -189,7 +197,7 @@ def test_missing_pixels_of_an_image_count_nowhere(encoder: Path, tmp_path: Path)
         spec = unit_range(["B03", "B04"])
         device = torch.device("cpu")
         images = as_input(opened.data, ("B03", "B04"), spec, size_px=SIZE_PX, device=device)
-        seen[stored] = list(segmentation._examples(images, np.arange(5), 2))
+        seen[stored] = list(batches_with_masks(images, np.arange(5), 2))
     for (inputs, truth), (others, same) in zip(seen[9999], seen[1], strict=True):
         assert bool((truth[:, 8:24, 8:24] == NO_CLASS).all())
         assert bool((truth[:, 24:, 24:] >= 0).all())
@@ -212,35 +220,35 @@ def test_a_segmentation_is_no_encoder_for_a_classifier(learned: Path, tmp_path: 
         build_network(settings(model=f"local-dir:{learned}", task="classification"), bands=("B03",), num_classes=3)
 
 
-def test_balanced_weights_count_training_pixels(land: Path, encoder: Path, tmp_path: Path) -> None:
-    seen: list[torch.Tensor] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "_loss", lambda answers, truth, weights: seen.append(weights) or answers.sum() * 0)
-        result = segmented(land, encoder, tmp_path / "out", epochs=1, class_weights="balanced")
-    data: Any = mask_folders(land).data
-    with (tmp_path / "out" / ".finetuning" / "predictions.csv").open() as file:
-        judged = {row["path"] for row in csv.DictReader(file)}
-    rest = [path for path in data.paths if str(path) not in judged]
-    assert len(rest) == result["data"]["train"] == 6
-    pixels = np.concatenate([data.maps.reader(path).ravel() for path in rest])
+def test_balanced_weights_count_training_pixels(land: Path, encoder: Path, joined: Path, tmp_path: Path) -> None:
+    data = mask_folders(land).data
+    rows = divide(data, seed=0, shots=None).train
+    assert data.maps is not None
+    pixels = np.concatenate([data.maps.reader(data.paths[row]).ravel() for row in rows])
     counts = np.bincount(pixels[pixels != IGNORED])
-    torch.testing.assert_close(seen[0], torch.from_numpy(counts.sum() / (3 * counts)).float())
+    images = as_input(data, ("B03",), unit_range(["B03"]), size_px=SIZE_PX, device=torch.device("cpu"))
+    np.testing.assert_array_equal(pixels_per_class(images, rows), counts)
+    balanced = class_weights(counts, settings(class_weights="balanced"))
+    torch.testing.assert_close(balanced, torch.from_numpy(counts.sum() / (3 * counts)).float())
     torch.testing.assert_close(class_weights(counts, settings()), torch.ones(3))
+    same: dict[str, Any] = {"bands": ["B04", "B03"], "epochs": 2}
+    weighted = segmented(land, encoder, tmp_path / "out", **same, class_weights="balanced")
+    assert weighted["weights_sha256"] != json.loads((joined / "recipe.json").read_text())["weights_sha256"]
 
 
 def test_statistics_are_those_of_the_batches_at_the_weights_that_are_judged() -> None:
     norm = nn.BatchNorm2d(2)
     batches = [torch.randn(4, 2, 3, 3) * 5 + number for number in range(3)]
     nn.init.constant_(norm.running_mean, 99.0)  # type: ignore[arg-type]
-    learner = fit.Learner(
+    learner = Learner(
         module=norm.train(),
         groups=[],
-        examples=lambda rows, size: iter([(batch, batch) for batch in batches]),
-        augment=lambda inputs, truth, step: (inputs, truth),
+        batches=lambda rows, size: iter([(batch, batch) for batch in batches]),
+        augment=lambda inputs, targets, step: (inputs, targets),
         to_train_mode=norm.train,
-        settled=[norm],
+        recomputed_bn=[norm],
     )
-    fit._settle(learner, np.arange(12), 4, 0)
+    recompute_bn_statistics(learner, np.arange(12), 4, 0)
     assert norm.running_mean is not None
     torch.testing.assert_close(norm.running_mean, torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0))
 
@@ -328,7 +336,7 @@ def test_card_and_config_say_what_it_does(learned: Path) -> None:
     assert (result.metric_type, result.metric_value) == ("mean_iou", round(figures["miou"], 4))
     assert f"mIoU {figures['miou']:.3f} [{figures['miou_low']:.3f}, {figures['miou_high']:.3f}]" in text
     assert "| roof | 40 |" in text
-    facts = eo_backbones.models.info(f"local-dir:{learned}")
+    facts = info(f"local-dir:{learned}")
     assert (facts["classes"], facts["mask_values"]) == (CLASSES, [2, 7, 40])
     with Image.open(learned / "examples.png") as picture:
         assert picture.width > 300
@@ -337,15 +345,8 @@ def test_card_and_config_say_what_it_does(learned: Path) -> None:
 def test_a_run_that_died_in_an_epoch_ends_as_if_it_had_not(
     land: Path, encoder: Path, joined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Augmentation.with_maps
-
-    def dies(self: Augmentation, images: torch.Tensor, maps: torch.Tensor, step: int) -> Any:
-        if step == 3:  # in the second of two epochs of two steps
-            raise MemoryError
-        return whole(self, images, maps, step)
-
     same: dict[str, Any] = {"bands": ["B04", "B03"], "epochs": 2}
-    monkeypatch.setattr(Augmentation, "with_maps", dies)
+    out_of_memory_at_step(4, monkeypatch)  # in the second of two epochs of two steps
     with pytest.raises(MemoryError):
         segmented(land, encoder, tmp_path / "run", **same)
     monkeypatch.undo()
@@ -412,7 +413,7 @@ def test_train_and_predict_as_a_user_types_them(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--shots", 3], "--shots counts images of a class, and an image to segment has several; leave it out"),
+        (["--shots", 3], "--shots counts images of a class, but an image to segment has several classes; leave it out"),
         (["--size", 100], f"the images' shorter side has {SIZE_PX} pixels, and images to segment are cut"),
         (["--task", "detection"], "unknown --task 'detection'; did you mean segmentation, classification?"),
         (["--bands", "B08"], "folder has no band B08; it has B03, B04"),

@@ -1,7 +1,10 @@
 """A user's labelled images and a small encoder for their bands, to fine-tune with."""
 
+import itertools
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from eo_backbones.datasets.synthetic_files import write_class_folders
 
@@ -45,3 +48,18 @@ def finetuned(data: Path, encoder: Path, out: Path, **changes: Any) -> dict[str,
         "tensorboard": False,
     }
     return finetune(data, out, model=f"local-dir:{encoder}", **values | changes)
+
+
+def out_of_memory_at_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch's optimiser fail at its ``step``-th step, counted from 1, as when memory runs out within an epoch."""
+    from torch.optim import AdamW
+
+    whole = AdamW.step
+    steps = itertools.count(1)
+
+    def dies(self: AdamW, *arguments: Any, **named: Any) -> Any:
+        if next(steps) == step:
+            raise MemoryError
+        return whole(self, *arguments, **named)
+
+    monkeypatch.setattr(AdamW, "step", dies)

@@ -24,12 +24,12 @@ FINETUNE_EPILOG = """Examples:
 [bold]eo-backbones predict new/*.tif --model FOLDER[/bold]
 
 FIELDS holds one folder of images for each class; labels.csv has the columns path,label and, if you want, split (train,
-val or test). Else 60 % of each class train, 20 % validate, 20 % test. LAND holds the folders images and masks, with
+val or test). Otherwise 60 % of each class train, 20 % validate, 20 % test. LAND holds the folders images and masks, with
 files of the same names (or a table has path,mask). A mask has one band with the number of each pixel's class, 255 where
 there is none; LAND/classes.csv (value,name) names them. Images to segment are never shrunk: squares of --size are cut
 out of them. It needs: pip install 'eo-backbones\\[segmentation]'.
 
-Which mode: linear for a first answer in minutes and for few labels; full with hundreds of images a class; partial in
+Which mode: linear for a first result in minutes and for few labels; full with hundreds of images a class; partial in
 between. After Ctrl-C or a crash the same command with --resume goes on from the last whole epoch."""
 
 
@@ -56,7 +56,7 @@ def finetune(
         ),
     ] = None,
     task: Annotated[
-        str, typer.Option(help="classification: one class an image; segmentation: one a pixel.")
+        str, typer.Option(help="classification: a class for each image; segmentation: for each pixel.")
     ] = "classification",
     mode: Annotated[
         str, typer.Option(help="linear: encoder frozen; partial: its last stages too; full: everything.")
@@ -65,7 +65,7 @@ def finetune(
         str,
         typer.Option(
             help="Several bands: concat or mean of each band's features (one pass a band); early: one pass for all, "
-            "wants --mode full; such a classifier loads in plain timm."
+            "needs --mode full; such a classifier loads in plain timm."
         ),
     ] = "concat",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
@@ -73,7 +73,7 @@ def finetune(
     patience: Annotated[
         int,
         typer.Option(
-            metavar="EPOCHS", help="End when so many brought no better F1, or mIoU, on the validation images."
+            metavar="EPOCHS", help="Stop after so many without a better F1, or mIoU, on the validation images."
         ),
     ] = 10,
     lr: Annotated[float, typer.Option(help="Learning rate at its peak.")] = 1e-3,
@@ -88,7 +88,7 @@ def finetune(
         int | None,
         typer.Option(
             metavar="PX",
-            help="Side that images are brought to; their own, up to 224, unless given. Segmentation: side of the "
+            help="Side that images are resized to; their own, up to 224, unless given. Segmentation: side of the "
             "squares to train on; up to 256 unless given.",
         ),
     ] = None,
@@ -99,7 +99,7 @@ def finetune(
         str, typer.Option(help="none, or balanced: rare classes (by images, or by pixels) count more.")
     ] = "none",
     pretrained: Annotated[
-        bool, typer.Option(help="Off: start from random values instead of the model's weights, to compare.")
+        bool, typer.Option(help="Off: start from random values instead of the model's weights, for comparison.")
     ] = True,
     seed: Annotated[int, typer.Option(help="Of split, subset, order, augmentation and initial values.")] = 0,
     license_id: Annotated[
@@ -111,7 +111,7 @@ def finetune(
         bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")
     ] = False,
 ) -> None:
-    """Train a classifier or a segmentation on your own images, from an encoder; needs no code and few labels."""
+    """Train a classifier or a segmentation on your own images, from an encoder: no code, few labels."""
     from eo_backbones.progress import ProgressBars
     from eo_backbones_train.finetuning.finetune import RUN_FOLDER
     from eo_backbones_train.finetuning.finetune import finetune as run
@@ -151,18 +151,18 @@ def finetune(
 
 def _show(result: dict[str, Any], run: Path) -> None:
     part = "test" if "test" in result["results"] else "val"
-    figures = result["results"][part]
-    counted, main = ("pixels", "miou") if "miou" in figures else ("images", "f1")
+    metrics = result["results"][part]
+    counted, main = ("pixels", "miou") if "miou" in metrics else ("images", "f1")
     columns = [("precision", "precision"), ("recall", "recall"), ("F1", "f1")]
     columns = [("IoU", "iou"), *columns] if main == "miou" else columns
     header = "  ".join(f"{heading:>9}" for heading, _ in columns)
     typer.echo(f"{'class':<24} {header}  {counted:>9}  ({part})")
-    for name, row in figures["per_class"].items():
+    for name, row in metrics["per_class"].items():
         values = "  ".join(f"{'none' if row[key] is None else format(row[key], '.3f'):>9}" for _, key in columns)
         typer.echo(f"{name:<24} {values}  {row['support']:>9}")
-    value, title = (figures["miou"], "mIoU") if main == "miou" else (figures["f1_weighted"], "weighted F1")
+    value, title = (metrics["miou"], "mIoU") if main == "miou" else (metrics["f1_weighted"], "weighted F1")
     typer.echo(
-        f"{result['folder']}: {title} {value:.3f} [{figures[f'{main}_low']:.3f}, {figures[f'{main}_high']:.3f}] on "
-        f"{figures['images']} {part} images; epoch {result['best_epoch']} of {result['epochs']} kept; image by "
+        f"{result['folder']}: {title} {value:.3f} [{metrics[f'{main}_low']:.3f}, {metrics[f'{main}_high']:.3f}] on "
+        f"{metrics['images']} {part} images; epoch {result['best_epoch']} of {result['epochs']} kept; image by "
         f"image: {run / 'predictions.csv'}"
     )

@@ -1,1 +1,1 @@
-"""``eo-train finetune``: from labelled images of the user's own to a classifier that everybody can load."""
+"""``eo-train finetune``: from a user's labelled images to a classifier or segmentation network that loads anywhere."""

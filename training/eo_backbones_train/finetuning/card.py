@@ -1,4 +1,4 @@
-"""The card of a fine-tuned network: what it does, how to load it, how good it is, how it was made."""
+"""The card of a fine-tuned network: what it does, how to load it, its results, how it was trained."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from eo_backbones.cards.tables import markdown_table
 from eo_backbones.contract import InputSpec
 
 _PARTS = {
-    "val": "Validation images: they decided which epoch was kept, so these figures flatter",
-    "test": "Test images: nothing was decided by them",
+    "val": "Validation images: they decided which epoch was kept, so these results are optimistic",
+    "test": "Test images: they decided nothing",
 }
 _FUSED = {
     "concat": "One encoder reads each band; {} gets the {} of all bands side by side.",
@@ -23,55 +23,54 @@ _FUSED = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Words:
-    """What the card of one task says differently.
+class _TaskTexts:
+    """What differs in the card of a task.
 
     Attributes:
         pipeline: the Hub's name of the task.
         introduction: what the network does.
-        joint: what gets the encoder's output, and what that is.
-        figure: key of the main figure; its interval is ``<low>`` and ``<high>``.
-        low, high: keys.
-        metric: the Hub's name of the main figure; ``name`` ours.
-        columns: heading and key of the figures of each class.
+        head: what takes the encoder's output, and what that output is.
+        key: of the main metric in the results; ``low`` and ``high`` are the keys of its interval.
+        hub_metric: the Hub's name of the main metric; ``name`` is ours.
+        columns: heading and key of the metrics of each class.
         counted: what a class's support counts.
     """
 
     pipeline: str
     introduction: str
-    joint: tuple[str, str]
-    figure: str
+    head: tuple[str, str]
+    key: str
     low: str
     high: str
-    metric: str
+    hub_metric: str
     name: str
     columns: Mapping[str, str]
     counted: str
 
 
 _SHARED = {"precision": "precision", "recall": "recall", "F1": "f1"}
-_WORDS: Mapping[str, _Words] = MappingProxyType(
+_TASK_TEXTS: Mapping[str, _TaskTexts] = MappingProxyType(
     {
-        "classification": _Words(
+        "classification": _TaskTexts(
             pipeline="image-classification",
             introduction="Tells {number} classes apart in images of band {bands}: {classes}.",
-            joint=("a linear layer", "features"),
-            figure="f1_weighted",
+            head=("a linear layer", "features"),
+            key="f1_weighted",
             low="f1_low",
             high="f1_high",
-            metric="f1",
+            hub_metric="f1",
             name="weighted F1",
             columns=_SHARED,
             counted="images",
         ),
-        "segmentation": _Words(
+        "segmentation": _TaskTexts(
             pipeline="image-segmentation",
             introduction="Gives every pixel of an image of band {bands} one of {number} classes: {classes}.",
-            joint=("the decoder", "feature maps"),
-            figure="miou",
+            head=("the decoder", "feature maps"),
+            key="miou",
             low="miou_low",
             high="miou_high",
-            metric="mean_iou",
+            hub_metric="mean_iou",
             name="mIoU",
             columns={"IoU": "iou", **_SHARED},
             counted="pixels",
@@ -88,21 +87,21 @@ def finetuned_card(record: Mapping[str, Any], spec: InputSpec, *, license: str) 
         spec: the input contract.
         license: SPDX identifier of the weights in lower case, or ``"other"``.
     """
-    words = _WORDS[record["recipe"]["task"]]
+    texts = _TASK_TEXTS[record["recipe"]["task"]]
     header = ModelCardData(
         license=license,
         library_name="timm",
-        pipeline_tag=words.pipeline,
-        tags=["timm", "earth-observation", "remote-sensing", words.pipeline],
-        metrics=[words.metric],
+        pipeline_tag=texts.pipeline,
+        tags=["timm", "earth-observation", "remote-sensing", texts.pipeline],
+        metrics=[texts.hub_metric],
         model_name=record["name"],
-        eval_results=[_result(record, words, "test" if "test" in record["results"] else "val")],
+        eval_results=[_result(record, texts, "test" if "test" in record["results"] else "val")],
     )
     sections = [
-        _introduction(record, words, spec),
+        _introduction(record, texts, spec),
         _segmenting(record, spec) if record["recipe"]["task"] == "segmentation" else _classifying(record, spec),
         input_section(spec, together=True),
-        *(_results(part, words, record["results"][part]) for part in record["results"]),
+        *(_results(part, texts, record["results"][part]) for part in record["results"]),
         _training(record),
         f"## Licence\n\nWeights: `{license}`. Check that the terms of the encoder it started from and of the images "
         "allow it.",
@@ -111,36 +110,36 @@ def finetuned_card(record: Mapping[str, Any], spec: InputSpec, *, license: str) 
     return f"---\n{header.to_yaml()}\n---\n\n{body}\n"
 
 
-def _result(record: Mapping[str, Any], words: _Words, part: str) -> EvalResult:
-    figures = record["results"][part]
+def _result(record: Mapping[str, Any], texts: _TaskTexts, part: str) -> EvalResult:
+    results = record["results"][part]
     return EvalResult(
-        task_type=words.pipeline,
+        task_type=texts.pipeline,
         dataset_type="own",
         dataset_name=record["data"]["name"],
         dataset_config="+".join(record["data"]["bands"]),
         dataset_split=part,
-        metric_type=words.metric,
-        metric_name=words.name,
-        metric_value=round(figures[words.figure], 4),
+        metric_type=texts.hub_metric,
+        metric_name=texts.name,
+        metric_value=round(results[texts.key], 4),
         metric_args={
-            "interval": [round(figures[words.low], 4), round(figures[words.high], 4)],
-            "images": figures["images"],
+            "interval": [round(results[texts.low], 4), round(results[texts.high], 4)],
+            "images": results["images"],
             "data_digest": record["data"]["digest"],
         },
     )
 
 
-def _introduction(record: Mapping[str, Any], words: _Words, spec: InputSpec) -> str:
+def _introduction(record: Mapping[str, Any], texts: _TaskTexts, spec: InputSpec) -> str:
     data, settings = record["data"], record["recipe"]
-    begin = f"`{record['base']['name']}`"
+    start = f"`{record['base']['name']}`"
     if not settings["pretrained"]:
-        begin = f"random values (the architecture of {begin})"
-    does = words.introduction.format(
+        start = f"random values (the architecture of {start})"
+    does = texts.introduction.format(
         number=len(data["classes"]), bands=", ".join(spec.band_names), classes=", ".join(data["classes"])
     )
-    made = f"Fine-tuned (`{settings['mode']}`) from {begin} on {data['train']} labelled images."
+    made = f"Fine-tuned (`{settings['mode']}`) from {start} on {data['train']} labelled images."
     text = f"# {record['name']}\n\n{does} {made}"
-    return f"{text} {_FUSED[settings['fuse']].format(*words.joint)}" if len(spec.bands) > 1 else text
+    return f"{text} {_FUSED[settings['fuse']].format(*texts.head)}" if len(spec.bands) > 1 else text
 
 
 def _contract_lines(record: Mapping[str, Any], spec: InputSpec) -> str:
@@ -164,12 +163,12 @@ import eo_backbones
 
 {_contract_lines(record, spec)}
 scores = model(prepare(images))  # (B, {len(spec.bands)}, H, W) raw values -> (B, {len(classes)}, H, W)
-places = scores.argmax(dim=1)  # (B, H, W); the values in masks are {", ".join(map(str, values))}, in this order
+indices = scores.argmax(dim=1)  # (B, H, W) class indices; the values in masks are {", ".join(map(str, values))}, in this order
 ```
 
 {markdown_table(["class", "value in masks"], [[name, str(value)] for name, value in zip(classes, values, strict=True)])}
 
-It was trained on squares of {size} x {size} pixels and takes images of any size. The decoder is the U-Net's of
+It was trained on squares of {size} x {size} pixels and takes images of any size. The decoder is the U-Net of
 segmentation-models-pytorch, half as wide. Plain timm cannot load it: timm has no such network.
 
 ![Examples](examples.png)"""
@@ -197,27 +196,27 @@ scores = model(prepare(images))  # (B, {len(spec.bands)}, H, W) raw values -> (B
 It was trained on images of {size} x {size} pixels. {plain}"""
 
 
-def _results(part: str, words: _Words, figures: Mapping[str, Any]) -> str:
+def _results(part: str, texts: _TaskTexts, results: Mapping[str, Any]) -> str:
     rows = [
-        [name, *(_figure(row[key]) for key in words.columns.values()), str(row["support"])]
-        for name, row in figures["per_class"].items()
+        [name, *(_formatted(row[key]) for key in texts.columns.values()), str(row["support"])]
+        for name, row in results["per_class"].items()
     ]
-    confusion = [[name, *map(str, row)] for name, row in zip(figures["per_class"], figures["confusion"], strict=True)]
-    counted = f" ({figures['pixels']:,} pixels)" if "pixels" in figures else ""
+    confusion = [[name, *map(str, row)] for name, row in zip(results["per_class"], results["confusion"], strict=True)]
+    counted = f" ({results['pixels']:,} pixels)" if "pixels" in results else ""
     return "\n\n".join(
         [
             f"## Results, {part}",
-            f"{_PARTS[part]}. {figures['images']} images{counted}, {words.name} {figures[words.figure]:.3f} "
-            f"[{figures[words.low]:.3f}, {figures[words.high]:.3f}] (95 % bootstrap over the images, one training), "
-            f"accuracy {figures['accuracy']:.3f}.",
-            markdown_table(["class", *words.columns, words.counted], rows),
-            f"Rows: true class; columns: answer; {words.counted}.",
-            markdown_table(["", *figures["per_class"]], confusion),
+            f"{_PARTS[part]}. {results['images']} images{counted}, {texts.name} {results[texts.key]:.3f} "
+            f"[{results[texts.low]:.3f}, {results[texts.high]:.3f}] (95 % bootstrap over the images, one training), "
+            f"accuracy {results['accuracy']:.3f}.",
+            markdown_table(["class", *texts.columns, texts.counted], rows),
+            f"Rows: true class; columns: predicted class; {texts.counted}.",
+            markdown_table(["", *results["per_class"]], confusion),
         ]
     )
 
 
-def _figure(value: float | None) -> str:
+def _formatted(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f}"
 
 

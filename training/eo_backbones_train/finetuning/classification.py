@@ -18,80 +18,22 @@ from eo_backbones.errors import UserError
 from eo_backbones.evaluation.metrics import weighted_f1
 from eo_backbones_train.finetuning.fit import (
     PREDICTIONS_FILE,
-    Fitted,
+    FinetuneContext,
+    FitResult,
     Goal,
     Learner,
     OpenedData,
-    Work,
     class_weights,
     fit,
 )
-from eo_backbones_train.finetuning.images import Augmentation, Inputs, chosen_bands, places_of, shorter_side
+from eo_backbones_train.finetuning.images import Augmentation, Inputs, band_indices, chosen_bands, shorter_side
 from eo_backbones_train.finetuning.network import classifier_of, parameter_groups, pooled_features, train_mode
 from eo_backbones_train.finetuning.scores import score
 from eo_backbones_train.finetuning.settings import Settings
 
-# FOLDED training/eo_backbones_train/finetuning/classification.py: 'Mode ``linear``: features are computed once, one linear layer is trained on them, and put back into the network.\n\nThe layer is trained on standardised features, because their scale differs from encoder to encoder by orders of\nmagnitude; mean and deviation are then folded into its weights, which is exact up to rounding.'
-
-_BATCH = 64
-_CONSTANT = 1e-6  # deviation below which a feature says nothing
-
-
-class FrozenFeatures:
-    """Standardised features of the images that train and validate."""
-
-    def __init__(self, network: nn.Module, inputs: Inputs, split: Split, tick: Callable[[int], None]) -> None:
-        """Compute them with a network in eval mode; ``tick`` is told how many more images were seen."""
-        network.eval()
-        rows = np.concatenate([split.train, split.val])
-        parts = []
-        with torch.no_grad():
-            for _, images in inputs(rows, _BATCH):
-                parts.append(pooled_features(network, images).float())
-                tick(len(images))
-        features = torch.cat(parts)
-        train = features[: len(split.train)]
-        self.mean = train.mean(dim=0)
-        deviation = train.std(dim=0, correction=0)
-        self.std = torch.where(deviation > _CONSTANT, deviation, torch.ones_like(deviation))
-        self._features = (features - self.mean) / self.std
-        self._place = {int(row): place for place, row in enumerate(rows)}
-
-    def examples(self, labels: Tensor, rows: np.ndarray, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield standardised features with the classes of their images; ``labels`` are those of all images."""
-        places = torch.tensor([self._place[int(row)] for row in rows], device=self._features.device)
-        for start in range(0, len(rows), size):
-            part = slice(start, start + size)
-            yield self._features[places[part]], labels[rows[part]]
-
-    def learner(self, network: nn.Module, labels: Tensor, settings: Settings) -> Learner:
-        """Return the training of a linear layer of its own, which starts at zero; ``labels`` are on its device."""
-        own = classifier_of(network)
-        layer = nn.Linear(own.in_features, own.out_features, device=own.weight.device)
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        groups = [
-            {"params": [layer.weight], "lr_scale": 1.0, "weight_decay": settings.weight_decay},
-            {"params": [layer.bias], "lr_scale": 1.0, "weight_decay": 0.0},
-        ]
-        return Learner(
-            module=layer,
-            groups=groups,
-            examples=partial(self.examples, labels),
-            augment=lambda features, truth, _: (features, truth),
-            to_train_mode=layer.train,
-        )
-
-    @torch.no_grad()
-    def fold(self, layer: nn.Linear, network: nn.Module) -> None:
-        """Write a layer for standardised features into the network, as one for plain features."""
-        weight = layer.weight.double() / self.std.double()
-        own = classifier_of(network)
-        own.weight.copy_(weight)
-        own.bias.copy_(layer.bias.double() - weight @ self.mean.double())
-
-
 LARGEST_DEFAULT_PX = 224  # side beyond which images are shrunk unless --size says otherwise (ours)
+_FEATURES_BATCH = 64
+_CONSTANT = 1e-6  # standard deviation below which a feature says nothing
 
 
 def open_data(path: Path, bands: Sequence[str], units: Sequence[str]) -> OpenedData:
@@ -105,21 +47,21 @@ def open_data(path: Path, bands: Sequence[str], units: Sequence[str]) -> OpenedD
     Raises:
         UserError: whatever is wrong with the data or the bands.
     """
-    positions = places_of(bands)
+    indices = band_indices(bands)
     if all((path / name).is_dir() for name in FOLDERS):
         raise UserError(f"{path} holds the folders {' and '.join(FOLDERS)}, no classes; add --task segmentation")
     if path.is_dir():
-        data = class_folders(path, positions=positions, units=units)
+        data = class_folders(path, positions=indices, units=units)
     elif path.is_file():
-        data = label_table(path, positions=positions, units=units)
+        data = label_table(path, positions=indices, units=units)
     else:
         raise UserError(f"no folder or table {path}; pass a folder of class folders, or a CSV file with path,label")
     return OpenedData(images=data, bands=chosen_bands(data, bands))
 
 
-def size(images: LabelledImages, asked: int | None) -> int:
-    """Return the side that images are brought to: as asked for, else their own shorter one, up to 224."""
-    return min(LARGEST_DEFAULT_PX, shorter_side(images)) if asked is None else asked
+def training_size(images: LabelledImages, requested: int | None) -> int:
+    """Return the side that images are resized to: as requested, else their own shorter one, up to 224."""
+    return min(LARGEST_DEFAULT_PX, shorter_side(images)) if requested is None else requested
 
 
 def check(split: Split, settings: Settings) -> None:
@@ -127,74 +69,134 @@ def check(split: Split, settings: Settings) -> None:
     del split, settings
 
 
-def train(work: Work) -> Fitted:
+def train(context: FinetuneContext) -> FitResult:
     """Train the layer on features that are computed once (mode ``linear``), or the network on views of the images."""
-    network, images, split, settings = work.network, work.images, work.split, work.settings
+    network, images, split, settings = context.network, context.images, context.split, context.settings
     spec: Any = network.eo_input
     labels = torch.from_numpy(images.data.labels)
     frozen = None
     if settings.mode == "linear":
-        with work.progress.stage("features", len(split.train) + len(split.val)) as tick:
+        with context.progress.stage("features", len(split.train) + len(split.val)) as tick:
             frozen = FrozenFeatures(network, images.inputs, split, tick)
         learner = frozen.learner(network, labels.to(images.device), settings)
     else:
         views = Augmentation(spec, size_px=settings.size_px, seed=settings.seed, device=images.device)
 
-        def examples(rows: np.ndarray, most: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for start, inputs in images.inputs(rows, most):
+        def batches(rows: np.ndarray, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for start, inputs in images.inputs(rows, size):
                 yield inputs, labels[rows[start : start + len(inputs)]].to(images.device)
 
         learner = Learner(
             module=network,
             groups=parameter_groups(network, settings),
-            examples=examples,
-            augment=lambda inputs, truth, step: (views(inputs, step), truth),
+            batches=batches,
+            augment=lambda inputs, targets, step: (views(inputs, step), targets),
             to_train_mode=lambda: train_mode(network),
         )
     counts = np.bincount(images.data.labels[split.train], minlength=len(images.data.classes))
-    goal = Goal(class_weights=class_weights(counts, settings), figure=weighted_f1, name="f1", most=settings.batch)
-    with work.progress.stage("train", settings.epochs) as tick:
-        fitted = fit(learner, goal, split, settings, folder=work.run, tensorboard=work.tensorboard, tick=tick)
+    goal = Goal(
+        class_weights=class_weights(counts, settings), metric=weighted_f1, name="f1", eval_batch_size=settings.batch
+    )
+    with context.progress.stage("train", settings.epochs) as tick:
+        result = fit(learner, goal, split, settings, folder=context.run, tensorboard=context.tensorboard, tick=tick)
     if frozen is not None:
         layer = learner.module
         assert isinstance(layer, nn.Linear)
         frozen.fold(layer, network)
-    return fitted
+    return result
 
 
-def judge(work: Work, folder: Path) -> dict[str, Any]:
-    """Return the scores of the validation and, if there are any, the test images; ``folder`` gets no picture."""
+def evaluate(context: FinetuneContext, folder: Path) -> dict[str, Any]:
+    """Return the metrics of the validation and, if there are any, the test images; ``folder`` gets no picture."""
     del folder
-    data, parts = work.images.data, {"val": work.split.val, "test": work.split.test}
+    data, parts = context.images.data, {"val": context.split.val, "test": context.split.test}
     results: dict[str, Any] = {}
     probabilities: dict[str, Tensor] = {}
-    with work.progress.stage("judge", len(work.split.val) + len(work.split.test)) as tick:
+    with context.progress.stage("evaluate", len(context.split.val) + len(context.split.test)) as tick:
         for part, rows in parts.items():
             if len(rows):
-                probabilities[part] = _logits(work.network, work.images.inputs, rows, work.settings.batch).softmax(
-                    dim=1
-                )
-                answers = probabilities[part].argmax(dim=1).numpy()
-                results[part] = score(data.labels[rows], answers, data.classes)
+                logits = _logits(context.network, context.images.inputs, rows, context.settings.batch)
+                probabilities[part] = logits.softmax(dim=1)
+                predicted = probabilities[part].argmax(dim=1).numpy()
+                results[part] = score(data.labels[rows], predicted, data.classes)
                 tick(len(rows))
-    _write_predictions(work.run / PREDICTIONS_FILE, data, work.split, probabilities)
+    _write_predictions(context.run / PREDICTIONS_FILE, data, context.split, probabilities)
     return results
 
 
+class FrozenFeatures:
+    """Standardised features of the images that train and validate, for the mode ``linear``.
+
+    Features are computed once, one linear layer is trained on them, and put back into the network. They are
+    standardised because their scale differs from encoder to encoder by orders of magnitude; mean and deviation are then
+    folded into the layer's weights, which is exact up to rounding.
+    """
+
+    def __init__(self, network: nn.Module, inputs: Inputs, split: Split, tick: Callable[[int], None]) -> None:
+        """Compute them with a network in eval mode; ``tick`` is called with the number of images of each batch."""
+        network.eval()
+        rows = np.concatenate([split.train, split.val])
+        parts = []
+        with torch.no_grad():
+            for _, images in inputs(rows, _FEATURES_BATCH):
+                parts.append(pooled_features(network, images).float())
+                tick(len(images))
+        features = torch.cat(parts)
+        train = features[: len(split.train)]
+        self.mean = train.mean(dim=0)
+        deviation = train.std(dim=0, correction=0)
+        self.std = torch.where(deviation > _CONSTANT, deviation, torch.ones_like(deviation))
+        self._features = (features - self.mean) / self.std
+        self._index = {int(row): index for index, row in enumerate(rows)}
+
+    def batches(self, labels: Tensor, rows: np.ndarray, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield standardised features with the classes of their images; ``labels`` are those of all images."""
+        indices = torch.tensor([self._index[int(row)] for row in rows], device=self._features.device)
+        for start in range(0, len(rows), size):
+            part = slice(start, start + size)
+            yield self._features[indices[part]], labels[rows[part]]
+
+    def learner(self, network: nn.Module, labels: Tensor, settings: Settings) -> Learner:
+        """Return the training of a new linear layer, which starts at zero; ``labels`` are on its device."""
+        classifier = classifier_of(network)
+        layer = nn.Linear(classifier.in_features, classifier.out_features, device=classifier.weight.device)
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        groups = [
+            {"params": [layer.weight], "lr_scale": 1.0, "weight_decay": settings.weight_decay},
+            {"params": [layer.bias], "lr_scale": 1.0, "weight_decay": 0.0},
+        ]
+        return Learner(
+            module=layer,
+            groups=groups,
+            batches=partial(self.batches, labels),
+            augment=lambda features, targets, _: (features, targets),
+            to_train_mode=layer.train,
+        )
+
+    @torch.no_grad()
+    def fold(self, layer: nn.Linear, network: nn.Module) -> None:
+        """Write a layer for standardised features into the network, as one for plain features."""
+        weight = layer.weight.double() / self.std.double()
+        classifier = classifier_of(network)
+        classifier.weight.copy_(weight)
+        classifier.bias.copy_(layer.bias.double() - weight @ self.mean.double())
+
+
 @torch.no_grad()
-def _logits(network: nn.Module, inputs: Inputs, rows: np.ndarray, most: int) -> Tensor:
-    """Return the network's answers for rows, in eval mode, ``(len(rows), classes)`` on the CPU."""
+def _logits(network: nn.Module, inputs: Inputs, rows: np.ndarray, batch_size: int) -> Tensor:
+    """Return the network's logits for rows, in eval mode, ``(len(rows), classes)`` on the CPU."""
     network.eval()
-    return torch.cat([network(batch).float().cpu() for _, batch in inputs(rows, most)])
+    return torch.cat([network(batch).float().cpu() for _, batch in inputs(rows, batch_size)])
 
 
 def _write_predictions(path: Path, data: LabelledImages, split: Split, probabilities: Mapping[str, Tensor]) -> None:
-    """Write what was answered for each validation and test image, to look at what went wrong."""
+    """Write the prediction for each validation and test image, to look at what went wrong."""
     rows: dict[str, np.ndarray] = {"val": split.val, "test": split.test}
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "split", "label", "class", *(f"p_{name}" for name in data.classes)])
         for part, values in probabilities.items():
-            for row, own in zip(rows[part].tolist(), values, strict=True):
-                truth, answer = data.classes[data.labels[row]], data.classes[int(own.argmax())]
-                writer.writerow([data.paths[row], part, truth, answer, *(f"{value:.6f}" for value in own.tolist())])
+            for row, shares in zip(rows[part].tolist(), values, strict=True):
+                truth, predicted = data.classes[data.labels[row]], data.classes[int(shares.argmax())]
+                writer.writerow([data.paths[row], part, truth, predicted, *(f"{p:.6f}" for p in shares.tolist())])

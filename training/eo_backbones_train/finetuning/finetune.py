@@ -7,7 +7,8 @@ The run lives in ``OUT/.finetuning`` (hidden, so that a push leaves it out): ``p
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +24,7 @@ from eo_backbones.hub import download
 from eo_backbones.hub.folder import RECIPE_FILE
 from eo_backbones.progress import SILENT, Progress
 from eo_backbones_train.finetuning import classification, segmentation
-from eo_backbones_train.finetuning.fit import CHECKPOINTS, Approach, Fitted, Work
+from eo_backbones_train.finetuning.fit import CHECKPOINTS, Approach, FinetuneContext, FitResult, OpenedData
 from eo_backbones_train.finetuning.folder import move_into, network_config, write_folder
 from eo_backbones_train.finetuning.images import as_input, check_all, divide
 from eo_backbones_train.finetuning.network import build_network, freeze
@@ -68,7 +69,7 @@ def finetune(
         bands: names, or ``B04=4``; may be empty if the images have one band only.
         units: one for all bands, or ``BAND=UNIT``; default: what the files suggest, checked image by image.
         task: ``classification`` or ``segmentation``.
-        size_px: side that images are brought to; default: their own, up to 224. For segmentation of the squares that
+        size_px: side that images are resized to; default: their own, up to 224. For segmentation of the squares that
             are cut out of them; default: up to 256.
         batch: images a step, at most; default: 32, for segmentation 8.
         resume: go on with the run in ``out``, or start it.
@@ -90,47 +91,71 @@ def finetune(
         require_tensorboard()
     if task not in APPROACHES:
         raise unknown_name("--task", task, APPROACHES)
-    own = APPROACHES[task]
-    place = pick_device(device)
-    torch.backends.cudnn.deterministic = True
     refuse_occupied(
         out,
         earlier="a run of eo-train finetune",
         recognised=(out / RUN_FOLDER / PLAN_FILE).is_file(),
         remedy=None if resume else "add --resume to continue it",
     )
-    opened = own.open_data(data, list(bands), list(units))
-    labelled, chosen = opened.images, opened.bands
-    settings = Settings(
-        **values,
-        task=task,
-        size_px=own.size(labelled, size_px),
-        batch=DEFAULT_BATCH[task] if batch is None else batch,
-    )
-    split = divide(labelled, seed=settings.seed, shots=settings.shots)
-    own.check(split, settings)
-    network = build_network(settings, bands=chosen, num_classes=len(labelled.classes))
+    with _repeatable(pick_device(device)) as torch_device:
+        return _finetune(
+            data,
+            out,
+            bands=bands,
+            units=units,
+            approach=APPROACHES[task],
+            values={**values, "task": task, "batch": DEFAULT_BATCH[task] if batch is None else batch},
+            size_px=size_px,
+            license=license,
+            device=torch_device,
+            tensorboard=tensorboard,
+            progress=progress,
+        )
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[torch.device]:
+    """Let a run repeat bit for bit, and leave torch's generators and cuDNN's settings as they were."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
+            yield device
+    finally:
+        torch.backends.cudnn.deterministic = before
+
+
+def _finetune(
+    data: Path,
+    out: Path,
+    *,
+    bands: Sequence[str],
+    units: Sequence[str],
+    approach: Approach,
+    values: Mapping[str, Any],
+    size_px: int | None,
+    license: str,  # noqa: A002  named as in the card
+    device: torch.device,
+    tensorboard: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    opened = approach.open_data(data, list(bands), list(units))
+    settings = Settings(**values, size_px=approach.training_size(opened.images, size_px))
+    split = divide(opened.images, seed=settings.seed, shots=settings.shots)
+    approach.check(split, settings)
+    network = build_network(settings, bands=opened.bands, num_classes=len(opened.images.classes))
     spec: Any = network.eo_input
-    images = as_input(labelled, chosen, spec, size_px=settings.size_px, device=place)
-    plan = {
-        "settings": settings.to_dict(),
-        "bands": list(chosen),
-        "units": [labelled.unit_of(name) for name in chosen],
-        "classes": list(labelled.classes),
-        **({"mask_values": list(opened.mask_values)} if opened.mask_values else {}),
-        "data_digest": labelled.digest,
-        "parts": [len(split.train), len(split.val), len(split.test)],
-        "encoder_sha256": network.eo_digest,
-    }
+    images = as_input(opened.images, opened.bands, spec, size_px=settings.size_px, device=device)
+    plan = _plan(opened, settings, split, encoder_sha256=network.eo_digest)
     if _finished(out, plan):
         logger.info("%s is finished; nothing is left to do", out)
         return {"folder": str(out), "finished_before": True, **read_json(out / RECIPE_FILE)}
     freeze(network, settings)
-    with progress.stage("check images", len(labelled)) as tick:
+    with progress.stage("check images", len(opened.images)) as tick:
         check_all(images, tick)
-    run = _claim(out, plan)
-    work = Work(
-        network=network.to(place),
+    run = _prepare_run_folder(out, plan)
+    context = FinetuneContext(
+        network=network.to(device),
         images=images,
         split=split,
         settings=settings,
@@ -138,28 +163,42 @@ def finetune(
         tensorboard=tensorboard,
         progress=progress,
     )
-    fitted = own.train(work)
+    fitted = approach.train(context)
     unfinished = run / "folder"
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed here
     unfinished.mkdir()
-    results = own.judge(work, unfinished)
-    record = _record(data, plan, settings, split, fitted, results)
+    results = approach.evaluate(context, unfinished)
     shutil.copyfile(run / METRICS_FILE, unfinished / LOG_FILE)
     shutil.copyfile(run / LOSS_FILE, unfinished / LOSS_FILE)
     write_json(unfinished / METRICS_BY_CLASS_FILE, results)
-    source = download.resolve(settings.model, with_weights=False).config
     config = network_config(
-        source,
+        download.resolve(settings.model, with_weights=False).config,
         network,
-        classes=labelled.classes,
+        classes=opened.images.classes,
         mask_values=opened.mask_values,
         size_px=settings.size_px,
         license=license,
     )
+    record = _record(data, plan, settings, split, fitted, results)
     record = write_folder(unfinished, network.cpu(), config, record, license=license)
     move_into(unfinished, out)
     shutil.rmtree(run / CHECKPOINTS)
     return {"folder": str(out), "finished_before": False, **record}
+
+
+def _plan(opened: OpenedData, settings: Settings, split: Split, *, encoder_sha256: Any) -> dict[str, Any]:
+    """Return ``plan.json``: what decides the result, to compare with when a run is resumed."""
+    images = opened.images
+    return {
+        "settings": settings.to_dict(),
+        "bands": list(opened.bands),
+        "units": [images.unit_of(name) for name in opened.bands],
+        "classes": list(images.classes),
+        **({"mask_values": list(opened.mask_values)} if opened.mask_values else {}),
+        "data_digest": images.digest,
+        "parts": [len(split.train), len(split.val), len(split.test)],
+        "encoder_sha256": encoder_sha256,
+    }
 
 
 def _finished(out: Path, plan: Mapping[str, Any]) -> bool:
@@ -180,8 +219,8 @@ def _finished(out: Path, plan: Mapping[str, Any]) -> bool:
     return (out / RECIPE_FILE).is_file()
 
 
-def _claim(out: Path, plan: Mapping[str, Any]) -> Path:
-    """Make the run's folder, or tidy it up after a kill, and return it.
+def _prepare_run_folder(out: Path, plan: Mapping[str, Any]) -> Path:
+    """Make the run's folder, or remove what a killed run left half-written, and return it.
 
     Raises:
         UserError: it cannot be written.
@@ -201,7 +240,7 @@ def _record(
     plan: Mapping[str, Any],
     settings: Settings,
     split: Split,
-    fitted: Fitted,
+    fitted: FitResult,
     results: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return ``recipe.json`` without the digest of the weights: no paths, host or time."""

@@ -2,14 +2,17 @@
 
 Order and views follow from (seed, epoch) and (seed, step), and nothing else draws random numbers, so a run that was
 killed goes on from its last epoch as if nothing had happened, bit for bit on the same kind of machine.
+
+:class:`Approach` is what a task (:mod:`~eo_backbones_train.finetuning.classification`,
+:mod:`~eo_backbones_train.finetuning.segmentation`) adds to this.
 """
 
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -30,19 +33,86 @@ from eo_backbones_train.pretraining.checkpoint import newest_checkpoint, save_ch
 from eo_backbones_train.pretraining.runlog import RunLog
 from eo_backbones_train.pretraining.stops import SIGNAL_STATUS, RunStopped, StopSignals
 
-_WARM_UP = 0.05  # of all steps
-_SETTLING = 8  # batches that BatchNorm statistics are taken from
 CHECKPOINTS = "checkpoints"
+PREDICTIONS_FILE = "predictions.csv"
+NO_CLASS = -100
+"""Class number of what counts neither in the loss nor in a metric; no class has it."""
+
+_WARM_UP = 0.05  # of all steps
+_BN_BATCHES = 8  # that BatchNorm statistics are recomputed from
 
 logger = logging.getLogger(__name__)
 
-NO_CLASS = -100
-"""Class number of what counts neither in the loss nor in a figure; no number of a class can be it."""
+Batches = Callable[[np.ndarray, int], Iterator[tuple[Tensor, Tensor]]]
+"""Rows of images and batch size -> (inputs of the module, targets), in order, on the module's device.
 
-Examples = Callable[[np.ndarray, int], Iterator[tuple[Tensor, Tensor]]]
-"""Images and batch size -> (what the module gets, class numbers), in order, on the module's device.
+Targets are class numbers, int64 ``(batch,)``, or ``(batch, height, width)`` with :data:`NO_CLASS` where there is none.
+"""
 
-Class numbers are int64 ``(batch,)``, or ``(batch, height, width)`` with :data:`NO_CLASS` where there is none."""
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class OpenedData:
+    """The user's images, opened.
+
+    Attributes:
+        images: the files with their classes.
+        bands: canonical names of the bands to use, one a channel.
+        mask_values: value of each class in the masks; empty for classification.
+    """
+
+    images: LabelledImages
+    bands: tuple[str, ...]
+    mask_values: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class FinetuneContext:
+    """One fine-tuning, ready to begin.
+
+    Attributes:
+        network: on its device, frozen as the mode says.
+        images: its inputs.
+        split: which of them train, validate and test.
+        settings: all else that decides the result.
+        run: folder of the run.
+        tensorboard: also write TensorBoard events.
+        progress: is told how it is getting on.
+    """
+
+    network: nn.Module
+    images: OwnImages
+    split: Split
+    settings: Settings
+    run: Path
+    tensorboard: bool
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitResult:
+    """How a training went: the epoch (from 1) whose weights were kept, and how many there were."""
+
+    best_epoch: int
+    epochs: int
+
+
+class Approach(Protocol):
+    """What classification and segmentation do differently: a module with these functions."""
+
+    def open_data(self, path: Path, bands: list[str], units: list[str]) -> OpenedData:
+        """Open ``--data``, or say what is wrong with it."""
+
+    def training_size(self, images: LabelledImages, requested: int | None) -> int:
+        """Return the side in pixels of the images that a network is trained on: as requested, or the default."""
+
+    def check(self, split: Split, settings: Settings) -> None:
+        """Refuse settings that these many images do not allow."""
+
+    def train(self, context: FinetuneContext) -> FitResult:
+        """Train the network; it ends with the weights of the best epoch."""
+
+    def evaluate(self, context: FinetuneContext, folder: Path) -> dict[str, Any]:
+        """Return the metrics of validation and test images; write predictions to the run, a picture to ``folder``."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -50,47 +120,93 @@ class Learner:
     """What is trained, and on what.
 
     Attributes:
-        module: from what ``examples`` yields to logits, classes in the second dimension.
+        module: from the inputs of ``batches`` to logits, classes in the second dimension.
         groups: for AdamW, with ``lr_scale``.
-        examples: see :data:`Examples`.
-        augment: (inputs, class numbers, step) -> the same, in training only.
-        to_train_mode: before an epoch.
-        settled: BatchNorm layers whose statistics are taken anew before each validation: those of a decoder that starts
-            from scratch change faster than their running mean follows, which with a handful of images is many epochs
-            ("precise BN": Wu & Johnson, "Rethinking 'Batch' in BatchNorm", 2021).
+        batches: see :data:`Batches`.
+        augment: (inputs, targets, step) -> the same, in training only.
+        to_train_mode: called before an epoch.
+        recomputed_bn: BatchNorm layers whose statistics are recomputed before each validation: those of a decoder that
+            starts from scratch change faster than their running mean follows, which with a handful of images is many
+            epochs ("precise BN": Wu & Johnson, "Rethinking 'Batch' in BatchNorm", 2021).
     """
 
     module: nn.Module
     groups: list[dict[str, Any]]
-    examples: Examples
+    batches: Batches
     augment: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
     to_train_mode: Callable[[], object]
-    settled: Sequence[nn.BatchNorm2d] = ()
+    recomputed_bn: Sequence[nn.BatchNorm2d] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Goal:
-    """What is asked of a module.
+    """What a module is trained for.
 
     Attributes:
         class_weights: how much each class counts in the loss, float32 ``(classes,)``.
-        figure: confusion matrix of the validation images -> what decides which epoch is kept; more is better.
-        name: of the figure, in the log.
-        most: validation images at once.
+        metric: confusion matrix of the validation images -> what decides which epoch is kept; more is better.
+        name: of the metric, in the log.
+        eval_batch_size: validation images a batch.
     """
 
     class_weights: Tensor
-    figure: Callable[[Counts], Floats]
+    metric: Callable[[Counts], Floats]
     name: str
-    most: int
+    eval_batch_size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
-    """How a training went: the epoch (from 1) whose weights were kept, and how many there were."""
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class BestEpoch:
+    """The epoch (from 1) with the best validation so far: its metric and loss, and the module's state after it."""
 
-    best_epoch: int
-    epochs: int
+    epoch: int
+    metric: float
+    loss: float
+    module: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class FitState:
+    """How far a training has come, besides module and optimiser.
+
+    Attributes:
+        epoch, step: how many are done.
+        epochs_since_best: epochs done since validation was best.
+        best: ``None`` before the first validation.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    epochs_since_best: int = 0
+    best: BestEpoch | None = None
+
+    def after_epoch(self, step: int, metric: float, loss: float, module: nn.Module) -> Self:
+        """Return the state after one more epoch, which ended at ``step`` with these validation results."""
+        epoch, best = self.epoch + 1, self.best
+        better = best is None or (metric, -loss) > (best.metric, -best.loss)
+        if better:
+            weights = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+            best = BestEpoch(epoch=epoch, metric=metric, loss=loss, module=weights)
+        since = 0 if better else self.epochs_since_best + 1
+        return replace(self, epoch=epoch, step=step, epochs_since_best=since, best=best)
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Return the entries of a checkpoint; their names are part of its format."""
+        assert self.best is not None, "a checkpoint is written after an epoch"
+        best = {
+            "figure": self.best.metric,
+            "loss": self.best.loss,
+            "epoch": self.best.epoch,
+            "module": self.best.module,
+        }
+        return {"epoch": self.epoch, "step": self.step, "since": self.epochs_since_best, "best": best}
+
+    @classmethod
+    def from_checkpoint(cls, content: Mapping[str, Any]) -> Self:
+        """Return what :meth:`to_checkpoint` wrote."""
+        saved = content["best"]
+        best = BestEpoch(epoch=saved["epoch"], metric=saved["figure"], loss=saved["loss"], module=saved["module"])
+        return cls(epoch=content["epoch"], step=content["step"], epochs_since_best=content["since"], best=best)
 
 
 def fit(
@@ -102,52 +218,42 @@ def fit(
     folder: Path,
     tensorboard: bool,
     tick: Tick,
-) -> Fitted:
+) -> FitResult:
     """Train until the validation images stop getting better; the module ends with the best epoch's weights.
 
     Args:
         learner: what is trained.
-        goal: how it is judged.
-        split: rows of the images; ``test`` is not looked at.
+        goal: what for.
+        split: rows of the images; ``test`` is not used.
         settings: see :class:`Settings`.
         folder: for checkpoints and log; a run that is in it goes on.
         tensorboard: also write TensorBoard events.
-        tick: told after each epoch how many were done.
+        tick: called after each epoch.
 
     Raises:
         UserError: the loss is not finite, or the disk is full.
         RunStopped: by Ctrl-C or SIGTERM.
     """
     size = batch_size(len(split.train), settings.batch)
-    steps = math.ceil(len(split.train) / size)
-    total = settings.epochs * steps
-    device = next(learner.module.parameters()).device
+    total = settings.epochs * math.ceil(len(split.train) / size)
     optimizer = AdamW(learner.groups, lr=settings.learning_rate, fused=True)
-    weights = goal.class_weights.to(device)
-    progress = _resume(learner.module, optimizer, folder)
-    tick(progress["epoch"])
-    with StopSignals() as stop, RunLog(folder, step=progress["step"], tensorboard=tensorboard) as log:
-        while progress["epoch"] < settings.epochs and progress["since"] < settings.patience:
-            epoch, step, losses = progress["epoch"], progress["step"], []
+    weights = goal.class_weights.to(next(learner.module.parameters()).device)
+    state = _resume(learner.module, optimizer, folder)
+    tick(state.epoch)
+    with StopSignals() as stop, RunLog(folder, step=state.step, tensorboard=tensorboard) as log:
+        while state.epoch < settings.epochs and state.epochs_since_best < settings.patience:
+            epoch, step, losses = state.epoch, state.step, []
             order = split.train[np.random.default_rng([settings.seed, epoch]).permutation(len(split.train))]
             learner.to_train_mode()
-            for inputs, truth in learner.examples(order, size):
+            for batch in learner.batches(order, size):
                 if stop.received is not None:
                     raise RunStopped(
                         f"stopped after {epoch} of {settings.epochs} epochs; the same command with --resume goes on",
                         exit_status=SIGNAL_STATUS + stop.received,
                     )
-                rate = learning_rate(
-                    step,
-                    peak=settings.learning_rate,
-                    schedule="cosine",
-                    total_steps=total,
-                    warmup_steps=max(1, round(_WARM_UP * total)),
-                )
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * group["lr_scale"]
-                seen, wanted = learner.augment(inputs, truth, step)
-                loss = _loss(learner.module(seen), wanted, weights)
+                _set_rates(optimizer, step, total, peak=settings.learning_rate)
+                inputs, targets = learner.augment(*batch, step)
+                loss = weighted_cross_entropy(learner.module(inputs), targets, weights)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -156,37 +262,26 @@ def fit(
             loss_mean = float(torch.stack(losses).mean())
             if not math.isfinite(loss_mean):
                 raise UserError(f"the loss is {loss_mean} in epoch {epoch + 1}; pass a smaller --lr")
-            _settle(learner, order[: _SETTLING * size], size, progress["step"])
-            figure, val_loss = _validate(learner, goal, split.val)
-            log.write(
-                {"step": step, "loss": loss_mean, "val_loss": val_loss, f"val_{goal.name}": figure, "epoch": epoch + 1}
-            )
-            best = progress["best"]
-            better = best is None or (figure, -val_loss) > (best["figure"], -best["loss"])
-            if better:
-                state = {name: tensor.detach().clone() for name, tensor in learner.module.state_dict().items()}
-                best = {"figure": figure, "loss": val_loss, "epoch": epoch + 1, "module": state}
-            progress = {
-                "epoch": epoch + 1,
-                "step": step,
-                "since": 0 if better else progress["since"] + 1,
-                "best": best,
-            }
-            state = {"module": learner.module.state_dict(), "optimizer": optimizer.state_dict()}
-            save_checkpoint(folder / CHECKPOINTS, step, progress | state)
+            recompute_bn_statistics(learner, order[: _BN_BATCHES * size], size, state.step)
+            metric, val_loss = _validate(learner, goal, split.val)
+            state = state.after_epoch(step, metric, val_loss, learner.module)
+            entry = {"step": step, "loss": loss_mean, "val_loss": val_loss, f"val_{goal.name}": metric}
+            log.write({**entry, "epoch": state.epoch})
+            resumable = {"module": learner.module.state_dict(), "optimizer": optimizer.state_dict()}
+            save_checkpoint(folder / CHECKPOINTS, step, state.to_checkpoint() | resumable)
             logger.info(
                 "epoch %d: loss %.4f, validation %s %.4f%s",
-                epoch + 1,
+                state.epoch,
                 loss_mean,
                 goal.name,
-                figure,
-                " *" if better else "",
+                metric,
+                "" if state.epochs_since_best else " *",
             )
             tick(1)
         log.sync()
-    best = progress["best"]
-    learner.module.load_state_dict(best["module"])
-    return Fitted(best_epoch=best["epoch"], epochs=progress["epoch"])
+    assert state.best is not None, "there is at least one epoch"
+    learner.module.load_state_dict(state.best.module)
+    return FitResult(best_epoch=state.best.epoch, epochs=state.epoch)
 
 
 def batch_size(images: int, largest: int) -> int:
@@ -209,106 +304,57 @@ def class_weights(counts: np.ndarray, settings: Settings) -> Tensor:
     return torch.from_numpy(counts.sum() / (len(counts) * counts)).float()
 
 
-def _loss(answers: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+def weighted_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean of the cross-entropy, 0 where nothing has a class."""
-    total = F.cross_entropy(answers, truth, weight=weights, ignore_index=NO_CLASS, reduction="sum")
-    known = truth[truth != NO_CLASS]
+    total = F.cross_entropy(logits, targets, weight=weights, ignore_index=NO_CLASS, reduction="sum")
+    known = targets[targets != NO_CLASS]
     return total / weights[known].sum().clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 @torch.no_grad()
-def _settle(learner: Learner, rows: np.ndarray, size: int, step: int) -> None:
-    """Replace the statistics of layers by their mean over batches of rows, as the steps from ``step`` on saw them."""
-    if not learner.settled:
+def recompute_bn_statistics(learner: Learner, rows: np.ndarray, size: int, step: int) -> None:
+    """Replace the statistics of ``learner.recomputed_bn`` by their mean over batches of rows.
+
+    The batches are augmented as the training steps from ``step`` on.
+    """
+    if not learner.recomputed_bn:
         return
-    with estimating_batch_norm(learner.settled):
-        for number, (inputs, truth) in enumerate(learner.examples(rows, size)):
-            learner.module(learner.augment(inputs, truth, step + number)[0])
+    with estimating_batch_norm(learner.recomputed_bn):
+        for number, batch in enumerate(learner.batches(rows, size)):
+            inputs, _ = learner.augment(*batch, step + number)
+            learner.module(inputs)
 
 
 @torch.no_grad()
 def _validate(learner: Learner, goal: Goal, rows: np.ndarray) -> tuple[float, float]:
-    """Return figure and cross-entropy of the validation images."""
+    """Return metric and cross-entropy of the validation images."""
     learner.module.eval()
     classes = len(goal.class_weights)
     confusion = np.zeros((classes, classes), np.int64)
     total = 0.0
-    for inputs, truth in learner.examples(rows, goal.most):
-        answers = learner.module(inputs).float()
-        total += float(F.cross_entropy(answers, truth, ignore_index=NO_CLASS, reduction="sum"))
-        known = truth != NO_CLASS
-        confusion += confusion_matrix(truth[known].cpu().numpy(), answers.argmax(dim=1)[known].cpu().numpy(), classes)
-    return float(goal.figure(confusion)), total / int(confusion.sum())
+    for inputs, targets in learner.batches(rows, goal.eval_batch_size):
+        logits = learner.module(inputs).float()
+        total += float(F.cross_entropy(logits, targets, ignore_index=NO_CLASS, reduction="sum"))
+        known = targets != NO_CLASS
+        predicted = logits.argmax(dim=1)
+        confusion += confusion_matrix(targets[known].cpu().numpy(), predicted[known].cpu().numpy(), classes)
+    return float(goal.metric(confusion)), total / int(confusion.sum())
 
 
-def _resume(module: nn.Module, optimizer: AdamW, folder: Path) -> Mapping[str, Any]:
+def _set_rates(optimizer: AdamW, step: int, total: int, *, peak: float) -> None:
+    warm_up = max(1, round(_WARM_UP * total))
+    rate = learning_rate(step, peak=peak, schedule="cosine", total_steps=total, warmup_steps=warm_up)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+
+
+def _resume(module: nn.Module, optimizer: AdamW, folder: Path) -> FitState:
+    """Load the newest checkpoint of a run, if there is one."""
     found = newest_checkpoint(folder / CHECKPOINTS)
     if found is None:
-        return {"epoch": 0, "step": 0, "since": 0, "best": None}
+        return FitState()
     path, content = found
     module.load_state_dict(content["module"])
     optimizer.load_state_dict(content["optimizer"])
     logger.info("going on after epoch %d (%s)", content["epoch"], path)
-    return {name: content[name] for name in ("epoch", "step", "since", "best")}
-
-
-# FOLDED training/eo_backbones_train/finetuning/fit.py: 'What a fine-tuning works with, whatever its task.'
-
-PREDICTIONS_FILE = "predictions.csv"
-
-
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class OpenedData:
-    """The user's images, opened.
-
-    Attributes:
-        images: the files with their classes.
-        bands: canonical names of the bands to use, one a channel.
-        mask_values: value of each class in the masks; empty for classification.
-    """
-
-    images: LabelledImages
-    bands: tuple[str, ...]
-    mask_values: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Work:
-    """One fine-tuning, ready to begin.
-
-    Attributes:
-        network: on its device, frozen as the mode says.
-        images: what it gets.
-        split: which of them train, validate and test.
-        settings: all else that decides the result.
-        run: folder of the run.
-        tensorboard: also write TensorBoard events.
-        progress: is told how it is getting on.
-    """
-
-    network: nn.Module
-    images: OwnImages
-    split: Split
-    settings: Settings
-    run: Path
-    tensorboard: bool
-    progress: Progress
-
-
-class Approach(Protocol):
-    """What classification and segmentation do differently: a module with these functions."""
-
-    def open_data(self, path: Path, bands: list[str], units: list[str]) -> OpenedData:
-        """Open ``--data``, or say what is wrong with it."""
-
-    def size(self, images: LabelledImages, asked: int | None) -> int:
-        """Return the side of the images that a network is trained on: as asked for, or the default."""
-
-    def check(self, split: Split, settings: Settings) -> None:
-        """Refuse settings that these many images do not allow."""
-
-    def train(self, work: Work) -> Fitted:
-        """Train the network; it ends with the weights of the best epoch."""
-
-    def judge(self, work: Work, folder: Path) -> dict[str, Any]:
-        """Return the figures of validation and test images; write answers into the run, a picture into ``folder``."""
+    return FitState.from_checkpoint(content)

@@ -44,7 +44,7 @@ def network_config(
     size_px: int,
     license: str,  # noqa: A002
 ) -> dict[str, Any]:
-    """Return ``config.json``: that of the encoder it started from, with classes, bands and size of its own.
+    """Return ``config.json``: that of the encoder it started from, with its own classes, bands and size.
 
     A network that reads each band by itself, or gives every pixel a class, names an architecture that timm does not
     have, so that plain timm refuses it instead of loading half of it.

@@ -1,4 +1,4 @@
-"""The network to fine-tune: encoder and linear layer, or encoder and decoder; which parts learn, and at which rates."""
+"""The network to fine-tune: encoder and linear layer, or encoder and decoder; which parts train, and at which rates."""
 
 from typing import Any
 
@@ -27,8 +27,8 @@ def build_network(settings: Settings, *, bands: tuple[str, ...], num_classes: in
     """
     torch.manual_seed(settings.seed)
     network: Any
-    together = settings.fuse == "early" or len(bands) == 1
-    if together and settings.task == "classification":
+    one_pass = settings.fuse == "early" or len(bands) == 1
+    if one_pass and settings.task == "classification":
         network = create_model(settings.model, settings.pretrained, in_chans=len(bands), num_classes=num_classes)
         if isinstance(network, SegmentationNetwork):
             raise UserError(f"{settings.model} gives every pixel a class; pass the encoder that it was made from")
@@ -38,12 +38,14 @@ def build_network(settings: Settings, *, bands: tuple[str, ...], num_classes: in
         if settings.task == "segmentation":
             network = SegmentationNetwork(encoder, bands, settings.fuse, num_classes)
         else:
-            assert settings.fuse != "early", "it has no joint"
+            assert settings.fuse != "early", "it needs one pass, as a network without fusion"
             network = MultiBandClassifier(encoder, bands, settings.fuse, num_classes)
         network.eo_digest = encoder.eo_digest
     spec = network.eo_input
     if not isinstance(spec, InputSpec):
-        raise UserError(f"{settings.model} declares no input contract, so nobody knows which values it takes")
+        raise UserError(
+            f"{settings.model} declares no input contract, so it is unknown which values it takes; pass another encoder"
+        )
     network.eo_input = spec.narrowed(bands)
     if settings.task == "classification":
         layer = classifier_of(network)
@@ -61,13 +63,13 @@ def classifier_of(network: nn.Module) -> nn.Linear:
 
 
 def pooled_features(network: nn.Module, images: Tensor) -> Tensor:
-    """Return what the linear layer gets, ``(B, features)``."""
+    """Return the inputs of the linear layer, ``(B, features)``."""
     features: Tensor = network.forward_head(network.forward_features(images), pre_logits=True)  # type: ignore[operator]
     return features
 
 
 def freeze(network: nn.Module, settings: Settings) -> None:
-    """Leave gradients to what the mode trains.
+    """Freeze what the mode does not train.
 
     Raises:
         UserError: more stages than the encoder has.
@@ -82,22 +84,24 @@ def freeze(network: nn.Module, settings: Settings) -> None:
         return
     encoder = _encoder(network)
     stages = group_parameters(encoder, encoder.group_matcher(coarse=True))
-    layer = {id(parameter) for parameter in new}
+    ids_of_new = {id(parameter) for parameter in new}
     by_name = dict(encoder.named_parameters())
-    own = [names for _, names in sorted(stages.items()) if id(by_name[names[0]]) not in layer]
-    if settings.stages > len(own):
-        raise UserError(f"--stages is {settings.stages}, but the encoder has {len(own)}; use --mode full to train all")
-    for names in own[-settings.stages :]:
+    pretrained = [names for _, names in sorted(stages.items()) if id(by_name[names[0]]) not in ids_of_new]
+    if settings.stages > len(pretrained):
+        raise UserError(
+            f"--stages is {settings.stages}, but the encoder has {len(pretrained)}; use --mode full to train all"
+        )
+    for names in pretrained[-settings.stages :]:
         for name in names:
             by_name[name].requires_grad_(True)
 
 
 def train_mode(network: nn.Module) -> None:
-    """Put what learns into training mode; frozen BatchNorm stays in eval mode and keeps its statistics."""
+    """Put what trains into training mode; frozen BatchNorm stays in eval mode and keeps its statistics."""
     network.train()
     for module in network.modules():
-        own = list(module.parameters(recurse=False))
-        if own and not any(parameter.requires_grad for parameter in own):
+        parameters = list(module.parameters(recurse=False))
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
 
 
@@ -114,7 +118,7 @@ def parameter_groups(network: nn.Module, settings: Settings) -> list[dict[str, A
     for group in groups:  # counted without what is new, so the encoder's last block came out with 1
         group["lr_scale"] *= decay
     new = _new_parameters(network)
-    weights, rest = ([own for own in new if (own.ndim > 1) == wide] for wide in (True, False))
+    weights, rest = ([p for p in new if (p.ndim > 1) == is_weight] for is_weight in (True, False))
     return [
         *groups,
         {"params": weights, "lr_scale": 1.0, "weight_decay": settings.weight_decay},

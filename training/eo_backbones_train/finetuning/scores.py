@@ -1,4 +1,4 @@
-"""How good the answers for one part of the images are, class by class."""
+"""Metrics of the predictions for one part of the images, as a whole and class by class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,26 +17,26 @@ from eo_backbones.evaluation.metrics import (
 )
 
 
-def score(truth: np.ndarray, answers: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Return the figures of one part as JSON types.
+def score(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the metrics of one part as JSON types.
 
     Args:
         truth: class numbers, int64 ``(n,)``.
-        answers: predicted class numbers, int64 ``(n,)``.
+        predicted: predicted class numbers, int64 ``(n,)``.
         classes: their names.
 
     Returns:
         ``images``, ``f1_weighted`` with its 95 % bootstrap interval over the images (``f1_low``, ``f1_high``),
         ``accuracy``, ``per_class`` (``precision``, ``recall``, ``f1``, ``support``; ``None`` where undefined: no image
-        of the class, or for precision no such answer) and ``confusion`` (row: true class, column: answer).
+        of the class, or for precision no such prediction) and ``confusion`` (row: true class, column: predicted).
     """
-    confusion = confusion_matrix(truth, answers, len(classes))
-    found = f1_estimate(confusion)
+    confusion = confusion_matrix(truth, predicted, len(classes))
+    overall = f1_estimate(confusion)
     return {
         "images": len(truth),
-        "f1_weighted": found.value,
-        "f1_low": found.low,
-        "f1_high": found.high,
+        "f1_weighted": overall.value,
+        "f1_low": overall.low,
+        "f1_high": overall.high,
         "accuracy": float(accuracy(confusion)),
         "per_class": _by_class(confusion, classes),
         "confusion": confusion.tolist(),
@@ -44,7 +44,7 @@ def score(truth: np.ndarray, answers: np.ndarray, classes: Sequence[str]) -> dic
 
 
 def score_pixels(confusions: Counts, classes: Sequence[str]) -> dict[str, Any]:
-    """Return the figures of one part of images to segment, as JSON types.
+    """Return the metrics of one part of images to segment, as JSON types.
 
     Args:
         confusions: of the pixels of each image that have a class, int64 ``(images, classes, classes)``.
@@ -56,15 +56,15 @@ def score_pixels(confusions: Counts, classes: Sequence[str]) -> dict[str, Any]:
         of the pixels, ``per_class`` and ``confusion`` as :func:`score`, in pixels, with ``iou``.
     """
     whole = confusions.sum(axis=0)
-    found = metric_estimate(confusions, mean_iou)
+    overall = metric_estimate(confusions, mean_iou)
     iou = class_iou(whole)
     per_class = _by_class(whole, classes)
     return {
         "images": len(confusions),
         "pixels": int(whole.sum()),
-        "miou": found.value,
-        "miou_low": found.low,
-        "miou_high": found.high,
+        "miou": overall.value,
+        "miou_low": overall.low,
+        "miou_high": overall.high,
         "accuracy": float(accuracy(whole)),
         "per_class": {
             name: {"iou": float(iou[i]) if row["support"] else None, **row}
@@ -75,11 +75,11 @@ def score_pixels(confusions: Counts, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _by_class(confusion: Counts, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    hits, support, answered = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    hits, support, predictions = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     f1 = class_f1(confusion)
     return {
         name: {
-            "precision": _ratio(hits[i], answered[i]),
+            "precision": _ratio(hits[i], predictions[i]),
             "recall": _ratio(hits[i], support[i]),
             "f1": float(f1[i]) if support[i] else None,
             "support": int(support[i]),

@@ -1,4 +1,4 @@
-"""What decides the result of a fine-tuning, besides the images."""
+"""The settings that decide the result of a fine-tuning, besides the images."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -31,7 +31,7 @@ class Settings:
         mode: ``"linear"``: encoder frozen, BatchNorm in eval mode; of a classifier, features are computed once and one
             linear layer is trained on them; ``"partial"``: the last ``stages`` too; ``"full"``: everything, with
             smaller rates for earlier layers.
-        fuse: how several bands become one answer: ``"concat"`` and ``"mean"`` of each band's features
+        fuse: how several bands become one prediction: ``"concat"`` and ``"mean"`` of each band's features
             (:class:`eo_backbones.MultiBand`) or feature maps, ``"early"``: one encoder whose first convolution takes
             all bands.
         stages: with ``"partial"``: how many of the encoder's last stages are trained (a ResNet has four).
@@ -42,9 +42,9 @@ class Settings:
         layer_decay: with ``"full"``: each block's rate is that of the next one times this.
         weight_decay: of AdamW, on what has more than one dimension.
         batch: images a step, at most.
-        class_weights: ``"balanced"`` weighs an image, or a pixel, by n / (classes x those of its class) in the loss.
+        class_weights: ``"balanced"`` weighs an image, or a pixel, by n / (classes x number in its class) in the loss.
         shots: training images of each class; ``None``: all. Not for segmentation, whose images have several.
-        size_px: side that images are brought to; for segmentation of the squares that are cut out of them to train.
+        size_px: side that images are resized to; for segmentation of the squares that are cut out of them to train.
         seed: of split, subset, order, augmentation and initial values.
     """
 
@@ -89,8 +89,8 @@ class Settings:
             raise UserError(f"--layer-decay is {self.layer_decay}; give a number above 0, up to 1 (all layers alike)")
         if self.task == "segmentation" and self.shots is not None:
             raise UserError(
-                "--shots counts images of a class, and an image to segment has several; leave it out, and say with the "
-                "column split of a table (path,mask,split) which images train"
+                "--shots counts images of a class, but an image to segment has several classes; leave it out, and choose "
+                "the training images with the column split of a table (path,mask,split)"
             )
         if self.weight_decay < 0:
             raise UserError(f"--weight-decay is {self.weight_decay}; give 0 or more")
