@@ -21,7 +21,7 @@ from eo_backbones.cards.tables import markdown_table
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.splits import Split
 from eo_backbones.evaluation import encoders, features, metrics
-from eo_backbones.evaluation.columns import choose_bands
+from eo_backbones.evaluation.columns import choose_columns
 from eo_backbones.evaluation.encoders import open_model
 from eo_backbones.evaluation.features import ModelInput
 from eo_backbones.evaluation.probes import protocols
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     data, split = validation_part(options.root)
-    (column,) = choose_bands(data, [options.band])
+    (column,) = choose_columns(data, [options.band])
     (band,) = column.parts
     rows = []
     for name in options.models:
@@ -73,7 +73,7 @@ def pooled(
     """Return for each stage the spatial means of its output ``(images, channels)``."""
     found: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
     with ProgressBars() as progress, progress.stage(what, len(rows)) as tick:
-        for _, raw in features.batches(data, [source], rows):
+        for _, raw in features.read_batches(data, [source], rows):
             maps = network.forward_intermediates(  # type: ignore[operator]
                 inputs(raw[:, 0]), indices=[1, 2, 3, 4], intermediates_only=True
             )

@@ -22,7 +22,7 @@ from stand_in import write_stand_in
 from eo_backbones.datasets import open_dataset
 from eo_backbones.evaluation import predictions, run
 from eo_backbones.evaluation.budgets import make_splits
-from eo_backbones.evaluation.columns import choose_bands
+from eo_backbones.evaluation.columns import choose_columns
 from eo_backbones.evaluation.probes.protocols import protocol_names
 from eo_backbones.evaluation.request import limited
 from eo_backbones.progress import ProgressBars
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         plan = run.Plan(
             models=(options.model or write_stand_in(Path(folder) / "random"),),
-            bands=choose_bands(data, ["B04"]),
+            columns=choose_columns(data, ["B04"]),
             protocols=protocol_names(options.protocols),
             splits=make_splits(data, "seeded", range(options.seeds), lists=None),
         )
@@ -60,7 +60,7 @@ def main() -> None:
                     cache=Path(folder) / "cache",
                     device=torch.device("cpu"),
                     dtype=dtype,
-                    watcher=progress,
+                    progress=progress,
                 )
             kept = {row.key: predictions.read_predictions(results.path.parent, row.key) for row in results.rows}
             return {row.key: (row.f1_weighted, kept[row.key].predicted) for row in results.rows}

@@ -16,7 +16,7 @@ import torch
 from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.datasets.splits import Split, seeded_split, subset_of
 from eo_backbones.evaluation import run
-from eo_backbones.evaluation.columns import choose_bands
+from eo_backbones.evaluation.columns import choose_columns
 from eo_backbones.results import ResultsFile
 
 LEARNT_FROM = 1650
@@ -45,7 +45,7 @@ def scores(root: Path, out: Path, model: str) -> dict[str, float]:
     data, split = validation_part(root)
     plan = run.Plan(
         models=(model,),
-        bands=choose_bands(data, BANDS),
+        columns=choose_columns(data, BANDS),
         protocols=("logistic",),
         splits={0: split},
     )

@@ -85,16 +85,16 @@ class Demo:
     labels: np.ndarray
 
 
-def run(encoder: DemoEncoder, watcher: Progress, *, per_class: int = PER_CLASS, size: int = 64) -> Demo:
+def run(encoder: DemoEncoder, progress: Progress, *, per_class: int = PER_CLASS, size: int = 64) -> Demo:
     """Make scenes, embed every band with every model, train the probes.
 
     Args:
         encoder: from :func:`load_encoder`.
-        watcher: told of progress.
+        progress: told how far it is.
         per_class: synthetic scenes of each of the ten classes.
         size: their side in pixels of 10 m.
     """
-    with watcher.stage("making synthetic scenes", 1):
+    with progress.stage("making synthetic scenes", 1):
         scenes, labels = synthetic_images(per_class, DEMO_BANDS, seed=_SCENES_SEED, size=size)
     split = seeded_split(labels, seed=0, fractions=_FRACTIONS)
     lines: dict[str, tuple[Callable[[Tensor], Tensor], InputSpec]] = {
@@ -103,7 +103,7 @@ def run(encoder: DemoEncoder, watcher: Progress, *, per_class: int = PER_CLASS, 
         "stats": (encoders.image_statistics, unit_range()),
     }
     results = []
-    with watcher.stage(f"{len(lines)} models on {len(DEMO_BANDS)} bands", len(lines) * len(DEMO_BANDS)) as tick:
+    with progress.stage(f"{len(lines)} models on {len(DEMO_BANDS)} bands", len(lines) * len(DEMO_BANDS)) as tick:
         for channel, band in enumerate(DEMO_BANDS):
             raw = torch.from_numpy(scenes[:, channel : channel + 1])
             for line, (embed, spec) in lines.items():

@@ -362,10 +362,10 @@ class Score:
 def scores(rows: Iterable[Result]) -> list[Score]:
     """Return one score per band and setting from the rows of one model."""
     settings = ("dataset", "band", "protocol", "split", "fraction", "size")
-    found = []
+    means = []
     for setting, group in grouped(rows, settings).items():
         f1 = mean_f1(group)
-        found.append(
+        means.append(
             Score(
                 **dict(zip(settings, setting, strict=True)),
                 seeds=len({row.seed for row in group}),
@@ -375,7 +375,7 @@ def scores(rows: Iterable[Result]) -> list[Score]:
                 accuracy=round(fmean(row.accuracy for row in group), 4),
             )
         )
-    return found
+    return means
 
 
 # Tables

@@ -104,8 +104,8 @@ def evaluate(
     """Compare frozen encoders and baselines band by band on labelled images, with intervals."""
     from dataclasses import asdict
 
-    from eo_backbones.evaluation.features import default_folder
-    from eo_backbones.evaluation.request import Request, default_sizes, fulfil
+    from eo_backbones.evaluation.features import default_cache_folder
+    from eo_backbones.evaluation.request import Request, default_sizes, run_evaluation
     from eo_backbones.progress import ProgressBars
 
     if fraction and shots:
@@ -127,8 +127,8 @@ def evaluate(
     )
     try:
         with ProgressBars() as progress:
-            outcome, written = fulfil(
-                request, root=root, out=out, cache=cache or default_folder(), device=device, watcher=progress
+            outcome, written = run_evaluation(
+                request, root=root, out=out, cache=cache or default_cache_folder(), device=device, progress=progress
             )
     except KeyboardInterrupt:
         typer.echo(f"stopped; the finished rows are in {out}, the same command goes on from there", err=True)
@@ -137,7 +137,7 @@ def evaluate(
         "results": outcome.results.path,
         "report": written.report,
         "page": written.html,
-        "figure": written.figure,
+        "figure": written.chart,
     }
     if as_json:
         rows = [asdict(row) for row in outcome.results.rows]

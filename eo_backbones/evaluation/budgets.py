@@ -1,4 +1,4 @@
-"""How many labels a probe may use: a share of them, or a number a class."""
+"""How many labels a probe may use (a share of them, or a number a class), and the splits they are drawn from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,6 @@ from eo_backbones.datasets.splits import (
 from eo_backbones.errors import UserError, unknown_name
 
 SPLITS = ("seeded", *STANDARD_LISTS)
-
-
 SHOT_SUFFIX = "-shot"
 """What follows the number where a label budget is so many images of each class."""
 

@@ -44,8 +44,8 @@ class BandChoice:
 
     def join(self, features: Sequence[Tensor]) -> Tensor:
         """Return the features of the column: those of its band."""
-        (own,) = features
-        return own
+        (of_band,) = features
+        return of_band
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +70,21 @@ class FusedBands:
         if self.fuse == "concat":
             return torch.cat(list(features), dim=1)
         total = features[0].float()
-        for own in features[1:]:
-            total = total + own
+        for of_band in features[1:]:
+            total = total + of_band
         return total / len(features)
 
 
 Column = BandChoice | FusedBands
 
 
-def choose_bands(data: LabelledImages, typed: Sequence[str], fuses: Sequence[str] = ()) -> tuple[Column, ...]:
+def choose_columns(data: LabelledImages, typed: Sequence[str], fuses: Sequence[str] = ()) -> tuple[Column, ...]:
     """Return the columns that typed names stand for, in order.
 
     Args:
         data: the images; they must have the bands.
         typed: names or aliases; or ``paper``, the paper's ten; or ``paper-order``, the same ten read from EuroSAT by
-            their place in SEN12MS, as the paper's odd figures for B8A suggest was done (docs/decisions); or several
+            their index in SEN12MS, as the paper's odd results for B8A suggest was done (docs/decisions); or several
             names joined by ``+``, used at once. Empty: those of the paper's bands that the data has, else all it has.
         fuses: of :data:`FUSES`; a column of several bands is made for each. Empty: ``concat``.
 
@@ -99,27 +99,27 @@ def choose_bands(data: LabelledImages, typed: Sequence[str], fuses: Sequence[str
         raise UserError("--fuse says how several bands become one column; name them as in --bands B02+B03+B04")
     if not typed:
         return tuple(_single(name) for name in PAPER_BANDS if name in data.bands) or tuple(map(_single, data.bands))
-    choices: list[Column] = []
+    columns: list[Column] = []
     for name in typed:
         if name == PAPER_ORDER:
-            choices += _paper_order(data)
+            columns += _paper_order(data)
         elif PLUS in name:
             parts = tuple(_single(part) for part in data.check_bands(name.split(PLUS)))
-            choices += [FusedBands(parts, fuse) for fuse in dict.fromkeys(fuses or ("concat",))]
+            columns += [FusedBands(parts, fuse) for fuse in dict.fromkeys(fuses or ("concat",))]
         else:
-            choices += [_single(part) for part in data.check_bands(PAPER_BANDS if name == PAPER else [name])]
-    labels = [choice.label for choice in choices]
+            columns += [_single(part) for part in data.check_bands(PAPER_BANDS if name == PAPER else [name])]
+    labels = [column.label for column in columns]
     repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated:
         raise UserError(f"band {', '.join(repeated)} is named more than once; name each band once")
-    return tuple(choices)
+    return tuple(columns)
 
 
 def named_positions(typed: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return typed bands without their places in the file, and the places: ``B04=4`` -> ``B04``, ``{"B04": 4}``.
+    """Return typed bands without their index in the file, and the indices: ``B04=4`` -> ``B04``, ``{"B04": 4}``.
 
     Raises:
-        UserError: a place is no number from 1, or one band has two.
+        UserError: an index is not a number from 1, or one band has two.
     """
     positions: dict[str, int] = {}
     names = []
@@ -127,9 +127,11 @@ def named_positions(typed: Sequence[str]) -> tuple[tuple[str, ...], dict[str, in
         parts = item.split(PLUS)
         for number, part in enumerate(parts):
             if "=" in part:
-                name, place = split_request(part)
-                if place is not None and positions.setdefault(name, place) != place:
-                    raise UserError(f"{name}={positions[name]} and {name}={place}: one band has one place in the file")
+                name, index = split_request(part)
+                if index is not None and positions.setdefault(name, index) != index:
+                    raise UserError(
+                        f"{name}={positions[name]} and {name}={index}: a band has only one index in the file"
+                    )
                 parts[number] = name
         names.append(PLUS.join(parts))
     return tuple(names), positions
@@ -139,7 +141,7 @@ def sources_of(data: LabelledImages, label: str) -> tuple[str, ...]:
     """Return the bands of the file that a label of the results stands for."""
     names, _, fuse = label.removesuffix(")").partition(" (")
     typed = PAPER_ORDER if label.startswith(f"{PAPER_ORDER}:") else names
-    columns = choose_bands(data, [typed], [fuse] if fuse else ())
+    columns = choose_columns(data, [typed], [fuse] if fuse else ())
     return next(tuple(part.source for part in column.parts) for column in columns if column.label == label)
 
 
@@ -149,7 +151,7 @@ def _single(name: str) -> BandChoice:
 
 def _paper_order(data: LabelledImages) -> list[BandChoice]:
     if data.name != _PAPER_ORDER_DATA:
-        raise UserError(f"{PAPER_ORDER} is a reading of {_PAPER_ORDER_DATA}; {data.name} has no such question")
+        raise UserError(f"{PAPER_ORDER} is a reading of {_PAPER_ORDER_DATA}; it means nothing for {data.name}")
     in_file = LAYOUTS[_PAPER_ORDER_DATA]
     return [
         BandChoice(f"{PAPER_ORDER}:{name}", in_file[band_index(_PAPER_ORDER_LAYOUT, name)], name)

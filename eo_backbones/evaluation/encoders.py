@@ -1,5 +1,15 @@
-"""From a name of ``--models`` to encoders of single bands: baselines, ImageNet, declared weights, Hub ids, folders."""
+"""From a name of ``--models`` to encoders of single bands: baselines, ImageNet, declared weights, Hub ids, folders.
 
+What an encoder has to beat: image statistics, raw pixels, an untrained network, and ImageNet weights.
+
+``random`` is timm's ``resnet50`` as it is initialised by default, one input channel, in eval mode. In that state
+BatchNorm passes activations through unscaled and every residual branch ends in a zero (timm's ``zero_init_last``).
+``random-bn`` is the same network after BatchNorm has seen the training images: the fairer untrained baseline.
+``random-averaging`` starts as the recipes ``byol-mini`` and ``simsiam-mini`` do, and is otherwise like ``random-bn``:
+what their weights gain over it comes from training; what it gains over ``random`` does not.
+"""
+
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,69 +24,13 @@ from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.models import create_model
 from eo_backbones.networks.initialisation import average_when_downsampling
-from eo_backbones.networks.state import state_digest
-
-# FOLDED eo_backbones/evaluation/encoders.py: "What an encoder has to beat: plain statistics, raw pixels, an untrained network, and ImageNet weights.\n\n``random`` is timm's ``resnet50`` as it is initialised by default, one input channel, in eval mode. In that state\nBatchNorm passes activations through unscaled and every residual branch ends in a zero (timm's ``zero_init_last``).\n``random-bn`` is the same network after BatchNorm has seen the training images: the fairer untrained baseline.\n``random-averaging`` starts as the recipes ``byol-mini`` and ``simsiam-mini`` do, and is otherwise like ``random-bn``:\nwhat their weights have on it came from training, what it has on ``random`` did not."
 
 PERCENTILES = (5, 25, 50, 75, 95)
 STATISTICS = ("mean", "deviation", "minimum", "maximum", *(f"percentile {p}" for p in PERCENTILES))
 """The nine features of ``stats``, in order."""
-_MINI_TRAINED = 2  # stages that the mini recipes train; the averaging start is for those after
-RAW_SIDE_PX = 64
-"""``raw`` never sees more pixels a side: 4,096 features keep the probe's memory bounded."""
-
-
-def image_statistics(images: Tensor) -> Tensor:
-    """Return :data:`STATISTICS` of single-band images ``(B, 1, H, W)`` as ``(B, 9)``; percentiles as in numpy."""
-    values = images.flatten(1).sort(dim=1).values
-    last = values.shape[1] - 1
-    position = torch.tensor(PERCENTILES, dtype=torch.float64, device=values.device) / 100 * last
-    below = position.floor().long()
-    share = (position - below).to(values.dtype)
-    percentiles = values[:, below].lerp(values[:, (below + 1).clamp_max(last)], share)
-    moments = [values.mean(dim=1), values.std(dim=1, correction=0), values[:, 0], values[:, -1]]
-    return torch.cat([torch.stack(moments, dim=1), percentiles], dim=1)
-
-
-def raw_pixels(images: Tensor) -> Tensor:
-    """Return single-band images ``(B, 1, H, W)`` flattened to ``(B, H * W)``."""
-    return images.flatten(1)
-
-
-def random_resnet50(seed: int, *, averaging: bool = False) -> nn.Module:
-    """Return timm's ``resnet50`` with one input channel and random weights that depend on the seed only.
-
-    Args:
-        seed: of the weights.
-        averaging: stages 3 and 4 start as smoothing filters (:mod:`eo_backbones.networks.initialisation`).
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network: nn.Module = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
-        if averaging:
-            average_when_downsampling(network, after=_MINI_TRAINED)
-    return network.eval()
-
-
-def fold_input_channels(network: nn.Module) -> nn.Module:
-    """Make a network for several channels take one, as if that one were copied to all of them. Exact.
-
-    A convolution of equal channels is the convolution of one of them with the summed kernel, zero padding included,
-    as long as all copies are normalised alike: normalise the band by its own figures, not by ImageNet's three.
-
-    Raises:
-        UserError: the network does not begin with an ordinary convolution.
-    """
-    place = network.pretrained_cfg.get("first_conv")  # type: ignore[union-attr, operator]  # timm's plain data
-    stem = network.get_submodule(place) if isinstance(place, str) else None
-    if not isinstance(stem, nn.Conv2d) or stem.groups != 1:
-        raise UserError(
-            "this network does not begin with a plain convolution, so its channels cannot be folded into one"
-        )
-    stem.weight = nn.Parameter(stem.weight.detach().sum(dim=1, keepdim=True))
-    stem.in_channels = 1
-    return network
-
+_MINI_TRAINED_STAGES = 2  # by the mini recipes; the stages after them start as smoothing filters
+RAW_SIZE_PX = 64
+"""``raw`` gets images of at most this height and width: 4,096 features keep the probe's memory bounded."""
 
 IMAGENET = "imagenet"
 IMAGENET_SOURCE = "hf-hub:timm/resnet50.tv_in1k"
@@ -90,25 +44,25 @@ SCALINGS: dict[Scaling, str] = {
 }
 
 WITHOUT_MAPS = ("stats", "raw")
-"""Baselines that are no network, so that they have no feature maps."""
+"""Baselines that are not networks, so they have no feature maps."""
 BASELINES = ("random", "random-bn", "random-averaging", "stats", "raw", IMAGENET)
 DESCRIPTIONS = {
     "random": "timm's default initialisation of resnet50, one channel, eval mode, a new one for each seed",
     "random-bn": "the same with BatchNorm statistics estimated on the training images",
     "random-averaging": "random-bn, except that stages 3 and 4 start as smoothing filters, as the mini recipes start",
     "stats": ", ".join(STATISTICS) + " of the image",
-    "raw": f"the pixels, at most {RAW_SIDE_PX} x {RAW_SIDE_PX}",
+    "raw": f"the pixels, at most {RAW_SIZE_PX} x {RAW_SIZE_PX}",
     IMAGENET: f"{IMAGENET_SOURCE}; the band copied to three channels, folded into one exactly",
 }
 
 
 class NotMeasuredHereError(UserError):
-    """A baseline's weights are out of reach on this machine; the others can still be measured."""
+    """A baseline's weights cannot be fetched on this machine; the others can still be measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """How images are brought to a model: side in pixels, the name of the scaling, and the contract behind it."""
+    """What a model gets: image size in pixels, the name of the scaling, and the contract behind it."""
 
     size: int
     scaling: Scaling
@@ -122,7 +76,7 @@ class Encoder:
     Attributes:
         embed: the map; a network in eval mode, or a function.
         digest: sha256 of the weights, or the version of a definition without weights.
-        stored_as: number format that keeps its features; ``None`` for networks: the one they are computed in.
+        stored_as: dtype that keeps its features; ``None`` for networks: the one they are computed in.
     """
 
     embed: Callable[[Tensor], Tensor]
@@ -155,6 +109,76 @@ class EvaluatedModel:
     adapted: bool = False
 
 
+# Baselines without weights from elsewhere
+
+
+def image_statistics(images: Tensor) -> Tensor:
+    """Return :data:`STATISTICS` of single-band images ``(B, 1, H, W)`` as ``(B, 9)``; percentiles as in numpy."""
+    values = images.flatten(1).sort(dim=1).values
+    last = values.shape[1] - 1
+    position = torch.tensor(PERCENTILES, dtype=torch.float64, device=values.device) / 100 * last
+    below = position.floor().long()
+    share = (position - below).to(values.dtype)
+    percentiles = values[:, below].lerp(values[:, (below + 1).clamp_max(last)], share)
+    moments = [values.mean(dim=1), values.std(dim=1, correction=0), values[:, 0], values[:, -1]]
+    return torch.cat([torch.stack(moments, dim=1), percentiles], dim=1)
+
+
+def raw_pixels(images: Tensor) -> Tensor:
+    """Return single-band images ``(B, 1, H, W)`` flattened to ``(B, H * W)``."""
+    return images.flatten(1)
+
+
+def random_resnet50(seed: int, *, averaging: bool = False) -> nn.Module:
+    """Return timm's ``resnet50`` with one input channel and random weights that depend on the seed only.
+
+    Args:
+        seed: of the weights.
+        averaging: stages 3 and 4 start as smoothing filters (:mod:`eo_backbones.networks.initialisation`).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
+        if averaging:
+            average_when_downsampling(network, after=_MINI_TRAINED_STAGES)
+    return network.eval()
+
+
+def baseline_digest(network: nn.Module) -> str:
+    """Return the sha256 that stands for a random network in ``results.csv`` and in the cache.
+
+    Not :func:`eo_backbones.networks.state.state_digest`, which training records: rows and features that were measured
+    before are recognised by it.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def fold_input_channels(network: nn.Module) -> nn.Module:
+    """Make a network for several channels take one, as if that one were copied to all of them. Exact.
+
+    A convolution of equal channels is the convolution of one of them with the summed kernel, zero padding included,
+    as long as all copies are normalised alike: normalise the band by its own mean and deviation, not by ImageNet's three.
+
+    Raises:
+        UserError: the network does not begin with an ordinary convolution.
+    """
+    name = network.pretrained_cfg.get("first_conv")  # type: ignore[union-attr, operator]  # timm's plain data
+    stem = network.get_submodule(name) if isinstance(name, str) else None
+    if not isinstance(stem, nn.Conv2d) or stem.groups != 1:
+        raise UserError(
+            "this network does not begin with a plain convolution, so its channels cannot be folded into one"
+        )
+    stem.weight = nn.Parameter(stem.weight.detach().sum(dim=1, keepdim=True))
+    stem.in_channels = 1
+    return network
+
+
+# From a name to an encoder
+
 # The digest stands in for one of weights: changed whenever the definition of the features changes.
 _STATS = Encoder(embed=image_statistics, digest="stats-1", stored_as=torch.float32)
 _RAW = Encoder(embed=raw_pixels, digest="raw-1", stored_as=torch.float16)  # finer than 8-bit pixels
@@ -165,10 +189,10 @@ def open_model(name: str, sizes: Sequence[int]) -> EvaluatedModel:
 
     Args:
         name: one of :data:`BASELINES`, ``imagenet=SOURCE``, a declared row, ``hf-hub:...`` or ``local-dir:...``.
-        sizes: sides in pixels that networks get images of.
+        sizes: height and width in pixels of the images that networks get.
 
     Raises:
-        NotMeasuredHereError: ``imagenet`` without a source of its own, and its weights are out of reach.
+        NotMeasuredHereError: ``imagenet`` without a source of its own, and its weights cannot be fetched.
         UserError: unknown name, or weights that cannot be loaded.
     """
     plain = tuple(Setting(size=size, scaling="contract", spec=unit_range()) for size in sizes)
@@ -176,8 +200,8 @@ def open_model(name: str, sizes: Sequence[int]) -> EvaluatedModel:
         build = partial(_random_encoder, averaging=name == "random-averaging")
         return EvaluatedModel(name=name, settings=plain, build=build, seeded=True, adapted=name != "random")
     if name in {"stats", "raw"}:
-        sides = dict.fromkeys(min(size, RAW_SIDE_PX) for size in sizes)
-        settings = tuple(Setting(size=side, scaling="contract", spec=unit_range()) for side in sides)
+        smaller = dict.fromkeys(min(size, RAW_SIZE_PX) for size in sizes)
+        settings = tuple(Setting(size=size, scaling="contract", spec=unit_range()) for size in smaller)
         encoder = _STATS if name == "stats" else _RAW
         return EvaluatedModel(name=name, settings=settings, build=lambda _: encoder)
     if name == IMAGENET:
@@ -202,7 +226,7 @@ def _load(source: str) -> nn.Module:
 
 def _random_encoder(seed: int, *, averaging: bool) -> Encoder:
     network = random_resnet50(seed, averaging=averaging)
-    return Encoder(embed=network, digest=state_digest(network))
+    return Encoder(embed=network, digest=baseline_digest(network))
 
 
 def _foreign(name: str, network: nn.Module, sizes: Sequence[int]) -> EvaluatedModel:

@@ -1,4 +1,4 @@
-"""Features of all images, in one pass over the files for all bands: computed batch by batch, written batch by batch."""
+"""Features of all images: pixels read in batches, one pass over the files for all bands, features kept in a cache."""
 
 import copy
 import hashlib
@@ -26,23 +26,79 @@ from eo_backbones.inputs import InputTransform
 from eo_backbones.networks.state import batch_norm_layers, estimating_batch_norm
 from eo_backbones.progress import Tick
 
-# FOLDED eo_backbones/evaluation/features.py: 'Features on disk, one file for each (model, band) and way of feeding it.\n\nThe name of a file is the digest of everything that decides its content: weights, images, band, scaling, size, number\nformat. So nothing in it can be stale, and any file may be deleted at any time. A file appears under its name only\nwhen it is whole.'
-
+BATCH = 128
+_MAX_READERS = 8  # files are small; more readers only wait for each other
 FORMAT = 1
-"""Part of every key: changed when features of the same name would come out differently."""
+"""Part of every key of the cache: changed when features of the same key would come out differently."""
 CACHE_VARIABLE = "EO_BACKBONES_CACHE"
 
 
-def default_folder() -> Path:
+# Reading pixels
+
+
+def read_batches(
+    data: LabelledImages, bands: Sequence[str], rows: np.ndarray, *, batch_size: int = BATCH
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (position of the first image in ``rows``, raw values ``(batch, bands, H, W)``) in order.
+
+    Threads read ahead; each file is opened once for all bands.
+
+    Args:
+        data: the images.
+        bands: what to read of each.
+        rows: indices of the images, in the order to read them.
+        batch_size: images in a batch.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another size than the images before it.
+    """
+    parts = [(start, rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
+    readers = min(_MAX_READERS, os.cpu_count() or 1)
+    waiting: deque[tuple[int, Future[Tensor]]] = deque()
+    with ThreadPoolExecutor(readers, thread_name_prefix="pixels") as pool:
+        try:
+            for start, part in parts:
+                waiting.append((start, pool.submit(_read_batch, data, bands, part)))
+                if len(waiting) > readers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read_batch(data: LabelledImages, bands: Sequence[str], rows: np.ndarray) -> Tensor:
+    images = [data.read(int(row), bands) for row in rows]
+    for row, image in zip(rows, images, strict=True):
+        if image.shape != images[0].shape:
+            (_, height, width), (_, expected_height, expected_width) = image.shape, images[0].shape
+            raise UserError(
+                f"{data.paths[row]} has {width} x {height} pixels, other images have {expected_width} x "
+                f"{expected_height}; remove it, or resize all images to one size"
+            )
+    return torch.from_numpy(np.stack(images))
+
+
+# The cache
+
+
+def default_cache_folder() -> Path:
     """Return ``$EO_BACKBONES_CACHE``, else ``eo_backbones`` below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    own = os.environ.get(CACHE_VARIABLE)
-    if own:
-        return Path(own).expanduser()
+    folder = os.environ.get(CACHE_VARIABLE)
+    if folder:
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "eo_backbones"
 
 
 class FeatureFile:
-    """Features ``(n, d)`` of one key: an ordinary ``.npy`` file; bfloat16 is kept as the uint16 of the same bits."""
+    """Features ``(n, d)`` of one (model, band) and way of feeding it, as an ordinary ``.npy`` file.
+
+    Its name is the digest of everything that decides its content: weights, images, band, scaling, size, dtype. So it
+    cannot be stale, and any file may be deleted at any time. A file appears under its name only when it is whole.
+    bfloat16 is kept as the uint16 of the same bits.
+    """
 
     def __init__(self, folder: Path, key: Mapping[str, object], dtype: torch.dtype) -> None:
         text = json.dumps({"format": FORMAT, "dtype": str(dtype), **key}, sort_keys=True)
@@ -61,7 +117,7 @@ class FeatureFile:
 
     @contextmanager
     def writing(self, rows: int) -> Iterator["FeatureWriter"]:
-        """Give a writer; when the block ends well the file is there, otherwise nothing is."""
+        """Give a writer; the file appears when the block ends without an error, otherwise nothing does."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.path, shared=True) as unfinished:
             writer = FeatureWriter(unfinished, rows, self.dtype)
@@ -71,7 +127,7 @@ class FeatureFile:
 
 
 class FeatureWriter:
-    """Writes features batch by batch to disk, so that memory holds one batch only."""
+    """Writes features batch by batch to disk, so that memory holds only one batch."""
 
     def __init__(self, path: Path, rows: int, dtype: torch.dtype) -> None:
         self.path = path
@@ -90,63 +146,13 @@ class FeatureWriter:
         self._file[start : start + len(values)] = stored.numpy()
 
     def close(self) -> None:
-        """Bring everything to disk."""
+        """Flush everything to disk."""
         assert self._file is not None, "nothing was written"
         self._file.flush()
         self._file = None
 
 
-# FOLDED eo_backbones/evaluation/features.py: 'Raw pixels of a data set in batches, read ahead by threads: each file is opened once for all bands of a pass.'
-
-BATCH = 128
-_MAX_READERS = 8  # files are small; more readers only wait for each other
-
-
-def batches(
-    data: LabelledImages, bands: Sequence[str], rows: np.ndarray, *, size: int | None = None
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield (position of the first image in ``rows``, raw values ``(batch, bands, H, W)``) in order.
-
-    Args:
-        data: the images.
-        bands: what to read of each.
-        rows: which images, in which order.
-        size: images in a batch; default: :data:`BATCH`.
-
-    Raises:
-        UserError: a file is missing, damaged, or of another size than the images before it.
-    """
-    size = size or BATCH
-    parts = [(start, rows[start : start + size]) for start in range(0, len(rows), size)]
-    readers = min(_MAX_READERS, os.cpu_count() or 1)
-    waiting: deque[tuple[int, Future[Tensor]]] = deque()
-    with ThreadPoolExecutor(readers, thread_name_prefix="pixels") as pool:
-        try:
-            for start, part in parts:
-                waiting.append((start, pool.submit(_read, data, bands, part)))
-                if len(waiting) > readers:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _read(data: LabelledImages, bands: Sequence[str], rows: np.ndarray) -> Tensor:
-    images = [data.read(int(row), bands) for row in rows]
-    for row, image in zip(rows, images, strict=True):
-        if image.shape != images[0].shape:
-            (_, height, width), (_, expected_height, expected_width) = image.shape, images[0].shape
-            raise UserError(
-                f"{data.paths[row]} has {width} x {height} pixels, other images have {expected_width} x "
-                f"{expected_height}; remove it, or bring all images to one size"
-            )
-    return torch.from_numpy(np.stack(images))
-
-
-"""Told how many more images have been seen."""
+# Computing features
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -175,7 +181,7 @@ class ModelInput(nn.Module):
         return images.contiguous(memory_format=torch.channels_last)
 
 
-def key_of(data: LabelledImages, encoder_digest: str, setting: Setting, band: BandChoice) -> dict[str, object]:
+def feature_key(data: LabelledImages, encoder_digest: str, setting: Setting, band: BandChoice) -> dict[str, object]:
     """Return everything that decides the features of one band, as JSON types."""
     entry = next(e for e in setting.spec.to_dict()["bands"] if e["band"] == band.treated_as)
     return {
@@ -189,30 +195,40 @@ def key_of(data: LabelledImages, encoder_digest: str, setting: Setting, band: Ba
     }
 
 
-def extract(data: LabelledImages, jobs: Sequence[Job], *, device: torch.device, dtype: torch.dtype, tick: Tick) -> None:
+def extract(
+    data: LabelledImages,
+    jobs: Sequence[Job],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    tick: Tick,
+    batch_size: int = BATCH,
+) -> None:
     """Compute and store the features of every image for every job.
 
     Args:
         data: the images; each file is opened once.
-        jobs: encoders of equal kind; networks are moved to the device.
+        jobs: one for each band; networks are moved to the device.
         device: where to compute.
-        dtype: number format of the networks; bfloat16 runs under autocast.
+        dtype: of the networks; bfloat16 runs under autocast.
         tick: told after each batch how many images it held.
+        batch_size: images in a batch.
     """
-    sources = _sources(jobs)
+    sources = list(dict.fromkeys(job.band.source for job in jobs))
     inputs = [ModelInput(data, job.setting, job.band) for job in jobs]
     for job in jobs:
-        _place(job.encoder, device)
+        if isinstance(job.encoder.embed, nn.Module):
+            job.encoder.embed.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with ExitStack() as files, inference(device, dtype):
         writers = [files.enter_context(job.file.writing(len(data))) for job in jobs]
-        for start, raw in batches(data, sources, np.arange(len(data))):
+        for start, raw in read_batches(data, sources, np.arange(len(data)), batch_size=batch_size):
             values = raw.to(device, non_blocking=True)
-            for job, prepare, writer in zip(jobs, inputs, writers, strict=True):
-                writer.put(start, job.encoder.embed(prepare(values[:, sources.index(job.band.source)])))
+            for job, model_input, writer in zip(jobs, inputs, writers, strict=True):
+                writer.put(start, job.encoder.embed(model_input(values[:, sources.index(job.band.source)])))
             tick(len(raw))
 
 
-def adapt(
+def adapt_batch_norm(
     data: LabelledImages,
     encoder: Encoder,
     setting: Setting,
@@ -228,11 +244,11 @@ def adapt(
     Args:
         data: the images.
         encoder: a network; it is not changed.
-        setting: how images are brought to it.
+        setting: image size and scaling that it gets.
         bands: one copy is made for each.
-        train: the images to look at; in random order, so that no batch holds one class only.
+        train: the images whose statistics are taken; read in random order, so that no batch holds one class only.
         device: where to compute.
-        dtype: number format, as in :func:`extract`.
+        dtype: as in :func:`extract`.
         tick: told after each batch how many images it held.
     """
     sources = list(dict.fromkeys(band.source for band in bands))
@@ -244,7 +260,7 @@ def adapt(
         for network in networks.values():
             network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             estimation.enter_context(estimating_batch_norm(batch_norm_layers(network)))
-        for _, raw in batches(data, sources, order[:whole]):
+        for _, raw in read_batches(data, sources, order[:whole]):
             values = raw.to(device, non_blocking=True)
             for band in bands:
                 networks[band.label](inputs[band.label](values[:, sources.index(band.source)]))
@@ -256,15 +272,6 @@ def adapt(
 
 
 def adapted_digest(data: LabelledImages, encoder: Encoder, band: str, train: np.ndarray) -> str:
-    """Return a digest of a network after :func:`adapt`, which follows from where it began and what it saw."""
+    """Return a digest of a network after :func:`adapt_batch_norm`: it follows from the network and the images it saw."""
     text = "\n".join([encoder.digest, data.digest, band, *(data.ids[row] for row in train)])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sources(jobs: Sequence[Job]) -> list[str]:
-    return list(dict.fromkeys(job.band.source for job in jobs))
-
-
-def _place(encoder: Encoder, device: torch.device) -> None:
-    if isinstance(encoder.embed, nn.Module):
-        encoder.embed.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -102,8 +102,8 @@ def average_precisions(true: np.ndarray, scores: np.ndarray) -> Floats:
     """Return the average precision of each label ``(labels,)``; NaN for one that no image has."""
     return np.array(
         [
-            average_precision(own, ranked) if own.any() else np.nan
-            for own, ranked in zip(np.ascontiguousarray(true.T), np.ascontiguousarray(scores.T), strict=True)
+            average_precision(of_label, ranked) if of_label.any() else np.nan
+            for of_label, ranked in zip(np.ascontiguousarray(true.T), np.ascontiguousarray(scores.T), strict=True)
         ]
     )
 

@@ -1,4 +1,4 @@
-"""``eo-backbones evaluate`` as a value, and what the command does with it."""
+"""What ``eo-backbones evaluate`` is asked for, as a value, and the evaluation from there to the written reports."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from eo_backbones.device import pick_device
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import plots, report
 from eo_backbones.evaluation.budgets import SHOT_SUFFIX, Budget, make_splits
-from eo_backbones.evaluation.columns import choose_bands, named_positions
+from eo_backbones.evaluation.columns import choose_columns, named_positions
 from eo_backbones.evaluation.encoders import IMAGENET
 from eo_backbones.evaluation.probes.protocols import SEGMENTATION, protocol_names
 from eo_backbones.evaluation.run import Outcome, Plan, evaluate
@@ -27,18 +27,18 @@ SMALLEST_SIZE_PX = 32  # a ResNet50 divides by 32
 
 
 def default_sizes(protocols: Sequence[str]) -> tuple[int, ...]:
-    """Return the sides in pixels that networks get unless told otherwise: EuroSAT's, or with class maps DFC2020's."""
+    """Return the default image size in pixels: EuroSAT's, or with class maps DFC2020's."""
     return (256,) if SEGMENTATION in protocols else (64,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The options of the command, as typed; only those that decide the figures.
+    """The options of the command, as typed; only those that decide the results.
 
     Attributes:
         dataset: kind of data set.
         models: names.
-        bands: names, several at once joined by ``+``, each with its place in the file for ``folder`` (``B04=4``); empty
+        bands: names, several at once joined by ``+``, each with its index in the file for ``folder`` (``B04=4``); empty
             for those of the paper's bands that the data has.
         units: of the values of ``folder``: one for all bands, or ``BAND=UNIT``.
         fuses: how several bands at once become one column.
@@ -47,7 +47,7 @@ class Request:
         fractions: shares of the labels.
         shots: numbers of labelled images a class; if any, instead of ``fractions``.
         seeds: number of seeds, 0 to seeds - 1.
-        sizes: sides in pixels.
+        sizes: height and width in pixels of the images that networks get.
         limit: use about this many images only, drawn by class.
     """
 
@@ -99,17 +99,24 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Where the reports and their figure are."""
+    """Where the reports and the chart are."""
 
     report: Path
     html: Path
-    figure: Path
+    chart: Path
 
 
-def fulfil(
-    request: Request, *, root: Path, out: Path, cache: Path, device: str, watcher: Progress
+def run_evaluation(
+    request: Request,
+    *,
+    root: Path,
+    out: Path,
+    cache: Path,
+    device: str,
+    progress: Progress,
+    memory_bytes: int | None = None,
 ) -> tuple[Outcome, Written]:
-    """Measure what is missing, then write report and figure from all rows.
+    """Measure what is missing, then write reports and chart from all rows.
 
     Args:
         request: what to measure.
@@ -117,20 +124,37 @@ def fulfil(
         out: folder for results; what is in it is kept and completed.
         cache: folder for features.
         device: ``auto``, ``cpu`` or ``cuda``.
-        watcher: told of progress.
+        progress: told how far it is.
+        memory_bytes: as for :func:`eo_backbones.evaluation.run.evaluate`.
 
     Raises:
         UserError: anything about the request that the user can correct.
     """
+    compute = pick_device(device)
+    data, plan = _prepare(request, root)
+    with progress.stage(f"reading {len(data)} files for their digest", 1):
+        digest = data.digest
+    results = ResultsFile(out / RESULTS_FILE, data_digest=digest)
+    outcome = evaluate(data, plan, results, cache=cache, device=compute, memory_bytes=memory_bytes, progress=progress)
+    if not results.rows:
+        raise UserError(f"nothing was measured: {'; '.join(outcome.notes)}")
+    commands = _remember(out / COMMANDS_FILE, request.command())
+    with progress.stage("report", 1):
+        written = write_reports(out, data, results.rows, commands=commands, imagenet_command=request.imagenet_command)
+    return outcome, written
+
+
+def _prepare(request: Request, root: Path) -> tuple[LabelledImages, Plan]:
+    """Open the data and check the whole request, before any work."""
     if request.seeds < 1:
         raise UserError(f"--seeds {request.seeds}: at least 1 is needed")
     for size in request.sizes:
         if size < SMALLEST_SIZE_PX:
             raise UserError(f"--size {size}: a ResNet50 needs at least {SMALLEST_SIZE_PX} pixels")
-    protocols, budgets, compute = protocol_names(request.protocols), request.budgets, pick_device(device)
+    protocols, budgets = protocol_names(request.protocols), request.budgets
     names, positions = named_positions(request.bands)
     whole = open_dataset(request.dataset, root, positions=positions, units=request.units)
-    bands = choose_bands(whole, names, request.fuses)
+    columns = choose_columns(whole, names, request.fuses)
     if whole.multilabel and request.shots:
         raise UserError(
             f"--shots counts images of each class, but {whole.name} has several labels an image; use --fraction"
@@ -140,39 +164,17 @@ def fulfil(
     splits = make_splits(
         data, request.split, range(request.seeds), lists=lists, allow_missing=request.limit is not None
     )
-    for seed, split in splits.items():  # before any work: there may be too few images
+    for seed, split in splits.items():
         for budget in budgets:
-            budget.apply(split, data.strata, seed)
-    with watcher.stage(f"reading {len(data)} files for their digest", 1):
-        digest = data.digest
-    results = ResultsFile(out / RESULTS_FILE, data_digest=digest)
-    plan = Plan(
-        models=request.models, bands=bands, protocols=protocols, splits=splits, budgets=budgets, sizes=request.sizes
+            budget.apply(split, data.strata, seed)  # there may be too few images
+    return data, Plan(
+        models=request.models,
+        columns=columns,
+        protocols=protocols,
+        splits=splits,
+        budgets=budgets,
+        sizes=request.sizes,
     )
-    outcome = evaluate(data, plan, results, cache=cache, device=compute, watcher=watcher)
-    if not results.rows:
-        raise UserError(f"nothing was measured: {'; '.join(outcome.notes)}")
-    commands = _remember(out / COMMANDS_FILE, request.command())
-    with watcher.stage("report", 1):
-        written = write_reports(out, data, results.rows, commands=commands, imagenet_command=request.imagenet_command)
-    return outcome, written
-
-
-def write_reports(
-    out: Path,
-    data: LabelledImages,
-    rows: Sequence[Result],
-    *,
-    commands: Sequence[str],
-    imagenet_command: Callable[[Section], str],
-) -> Written:
-    """Write the figure, ``report.md`` and ``report.html`` from all rows."""
-    contents = report.gather_report(out, data, rows, commands=commands, imagenet_command=imagenet_command)
-    written = Written(out / report.MARKDOWN_FILE, out / report.HTML_FILE, out / report.CHART_FILE)
-    plots.write_band_chart(written.figure, rows)
-    write_atomically(written.report, report.markdown_report(contents))
-    write_atomically(written.html, report.html_report(contents, out, written.figure.read_bytes()))
-    return written
 
 
 def limited(data: LabelledImages, limit: int | None) -> LabelledImages:
@@ -186,6 +188,23 @@ def limited(data: LabelledImages, limit: int | None) -> LabelledImages:
     if limit < 1:
         raise UserError(f"--limit {limit}: at least 1 image is needed")
     return data.take(subset_of(data.strata, np.arange(len(data)), fraction=limit / len(data), seed=0))
+
+
+def write_reports(
+    out: Path,
+    data: LabelledImages,
+    rows: Sequence[Result],
+    *,
+    commands: Sequence[str],
+    imagenet_command: Callable[[Section], str],
+) -> Written:
+    """Write ``bands.png``, ``report.md`` and ``report.html`` from all rows."""
+    contents = report.gather_report(out, data, rows, commands=commands, imagenet_command=imagenet_command)
+    written = Written(out / report.MARKDOWN_FILE, out / report.HTML_FILE, out / report.CHART_FILE)
+    plots.write_band_chart(written.chart, rows)
+    write_atomically(written.report, report.markdown_report(contents))
+    write_atomically(written.html, report.html_report(contents, out, written.chart.read_bytes()))
+    return written
 
 
 def _remember(path: Path, command: str) -> Sequence[str]:

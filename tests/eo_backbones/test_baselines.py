@@ -1,5 +1,7 @@
 """The baselines against numpy, against the literal three-channel copy, and against BatchNorm's definition."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import timm
@@ -59,6 +61,19 @@ def test_random_depends_on_its_seed_only() -> None:
     assert state_digest(first) == state_digest(again) != state_digest(other)
     assert not any(module.training for module in first.modules())
     assert first.conv1.in_channels == 1
+
+
+def test_the_digest_of_a_random_network_is_that_of_earlier_results() -> None:
+    """Names, shapes, types and bytes, in the order of the state: what ``weights_digest`` has held from the beginning."""
+    norm = nn.BatchNorm1d(2)
+    names = ("weight(2,)", "bias(2,)", "running_mean(2,)", "running_var(2,)", "num_batches_tracked()")
+    one = np.float32([1, 1]).tobytes()
+    contents = (one, bytes(8), bytes(8), one, bytes(8))
+    text = b"".join(
+        f"{name}torch.{'int64' if name.endswith('()') else 'float32'}".encode() + content
+        for name, content in zip(names, contents, strict=True)
+    )
+    assert encoders.baseline_digest(norm) == hashlib.sha256(text).hexdigest()
 
 
 def test_folding_equals_the_literal_copy(three_channel_network: nn.Module) -> None:

@@ -205,7 +205,7 @@ def test_demo(command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tm
     from eo_backbones import demo
 
     original = demo.run
-    monkeypatch.setattr(demo, "run", lambda encoder, watcher: original(encoder, watcher, per_class=5, size=32))
+    monkeypatch.setattr(demo, "run", lambda encoder, progress: original(encoder, progress, per_class=5, size=32))
     ended = command("demo", "--out", tmp_path / "shown")
     assert ended.status == 0
     first, second = ended.out.splitlines()[:2]

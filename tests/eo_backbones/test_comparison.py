@@ -44,15 +44,15 @@ def test_difference_is_the_mean_over_common_seeds(tmp_path: Path) -> None:
     expected = []
     for seed in (0, 1):
         test = np.sort(rng.choice(600, 200, replace=False))
-        answers = {
+        predictions_of = {
             model: np.where(rng.random(200) < right, labels[test], rng.integers(0, 3, 200))
             for model, right in (("a", 0.9), ("stats", 0.4))
         }
-        for model, predicted in answers.items():
+        for model, predicted in predictions_of.items():
             row = result(model=model, seed=seed)
             predictions.write_predictions(tmp_path, row.key, Predictions(test, predicted, NOTHING))
             rows[model].append(row)
-        one, two = (f1_score(labels[test], answers[model], average="weighted") for model in ("a", "stats"))
+        one, two = (f1_score(labels[test], predictions_of[model], average="weighted") for model in ("a", "stats"))
         expected.append(one - two)
     lonely = result(model="a", seed=2)
     predictions.write_predictions(tmp_path, lonely.key, Predictions(np.arange(5), labels[:5], NOTHING))
@@ -107,10 +107,10 @@ def test_principal_components_equal_numpy() -> None:
     assert principal_components(torch.randn(5, 1)).shape == (5, 2)
 
 
-def test_the_papers_figures() -> None:
+def test_the_papers_results() -> None:
     """Spot checks of Table I as recorded in the project's notes: first, last and the odd row of B8A."""
-    assert all(tuple(figures) == PAPER_BANDS for figures in PAPER_F1.values())
+    assert all(tuple(f1) == PAPER_BANDS for f1 in PAPER_F1.values())
     assert PAPER_F1["BYOL-90K"]["B02"] == 0.87
     assert PAPER_F1["ImageNet"]["B12"] == 0.47
-    assert [figures["B8A"] for figures in PAPER_F1.values()] == [0.44, 0.50, 0.52, 0.59, 0.59]
-    assert [figures["B11"] for figures in PAPER_F1.values()] == [0.58, 0.72, 0.70, 0.77, 0.83]
+    assert [f1["B8A"] for f1 in PAPER_F1.values()] == [0.44, 0.50, 0.52, 0.59, 0.59]
+    assert [f1["B11"] for f1 in PAPER_F1.values()] == [0.58, 0.72, 0.70, 0.77, 0.83]

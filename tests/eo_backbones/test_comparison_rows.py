@@ -12,7 +12,7 @@ from torch import nn
 from eo_backbones.bands import BANDS
 from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.evaluation import encoders, features, predictions
-from eo_backbones.evaluation.columns import choose_bands
+from eo_backbones.evaluation.columns import choose_columns
 from eo_backbones.evaluation.request import Request
 from eo_backbones.results import Result
 from support.measured import measured
@@ -26,7 +26,7 @@ Measure = Callable[..., list[Result]]
 def measure(eurosat_rgb_folder: Path, tmp_path: Path) -> Measure:  # noqa: F811
     def run_request(*models: str, **changes: object) -> list[Result]:
         request = Request(dataset="eurosat-rgb", models=models, bands=("B04",), protocols=("knn",), sizes=(32,))
-        return measured(request, root=eurosat_rgb_folder, place=tmp_path, **changes)
+        return measured(request, root=eurosat_rgb_folder, folder=tmp_path, **changes)
 
     return run_request
 
@@ -37,7 +37,7 @@ def data(eurosat_rgb_folder: Path) -> LabelledImages:  # noqa: F811
 
 
 def test_encoders_against_each_other_and_against_every_baseline(measure: Measure, tmp_path: Path) -> None:
-    """Each with the other's figure subtracted, by band, on the same test images."""
+    """Each minus the other, by band, on the same test images."""
     byol = write_tiny_encoder(tmp_path / "byol", seed=1)
     simsiam = write_tiny_encoder(tmp_path / "simsiam", seed=2)
     rows = measure(byol, simsiam, "random-bn", "stats", "raw", seeds=2, protocols=("logistic",))
@@ -84,10 +84,10 @@ def test_every_network_is_frozen_in_eval_mode(
     model = encoders.open_model(typed, [32])
     encoder = model.build(0)
     setting = model.settings[0]
-    (band,) = choose_bands(data, ["B04"])
+    (band,) = choose_columns(data, ["B04"])
     if model.adapted:
         options = {"device": torch.device("cpu"), "dtype": torch.float32, "tick": lambda _: None}
-        encoder = features.adapt(data, encoder, setting, [band], np.arange(10), **options)["B04"]  # type: ignore[arg-type]
+        encoder = features.adapt_batch_norm(data, encoder, setting, [band], np.arange(10), **options)["B04"]  # type: ignore[arg-type]
     network = encoder.network
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     assert not any(module.training for module in network.modules())
@@ -98,7 +98,7 @@ def test_every_network_is_frozen_in_eval_mode(
 
 
 def test_what_imagenet_weights_see(data: LabelledImages, tiny_folder: Path) -> None:
-    """At both sizes: display values 0...255 are 0...0.275 reflectance; as it is, or by the band's own figures."""
+    """At both sizes: display values 0...255 are 0...0.275 reflectance; as it is, or by the band's own mean and deviation."""
     model = encoders.open_model(f"imagenet=local-dir:{tiny_folder}", [64, 224])
     assert [(setting.size, setting.scaling) for setting in model.settings] == [
         (64, "div10000"),
@@ -106,14 +106,14 @@ def test_what_imagenet_weights_see(data: LabelledImages, tiny_folder: Path) -> N
         (224, "div10000"),
         (224, "standardised"),
     ]
-    (band,) = choose_bands(data, ["B04"])
+    (band,) = choose_columns(data, ["B04"])
     raw = torch.full((1, 64, 64), 100, dtype=torch.uint8)
     reflectance = 100 * 0.275 / 255
-    figures = BANDS["B04"]
+    band_row = BANDS["B04"]
     for setting in model.settings:
         images = features.ModelInput(data, setting, band)(raw)
         value = reflectance
         if setting.scaling == "standardised":
-            value = (reflectance * 10_000 - figures.mean) / figures.std
+            value = (reflectance * 10_000 - band_row.mean) / band_row.std
         assert images.shape == (1, 1, setting.size, setting.size)
         torch.testing.assert_close(images, torch.full_like(images, value), atol=1e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The evaluation as a whole on small synthetic images: every figure once, each where it belongs."""
+"""The evaluation as a whole on small synthetic images: every row once, each where it belongs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +11,11 @@ from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.datasets.splits import seeded_split
 from eo_backbones.datasets.synthetic_files import write_eurosat_rgb
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import encoders, features, metrics, predictions, run
+from eo_backbones.evaluation import encoders, features, metrics, predictions
 from eo_backbones.evaluation.budgets import Budget, make_splits
-from eo_backbones.evaluation.columns import choose_bands
+from eo_backbones.evaluation.columns import choose_columns
 from eo_backbones.evaluation.encoders import random_resnet50
-from eo_backbones.evaluation.request import Request, fulfil, limited
+from eo_backbones.evaluation.request import Request, limited, run_evaluation
 from eo_backbones.models import create_model, create_transform
 from eo_backbones.networks.state import state_digest
 from eo_backbones.progress import SILENT
@@ -23,7 +23,7 @@ from eo_backbones.results import Result, read_results
 from support.hub_fixtures import files_of
 from support.hub_http import Hub
 from support.measured import measured
-from support.recorded_progress import RecordedProgress
+from support.recorded_progress import Killed, RecordedProgress
 from support.synthetic_data import eurosat_ms_folder, eurosat_rgb_folder  # noqa: F401  fixtures
 
 
@@ -38,7 +38,7 @@ def measure(eurosat_rgb_folder: Path, tmp_path: Path) -> Callable[..., list[Resu
 
     def run_request(*models: str, **changes: object) -> list[Result]:
         request = Request(dataset="eurosat-rgb", models=models, bands=("B04",), sizes=(32,))
-        return measured(request, root=eurosat_rgb_folder, place=tmp_path, **changes)
+        return measured(request, root=eurosat_rgb_folder, folder=tmp_path, **changes)
 
     return run_request
 
@@ -74,35 +74,27 @@ def test_a_row_says_what_its_predictions_say(
     assert row.accuracy == pytest.approx(float(metrics.accuracy(confusion)), abs=1e-6)
 
 
-def test_what_is_there_is_not_measured_again(
-    measure: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_there_is_not_measured_again(measure: Callable[..., list[Result]]) -> None:
     first = measure("stats", seeds=2)
-    monkeypatch.setattr(features, "extract", lambda *_, **__: pytest.fail("features are in the cache"))
-    assert measure("stats", seeds=2) == first
-    assert len(measure("stats", seeds=2, protocols=("logistic", "knn"))) == 2 + 4
-    monkeypatch.setattr(run.protocols, "fit_predict", lambda *_: pytest.fail("all rows are there"))
+    again = RecordedProgress()
+    assert measure("stats", seeds=2, progress=again) == first
+    assert again.totals["stats 32 px: probes"] == 0
+    more = RecordedProgress()
+    assert len(measure("stats", seeds=2, protocols=("logistic", "knn"), progress=more)) == 2 + 4
+    assert more.totals["stats 32 px: probes"] == 4
+    for progress in (again, more):
+        assert not [stage for stage in progress.totals if "features" in stage], "features are in the cache"
     assert measure("stats", seeds=1) != first  # all rows stay, also those that were not asked for
 
 
-def test_an_interrupted_run_keeps_its_rows(
-    measure: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    original = run.protocols.fit_predict
-    calls = []
-
-    def interrupted(*args: object) -> list[np.ndarray]:
-        calls.append(args)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(run.protocols, "fit_predict", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        measure("stats", bands=("B02", "B03", "B04"))
-    kept = read_results(tmp_path / "out" / "results.csv")
+def test_an_interrupted_run_keeps_its_rows(measure: Callable[..., list[Result]], tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        measure("stats", bands=("B02", "B03", "B04"), progress=RecordedProgress(kill_in="probes", kill_at=1))
+    kept = read_results(tmp_path / "out")
     assert [row.band for row in kept] == ["B02"]
-    rows = measure("stats", bands=("B02", "B03", "B04"))
+    progress = RecordedProgress()
+    rows = measure("stats", bands=("B02", "B03", "B04"), progress=progress)
+    assert progress.totals["stats 32 px: probes"] == 2
     assert rows[0] == kept[0]
     assert [row.band for row in rows] == ["B02", "B03", "B04"]
 
@@ -157,7 +149,7 @@ def test_imagenet_through_the_hub(
     model = encoders.open_model("imagenet", [64])
     network = model.build(0).network
     literal = create_model("hf-hub:timm/resnet50.tv_in1k", num_classes=0).eval()
-    (band,) = choose_bands(data, ["B04"])
+    (band,) = choose_columns(data, ["B04"])
     raw = torch.from_numpy(np.stack([data.read(i, ["B04"])[0] for i in range(4)]))
     for setting in model.settings:
         images = features.ModelInput(data, setting, band)(raw)
@@ -259,19 +251,21 @@ def test_a_set_that_is_too_small_to_split(tmp_path: Path) -> None:
     root = write_eurosat_rgb(tmp_path / "data", per_class=1)
     request = Request(dataset="eurosat-rgb", models=("stats",))
     with pytest.raises(UserError, match="too small to split"):
-        fulfil(request, root=root, out=tmp_path / "out", cache=tmp_path, device="cpu", watcher=SILENT)
+        run_evaluation(request, root=root, out=tmp_path / "out", cache=tmp_path, device="cpu", progress=SILENT)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_real_sample_is_too_small_to_split(shared_data: Path, tmp_path: Path) -> None:
     request = Request(dataset="eurosat-ms", models=("stats",))
     with pytest.raises(UserError, match="too small to split"):
-        fulfil(request, root=shared_data / "eurosat_ms", out=tmp_path, cache=tmp_path, device="cpu", watcher=SILENT)
+        run_evaluation(
+            request, root=shared_data / "eurosat_ms", out=tmp_path, cache=tmp_path, device="cpu", progress=SILENT
+        )
 
 
 def test_progress_reaches_its_end(eurosat_rgb_folder: Path, tmp_path: Path) -> None:  # noqa: F811
     progress = RecordedProgress()
     request = Request(dataset="eurosat-rgb", models=("stats",), bands=("B04",), sizes=(32,), seeds=2)
-    measured(request, root=eurosat_rgb_folder, place=tmp_path, progress=progress)
+    measured(request, root=eurosat_rgb_folder, folder=tmp_path, progress=progress)
     for stage, total in (("stats 32 px: features of B04", 40), ("stats 32 px: probes", 2)):
         assert (progress.totals[stage], progress.counts[stage][-1]) == (total, total)

@@ -22,7 +22,7 @@ Measure = Callable[..., list[Result]]
 def measure(tmp_path: Path) -> Measure:
     def run_request(dataset: str, root: Path, *models: str, **changes: object) -> list[Result]:
         request = Request(dataset=dataset, models=models or ("stats",), sizes=(32,))
-        return measured(request, root=root, place=tmp_path, **changes)
+        return measured(request, root=root, folder=tmp_path, **changes)
 
     return run_request
 
@@ -72,9 +72,9 @@ def test_a_users_folder(measure: Measure, tmp_path: Path) -> None:
     rows = measure("folder", root, bands=("B04=3", "B08=4", "B04=3+B08=4"))
     assert [row.band for row in rows] == ["B04", "B08", "B04+B08 (concat)"]
     assert "--bands B04=3 B08=4 B04=3+B08=4" in (tmp_path / "out" / "commands.txt").read_text()
-    with pytest.raises(UserError, match=r"holds figures of other images"):
+    with pytest.raises(UserError, match=r"holds results of other images"):
         measure("folder", root, bands=("B04=1",))
-    with pytest.raises(UserError, match="B04=3 and B04=1: one band has one place"):
+    with pytest.raises(UserError, match="B04=3 and B04=1: a band has only one index in the file"):
         measure("folder", root, bands=("B04=3", "red=1"))
     with pytest.raises(UserError, match="folder in this folder has no standard split; pass --split seeded"):
         measure("folder", root, bands=("B04=3",), split="standard")

@@ -1,5 +1,6 @@
 """Features: streamed as computed at once, kept on disk, found again only if everything about them is the same."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from eo_backbones.datasets import LabelledImages, open_dataset
 from eo_backbones.device import fast_dtype, pick_device
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import encoders, features
-from eo_backbones.evaluation.columns import BandChoice, choose_bands
+from eo_backbones.evaluation.columns import BandChoice, choose_columns
 from eo_backbones.evaluation.encoders import Encoder, Setting
-from eo_backbones.evaluation.features import FeatureFile, default_folder
+from eo_backbones.evaluation.features import FeatureFile, default_cache_folder
 from eo_backbones.inputs import UnitError
 from eo_backbones.networks.state import state_digest
 from support.synthetic_data import eurosat_ms_folder, eurosat_rgb_folder  # noqa: F401  fixtures
@@ -44,21 +45,25 @@ def tiny_network() -> nn.Module:
 
 
 def features_of(
-    data: LabelledImages, encoder: Encoder, folder: Path, *, dtype: torch.dtype = torch.float32, band: str = "B04"
+    data: LabelledImages,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    band: str = "B04",
+    batch_size: int = 128,
+    tick: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    (choice,) = choose_bands(data, [band])
-    file = FeatureFile(folder, features.key_of(data, encoder.digest, SETTING, choice), encoder.stored_as or dtype)
+    (choice,) = choose_columns(data, [band])
+    file = FeatureFile(folder, features.feature_key(data, encoder.digest, SETTING, choice), encoder.stored_as or dtype)
     job = features.Job(encoder=encoder, setting=SETTING, band=choice, file=file)
-    features.extract(data, [job], device=CPU, dtype=dtype, tick=lambda _: None)
+    features.extract(data, [job], device=CPU, dtype=dtype, tick=tick, batch_size=batch_size)
     return file.read()
 
 
-def test_streamed_features_are_those_of_each_image(
-    rgb: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_streamed_features_are_those_of_each_image(rgb: LabelledImages, tmp_path: Path) -> None:
     """Over several batches; value by value from the pixels: grey level x 2750 / 255 / 10000, halved in size."""
-    monkeypatch.setattr(features, "BATCH", 7)
-    found = features_of(rgb, STATS, tmp_path, band="red")
+    found = features_of(rgb, STATS, tmp_path, band="red", batch_size=7)
     grey = rgb.read(5, ["B04"])[0].astype(np.float64)
     small = nn.functional.interpolate(
         torch.from_numpy(grey * 0.275 / 255)[None, None], (32, 32), mode="bilinear", antialias=True
@@ -79,7 +84,7 @@ def test_all_bands_of_a_pass_are_read_at_once(rgb: LabelledImages, tmp_path: Pat
         features.Job(
             encoder=STATS, setting=SETTING, band=band, file=FeatureFile(tmp_path, {"b": band.label}, torch.float32)
         )
-        for band in choose_bands(data, ["B02", "B03", "B04"])
+        for band in choose_columns(data, ["B02", "B03", "B04"])
     ]
     features.extract(data, jobs, device=CPU, dtype=torch.float32, tick=lambda _: None)
     assert len(reads) == len(data)
@@ -95,7 +100,7 @@ def test_bands_by_name_and_in_the_papers_order(
     """EuroSAT stores B8A last; read in SEN12MS's order, the name B8A gets water vapour (docs/decisions/0007)."""
     import rasterio
 
-    choices = choose_bands(multispectral, [band.partition(":")[0]])
+    choices = choose_columns(multispectral, [band.partition(":")[0]])
     choice = next(choice for choice in choices if choice.label == band)
     with rasterio.open(multispectral.paths[3]) as file:
         expected = file.read(position + 1)
@@ -104,16 +109,16 @@ def test_bands_by_name_and_in_the_papers_order(
 
 
 def test_band_choice(rgb: LabelledImages, multispectral: LabelledImages) -> None:
-    assert [c.label for c in choose_bands(rgb, [])] == ["B02", "B03", "B04"]
-    assert len(choose_bands(multispectral, ["paper"])) == 10
+    assert [c.label for c in choose_columns(rgb, [])] == ["B02", "B03", "B04"]
+    assert len(choose_columns(multispectral, ["paper"])) == 10
     with pytest.raises(UserError, match="eurosat-rgb has no band B08; it has B04, B03, B02"):
-        choose_bands(rgb, ["nir"])
+        choose_columns(rgb, ["nir"])
     with pytest.raises(UserError, match="unknown band 'B99'"):
-        choose_bands(rgb, ["B99"])
+        choose_columns(rgb, ["B99"])
     with pytest.raises(UserError, match="named more than once"):
-        choose_bands(rgb, ["red", "B04"])
+        choose_columns(rgb, ["red", "B04"])
     with pytest.raises(UserError, match="paper-order is a reading of eurosat-ms"):
-        choose_bands(rgb, ["paper-order"])
+        choose_columns(rgb, ["paper-order"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -141,21 +146,21 @@ def test_a_failed_pass_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_everything_that_decides_features_is_in_their_key(rgb: LabelledImages, tmp_path: Path) -> None:
-    red, green = choose_bands(rgb, ["B04", "B03"])
-    base = features.key_of(rgb, "w", SETTING, red)
+    red, green = choose_columns(rgb, ["B04", "B03"])
+    base = features.feature_key(rgb, "w", SETTING, red)
     fewer = replace(rgb, paths=rgb.paths[:-1], labels=rgb.labels[:-1])
     others = [
-        features.key_of(rgb, "v", SETTING, red),
-        features.key_of(rgb, "w", SETTING, green),
-        features.key_of(fewer, "w", SETTING, red),
-        features.key_of(rgb, "w", replace(SETTING, size=64), red),
-        features.key_of(rgb, "w", replace(SETTING, spec=standardized()), red),
-        features.key_of(rgb, "w", SETTING, BandChoice("x", "B03", "B04")),
+        features.feature_key(rgb, "v", SETTING, red),
+        features.feature_key(rgb, "w", SETTING, green),
+        features.feature_key(fewer, "w", SETTING, red),
+        features.feature_key(rgb, "w", replace(SETTING, size=64), red),
+        features.feature_key(rgb, "w", replace(SETTING, spec=standardized()), red),
+        features.feature_key(rgb, "w", SETTING, BandChoice("x", "B03", "B04")),
     ]
     paths = {FeatureFile(tmp_path, key, torch.float32).path for key in [base, *others]}
     paths.add(FeatureFile(tmp_path, base, torch.bfloat16).path)
     assert len(paths) == len(others) + 2
-    assert FeatureFile(tmp_path, features.key_of(rgb, "w", SETTING, red), torch.float32).path in paths
+    assert FeatureFile(tmp_path, features.feature_key(rgb, "w", SETTING, red), torch.float32).path in paths
 
 
 def test_frozen_means_frozen(rgb: LabelledImages, tmp_path: Path) -> None:
@@ -170,9 +175,11 @@ def test_adapted_networks_standardise_their_own_band(rgb: LabelledImages) -> Non
     """After adaptation, activations over the training images have the mean and deviation that BatchNorm promises."""
     network = nn.Sequential(nn.BatchNorm2d(1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     encoder = Encoder(embed=network, digest="n")
-    bands = choose_bands(rgb, ["B02", "B04"])
+    bands = choose_columns(rgb, ["B02", "B04"])
     train = np.arange(0, len(rgb), 2)
-    adapted = features.adapt(rgb, encoder, SETTING, bands, train, device=CPU, dtype=torch.float32, tick=lambda _: None)
+    adapted = features.adapt_batch_norm(
+        rgb, encoder, SETTING, bands, train, device=CPU, dtype=torch.float32, tick=lambda _: None
+    )
     for band in bands:
         images = features.ModelInput(rgb, SETTING, band)(
             torch.from_numpy(np.stack([rgb.read(int(i), [band.source])[0] for i in train]))
@@ -184,6 +191,19 @@ def test_adapted_networks_standardise_their_own_band(rgb: LabelledImages) -> Non
     digests.add(features.adapted_digest(rgb, encoder, "B04", train[1:]))
     assert len(digests) == 4
     assert network[0].running_mean.item() == 0
+
+
+def test_an_interrupt_restores_the_layers_and_leaves_no_file(rgb: LabelledImages, tmp_path: Path) -> None:
+    """Ctrl-C in the middle of a pass: no gradients switched off, no autocast left on, nothing half-written."""
+
+    def killed(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        features_of(rgb, Encoder(embed=tiny_network(), digest="n"), tmp_path, dtype=torch.bfloat16, tick=killed)
+    assert not list(tmp_path.rglob("*.*"))
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_half_precision_changes_features_little(rgb: LabelledImages, tmp_path: Path) -> None:
@@ -201,13 +221,12 @@ def test_images_of_two_sizes_are_refused(rgb: LabelledImages) -> None:
         return np.zeros((len(bands), 8, 8 if path == rgb.paths[2] else 9), np.uint8)
 
     with pytest.raises(UserError, match=r"has 8 x 8 pixels, other images have 9 x 8"):
-        list(features.batches(replace(rgb, reader=uneven), ["B04"], np.arange(5)))  # type: ignore[arg-type]
+        list(features.read_batches(replace(rgb, reader=uneven), ["B04"], np.arange(5)))  # type: ignore[arg-type]
 
 
-def test_pixels_come_in_order_whatever_thread_reads_them(rgb: LabelledImages, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "BATCH", 3)
+def test_pixels_come_in_order_whatever_thread_reads_them(rgb: LabelledImages) -> None:
     rows = np.random.default_rng(0).permutation(len(rgb))
-    got = [(start, batch) for start, batch in features.batches(rgb, ["B03"], rows)]
+    got = [(start, batch) for start, batch in features.read_batches(rgb, ["B03"], rows, batch_size=3)]
     assert [start for start, _ in got] == list(range(0, len(rgb), 3))
     expected = np.stack([rgb.read(int(row), ["B03"]) for row in rows])
     np.testing.assert_array_equal(torch.cat([batch for _, batch in got]), expected)
@@ -220,12 +239,12 @@ def test_values_of_another_unit_are_refused(multispectral: LabelledImages, tmp_p
     assert not list(tmp_path.rglob("*.npy"))
 
 
-def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_default_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EO_BACKBONES_CACHE", str(tmp_path / "own"))
-    assert default_folder() == tmp_path / "own"
+    assert default_cache_folder() == tmp_path / "own"
     monkeypatch.delenv("EO_BACKBONES_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "eo_backbones"
+    assert default_cache_folder() == tmp_path / "eo_backbones"
 
 
 def test_devices() -> None:

@@ -1,6 +1,6 @@
 """Several bands at once in an evaluation: made of the features of each, and a column like any other."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -12,16 +12,18 @@ from PIL import Image
 
 from eo_backbones import MultiBand, create_model, create_transform
 from eo_backbones.datasets import LabelledImages, open_dataset
+from eo_backbones.device import fast_dtype
 from eo_backbones.errors import UserError
-from eo_backbones.evaluation import features, plots, run
-from eo_backbones.evaluation.columns import FusedBands, choose_bands, sources_of
+from eo_backbones.evaluation import plots
+from eo_backbones.evaluation.columns import FusedBands, choose_columns, sources_of
+from eo_backbones.evaluation.encoders import open_model
+from eo_backbones.evaluation.features import FeatureFile, feature_key
 from eo_backbones.evaluation.predictions import Predictions
-from eo_backbones.evaluation.probes.task import Task
-from eo_backbones.evaluation.request import Request, fulfil
+from eo_backbones.evaluation.request import Request, run_evaluation
 from eo_backbones.networks.multi_band import Fuse
-from eo_backbones.progress import SILENT
 from eo_backbones.results import Result, read_results, sections
 from support.measured import measured
+from support.recorded_progress import RecordedProgress
 from support.result_rows import result
 from support.synthetic_data import eurosat_rgb_folder  # noqa: F401  fixture
 from support.tiny_encoders import write_tiny_encoder
@@ -39,27 +41,13 @@ def data(eurosat_rgb_folder: Path) -> LabelledImages:  # noqa: F811
 def measure(eurosat_rgb_folder: Path, tmp_path: Path) -> Measure:  # noqa: F811
     def run_request(*models: str, **changes: object) -> list[Result]:
         request = Request(dataset="eurosat-rgb", models=models, bands=(RGB,), protocols=("knn",), sizes=(32,))
-        return measured(request, root=eurosat_rgb_folder, place=tmp_path, **changes)
+        return measured(request, root=eurosat_rgb_folder, folder=tmp_path, **changes)
 
     return run_request
 
 
-@pytest.fixture
-def features_seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """The features that reach the probes, in order."""
-    seen: list[torch.Tensor] = []
-    original = run.protocols.fit_predict
-
-    def watched(names: list[str], tasks: list[Task], dtype: torch.dtype) -> Mapping[str, list[np.ndarray]]:
-        seen.extend(task.features for task in tasks)
-        return original(names, tasks, dtype)
-
-    monkeypatch.setattr(run.protocols, "fit_predict", watched)
-    return seen
-
-
 def test_columns(data: LabelledImages) -> None:
-    columns = choose_bands(data, ["B04", "blue+green+red", "B03+B02"], ["concat", "mean"])
+    columns = choose_columns(data, ["B04", "blue+green+red", "B03+B02"], ["concat", "mean"])
     assert [column.label for column in columns] == [
         "B04",
         "B02+B03+B04 (concat)",
@@ -67,7 +55,7 @@ def test_columns(data: LabelledImages) -> None:
         "B03+B02 (concat)",
         "B03+B02 (mean)",
     ]
-    assert [column.label for column in choose_bands(data, [RGB])] == ["B02+B03+B04 (concat)"]
+    assert [column.label for column in choose_columns(data, [RGB])] == ["B02+B03+B04 (concat)"]
     assert sources_of(data, "B03+B02 (mean)") == ("B03", "B02")
     assert sources_of(data, "B04") == ("B04",)
 
@@ -86,12 +74,12 @@ def test_columns(data: LabelledImages) -> None:
 )
 def test_mistakes(data: LabelledImages, typed: list[str], fuses: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        choose_bands(data, typed, fuses)
+        choose_columns(data, typed, fuses)
 
 
 def test_fusing_by_hand(data: LabelledImages) -> None:
     """In bfloat16 the average is taken in float32: 256 + 1 + 1 is not lost."""
-    concat, mean = choose_bands(data, [RGB], ["concat", "mean"])
+    concat, mean = choose_columns(data, [RGB], ["concat", "mean"])
     parts = [torch.tensor([[value, 2.0]], dtype=torch.bfloat16) for value in (256.0, 1.0, 1.0)]
     assert concat.join(parts).tolist() == [[256, 2, 1, 2, 1, 2]]
     torch.testing.assert_close(mean.join(parts), torch.tensor([[86.0, 2.0]]))
@@ -99,62 +87,63 @@ def test_fusing_by_hand(data: LabelledImages) -> None:
 
 
 @pytest.mark.parametrize("fuse", ["concat", "mean"])
-def test_features_are_those_of_multi_band(
-    measure: Measure, features_seen: list[torch.Tensor], data: LabelledImages, fuse: Fuse, tmp_path: Path
-) -> None:
+def test_features_are_those_of_multi_band(measure: Measure, data: LabelledImages, fuse: Fuse, tmp_path: Path) -> None:
     """What is evaluated from cached single bands is the module that users get (bfloat16 where that is fast)."""
     name = write_tiny_encoder(tmp_path / "weights")
     measure(name, bands=("B04+B03",), fuses=(fuse,), sizes=(64,))
+    model = open_model(name, [64])
+    (setting,), digest, (column,) = model.settings, model.build(0).digest, choose_columns(data, ["B04+B03"], [fuse])
+    files = [
+        FeatureFile(tmp_path / "cache", feature_key(data, digest, setting, band), fast_dtype(torch.device("cpu")))
+        for band in column.parts
+    ]
+    found = column.join([file.read() for file in files])[[0, 39]].float()
 
-    model = MultiBand(create_model(name), ["B04", "B03"], fuse).eval()
-    prepare = create_transform(model, band=model.bands, unit="uint8")
+    module = MultiBand(create_model(name), ["B04", "B03"], fuse).eval()
+    prepare = create_transform(module, band=module.bands, unit="uint8")
     with torch.inference_mode():
-        expected = model(torch.stack([prepare(data.read(index, model.bands)) for index in (0, 39)]))
-    found = features_seen[0][[0, 39]].float()
+        expected = module(torch.stack([prepare(data.read(index, module.bands)) for index in (0, 39)]))
     assert found.shape == expected.shape
     assert (found - expected).norm() < 0.01 * expected.norm()
 
 
-def test_no_second_extraction(measure: Measure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_second_extraction(measure: Measure, tmp_path: Path) -> None:
     """Single bands first, then the three at once: only files that are there are read, and rows are not repeated."""
     measure("stats", bands=("B02", "B03", "B04"))
     before = {path.name for path in (tmp_path / "cache" / "features").glob("*.npy")}
-    monkeypatch.setattr(features, "extract", lambda *_, **__: pytest.fail("features are in the cache"))
-    rows = measure("stats", fuses=("concat", "mean"), protocols=("logistic", "knn"))
+    fusing, again = RecordedProgress(), RecordedProgress()
+    rows = measure("stats", fuses=("concat", "mean"), protocols=("logistic", "knn"), progress=fusing)
+    assert not [stage for stage in fusing.totals if "features" in stage], "features are in the cache"
     assert {path.name for path in (tmp_path / "cache" / "features").glob("*.npy")} == before
     assert len(before) == 3
     fused = [row for row in rows if "+" in row.band]
     assert {row.band for row in fused} == {f"{RGB} (concat)", f"{RGB} (mean)"}
     assert len(fused) == 2 * 3
     assert {row.weights_digest for row in fused} == {"stats-1"}
-    monkeypatch.setattr(run.protocols, "fit_predict", lambda *_: pytest.fail("all rows are there"))
-    assert measure("stats", fuses=("mean",)) == rows
+    assert measure("stats", fuses=("mean",), progress=again) == rows
+    assert again.totals["stats 32 px: probes"] == 0
 
 
-def test_one_pass_extracts_every_band_once(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_pass_extracts_every_band_once(measure: Measure) -> None:
     """Also where single bands and fused ones are asked for together."""
-    jobs: list[str] = []
-    original = features.extract
-
-    def watched(data: LabelledImages, jobs_: list[features.Job], **options: object) -> None:
-        jobs.extend(job.band.label for job in jobs_)
-        original(data, jobs_, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(features, "extract", watched)
-    measure("stats", bands=("B04", RGB, "B03+B04"), fuses=("concat", "mean"))
-    assert sorted(jobs) == ["B02", "B03", "B04"]
+    progress = RecordedProgress()
+    measure("stats", bands=("B04", RGB, "B03+B04"), fuses=("concat", "mean"), progress=progress)
+    stages = [stage for stage in progress.totals if "features" in stage]
+    assert stages == ["stats 32 px: features of B04, B02, B03"]
+    assert progress.counts[stages[0]][-1] == progress.totals[stages[0]] == 40
 
 
 @pytest.mark.parametrize("model", ["random", "random-bn", "raw"])
-def test_baselines_have_rows_too(measure: Measure, features_seen: list[torch.Tensor], model: str) -> None:
+def test_baselines_have_rows_too(measure: Measure, model: str, tmp_path: Path) -> None:
     rows = measure(model, bands=("B04", RGB), seeds=2, protocols=("knn",))
     digests = {(row.band, row.seed): row.weights_digest for row in rows}
     single, fused = digests["B04", 0], digests[f"{RGB} (concat)", 0]
     # random-bn has another network for every band, so the three of them are other weights than one of them
     assert (single == fused) is (model != "random-bn")
     assert (digests["B04", 1] == single) is (model == "raw")
-    widths = {features.shape[1] for features in features_seen}
-    assert widths == ({1024, 3072} if model == "raw" else {2048, 6144})
+    files = list((tmp_path / "cache" / "features").glob("*.npy"))
+    assert len(files) == (3 if model == "raw" else 6)
+    assert {np.load(file).shape[1] for file in files} == {1024 if model == "raw" else 2048}
 
 
 def test_three_bands_know_more_than_one(measure: Measure) -> None:
@@ -167,35 +156,28 @@ def test_three_bands_know_more_than_one(measure: Measure) -> None:
     assert f1[f"{RGB} (concat)"] > f1["B04"]
 
 
-@pytest.mark.parametrize("room", [0, 10**9])
+@pytest.mark.parametrize("memory_bytes", [0, 10**9])
 def test_columns_worked_on_together_give_the_same_rows(
     measure: Measure,
-    monkeypatch: pytest.MonkeyPatch,
-    room: int,
+    memory_bytes: int,
     eurosat_rgb_folder: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """As on a GPU, where all bands and seeds are trained at once; on a CPU every column is on its own."""
+    """As on a GPU, where all bands and seeds are trained in one batch; on a CPU every column is on its own."""
     options = {"bands": ("B04", "B03", RGB), "seeds": 2, "protocols": ("paper", "logistic", "knn")}
     alone = measure("stats", **options)
-    taken: list[int] = []
-    original = run.protocols.fit_predict
-
-    def watched(names: list[str], tasks: list[Task], dtype: torch.dtype) -> Mapping[str, list[np.ndarray]]:
-        taken.append(len(tasks))
-        return original(names, tasks, dtype)
-
-    monkeypatch.setattr(run.protocols, "fit_predict", watched)
-    monkeypatch.setattr(run, "bytes_for_columns", lambda _: room)
-    fulfil(
+    progress = RecordedProgress()
+    run_evaluation(
         Request(dataset="eurosat-rgb", models=("stats",), sizes=(32,), **options),  # type: ignore[arg-type]
         root=eurosat_rgb_folder,
         out=tmp_path / "again",
         cache=tmp_path / "cache",
         device="cpu",
-        watcher=SILENT,
+        progress=progress,
+        memory_bytes=memory_bytes,
     )
-    assert taken == ([3 * 2] * 3 if room else [2] * 9)
+    rows_in_a_batch = np.diff(progress.counts["stats 32 px: probes"]).tolist()  # two rows a seed for knn
+    assert rows_in_a_batch == ([3 * 2, 3 * 2, 3 * 4] if memory_bytes else [2, 2, 4] * 3)
     together = {row.key: row for row in read_results(tmp_path / "again" / "results.csv")}
     assert together.keys() == {row.key for row in alone}
     for row in alone:

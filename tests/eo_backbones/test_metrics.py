@@ -9,8 +9,8 @@ from eo_backbones.results import Estimate
 
 
 @pytest.fixture
-def answers() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth and two models' answers for 400 images of 5 classes; the first model is right more often."""
+def predictions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth and two models' predictions for 400 images of 5 classes; the first model is right more often."""
     rng = np.random.default_rng(3)
     true = rng.choice(5, 400, p=[0.4, 0.3, 0.15, 0.1, 0.05])
     first = np.where(rng.random(400) < 0.8, true, rng.integers(0, 5, 400))
@@ -18,8 +18,8 @@ def answers() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return true, first, second
 
 
-def test_figures_equal_scikit_learn(answers: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    true, predicted, _ = answers
+def test_metrics_equal_scikit_learn(predictions: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    true, predicted, _ = predictions
     counts = metrics.confusion_matrix(true, predicted, 5)
     np.testing.assert_array_equal(counts, confusion_matrix(true, predicted))
     assert metrics.weighted_f1(counts) == pytest.approx(f1_score(true, predicted, average="weighted"), abs=1e-12)
@@ -47,9 +47,9 @@ def test_accuracy_interval_is_the_binomial_one() -> None:
     assert high == pytest.approx(0.9 + half, abs=0.004)
 
 
-def test_interval_equals_resampling_the_images(answers: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_interval_equals_resampling_the_images(predictions: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     """The multinomial draw over cells is the bootstrap over images, up to Monte-Carlo noise."""
-    true, predicted, _ = answers
+    true, predicted, _ = predictions
     rng = np.random.default_rng(1)
     picks = rng.integers(0, len(true), (1000, len(true)))
     literal = [f1_score(true[i], predicted[i], average="weighted", zero_division=0) for i in picks]
@@ -58,8 +58,8 @@ def test_interval_equals_resampling_the_images(answers: tuple[np.ndarray, np.nda
     assert estimate.low < estimate.value < estimate.high
 
 
-def test_paired_difference_equals_resampling_the_images(answers: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    true, first, second = answers
+def test_paired_difference_equals_resampling_the_images(predictions: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    true, first, second = predictions
 
     def f1(a: np.ndarray, b: np.ndarray) -> float:
         return float(f1_score(a, b, average="weighted", zero_division=0))
@@ -72,7 +72,7 @@ def test_paired_difference_equals_resampling_the_images(answers: tuple[np.ndarra
     assert (difference.low, difference.high) == pytest.approx(tuple(np.quantile(literal, [0.025, 0.975])), abs=0.012)
 
 
-def test_a_model_does_not_differ_from_itself(answers: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    true, first, _ = answers
+def test_a_model_does_not_differ_from_itself(predictions: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    true, first, _ = predictions
     difference = metrics.f1_difference(true, first, first, 5)
     assert (difference.value, difference.low, difference.high) == (0, 0, 0)

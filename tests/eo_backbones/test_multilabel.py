@@ -1,4 +1,4 @@
-"""Several labels an image: figures and protocols against scikit-learn, and BigEarthNet end to end."""
+"""Several labels an image: metrics and protocols against scikit-learn, and BigEarthNet end to end."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from eo_backbones.evaluation import metrics, predictions
 from eo_backbones.evaluation.predictions import compare_models
 from eo_backbones.evaluation.probes import knn, logistic, mlp, protocols
 from eo_backbones.evaluation.probes.task import Task
-from eo_backbones.evaluation.request import Request, fulfil
+from eo_backbones.evaluation.request import Request, run_evaluation
 from eo_backbones.progress import SILENT
 from eo_backbones.results import read_results
 from support.plain_perceptron import trained_plainly
@@ -66,7 +66,7 @@ def test_a_hand_made_average_precision() -> None:
     assert metrics.average_precision(np.array([1, 0, 1], bool), np.zeros(3)) == pytest.approx(2 / 3)
 
 
-def test_figures_equal_scikit_learn(scored: tuple[np.ndarray, np.ndarray]) -> None:
+def test_metrics_equal_scikit_learn(scored: tuple[np.ndarray, np.ndarray]) -> None:
     true, scores = scored
     found = metrics.label_metrics(true, scores, "abcdef")
     predicted = scores > 0.5
@@ -172,8 +172,8 @@ def test_bigearthnet_end_to_end(tmp_path: Path) -> None:
     request = Request(
         dataset="bigearthnet", models=("stats",), bands=("B04", "VV"), protocols=("logistic", "paper"), sizes=(32,)
     )
-    common = {"root": root, "out": tmp_path / "out", "cache": tmp_path / "cache", "device": "cpu", "watcher": SILENT}
-    fulfil(request, **common)  # type: ignore[arg-type]
+    common = {"root": root, "out": tmp_path / "out", "cache": tmp_path / "cache", "device": "cpu", "progress": SILENT}
+    run_evaluation(request, **common)  # type: ignore[arg-type]
     rows = read_results(tmp_path / "out" / "results.csv")
     assert [(row.band, row.protocol) for row in rows] == [
         (band, protocol) for band in ("B04", "VV") for protocol in ("logistic", "paper")
@@ -192,4 +192,4 @@ def test_bigearthnet_end_to_end(tmp_path: Path) -> None:
     assert f"| mean average precision, macro: stats | {rows[0].map_macro:.3f} |" in text
     assert "sigmoid and binary cross-entropy (ours)" in text
     with pytest.raises(UserError, match="--shots counts images of each class, but bigearthnet has several labels"):
-        fulfil(Request(dataset="bigearthnet", models=("stats",), shots=(2,)), **common)  # type: ignore[arg-type]
+        run_evaluation(Request(dataset="bigearthnet", models=("stats",), shots=(2,)), **common)  # type: ignore[arg-type]

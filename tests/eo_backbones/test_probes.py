@@ -95,7 +95,7 @@ def test_preconditioner_and_start_do_not_change_the_solution() -> None:
 
 
 def test_few_images_are_fitted_in_the_space_they_span() -> None:
-    """Same answers from 30 dimensions as from 200."""
+    """Same predictions from 30 dimensions as from 200."""
     features, labels = blobs(130, 200)
     rows = torch.arange(30)
     narrow = logistic.in_row_space(features, rows)
@@ -108,7 +108,7 @@ def test_few_images_are_fitted_in_the_space_they_span() -> None:
     )
 
 
-def test_a_class_without_examples_gets_no_answer() -> None:
+def test_a_class_without_examples_is_not_predicted() -> None:
     features, labels = blobs(100, 5)
     fitted = logistic.fit(features, labels.clamp_max(2), CLASSES, strength=1.0)
     assert set(fitted.predict(features).tolist()) <= {0, 1, 2}
@@ -222,13 +222,13 @@ def test_perceptrons_of_other_widths_and_sizes_are_trained_apart() -> None:
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
 def test_every_protocol_learns_and_ignores_the_test_labels(protocol: str) -> None:
     own = task(400, 20)
-    (answers,) = protocols.fit_predict([protocol], [own], torch.float32)[protocol]
+    (predicted,) = protocols.fit_predict([protocol], [own], torch.float32)[protocol]
     truth = own.labels.numpy()[own.split.test]
-    assert np.mean(answers == truth) > 0.6
+    assert np.mean(predicted == truth) > 0.6
     scrambled = own.labels.clone()
     scrambled[own.split.test] = 0
     blind = Task(features=own.features, labels=scrambled, split=own.split, num_classes=CLASSES, seed=own.seed)
-    np.testing.assert_array_equal(protocols.fit_predict([protocol], [blind], torch.float32)[protocol][0], answers)
+    np.testing.assert_array_equal(protocols.fit_predict([protocol], [blind], torch.float32)[protocol][0], predicted)
 
 
 def test_protocol_names() -> None:

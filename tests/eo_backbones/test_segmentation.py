@@ -19,14 +19,15 @@ from eo_backbones.datasets.splits import official_split
 from eo_backbones.datasets.synthetic_files import write_eurosat_rgb
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import metrics, predictions
-from eo_backbones.evaluation.columns import choose_bands
+from eo_backbones.evaluation.columns import choose_columns
 from eo_backbones.evaluation.encoders import Setting, random_resnet50
 from eo_backbones.evaluation.predictions import compare_models
 from eo_backbones.evaluation.probes import logistic, segmentation
-from eo_backbones.evaluation.request import Request, default_sizes, fulfil
+from eo_backbones.evaluation.request import Request, default_sizes, run_evaluation
 from eo_backbones.progress import SILENT
 from eo_backbones.results import Result
 from support.measured import measured
+from support.recorded_progress import RecordedProgress
 from support.result_rows import result
 from support.synthetic_layouts import write_dfc2020
 
@@ -59,7 +60,7 @@ def make(root: Path) -> Callable[..., segmentation.PixelTask]:
         task = segmentation.PixelTask(
             data=data,
             maps=maps,
-            column=choose_bands(data, ["B04"])[0],
+            column=choose_columns(data, ["B04"])[0],
             setting=Setting(size=SIZE, scaling="contract", spec=unit_range()),
             networks={"B04": Pyramid()},
             split=official_split(data, seed=0),
@@ -132,9 +133,9 @@ def test_pixels_are_drawn_equally_and_only_where_there_is_a_class(make: Callable
     each = SIZE * SIZE // 2  # fewer than the budget allows: all of them
     assert len(pixels.split.train) == each * len(task.split.train)
     assert len(pixels.split.val) == each * len(task.split.val)
-    answers = segmentation.predict(task, segmentation.Head(torch.zeros(10, 3), torch.arange(10.0)), ignore)
-    assert answers.confusions.sum(axis=(1, 2)).tolist() == [each] * len(task.split.test)
-    assert answers.confusions[:, 3, 9].tolist() == [each - 1] * len(task.split.test)
+    predicted = segmentation.predict(task, segmentation.Head(torch.zeros(10, 3), torch.arange(10.0)), ignore)
+    assert predicted.confusions.sum(axis=(1, 2)).tolist() == [each] * len(task.split.test)
+    assert predicted.confusions[:, 3, 9].tolist() == [each - 1] * len(task.split.test)
     with pytest.raises(UserError, match="no pixel with a class"):
         segmentation.draw_pixels(make(lambda image: np.full(image.shape, IGNORED, np.int64)), ignore)
 
@@ -143,12 +144,12 @@ def test_what_the_maps_show_is_found(make: Callable[..., segmentation.PixelTask]
     """Bright or dark in the band itself: a linear head on the image must find nearly every pixel."""
     task = make(lambda image: (image > 900).astype(np.int64))
     seen: list[int] = []
-    answers = segmentation.fit_predict(task, seen.append)
-    assert float(metrics.mean_iou(answers.confusions.sum(axis=0))) > 0.9
+    predicted = segmentation.fit_predict(task, seen.append)
+    assert float(metrics.mean_iou(predicted.confusions.sum(axis=0))) > 0.9
     assert sum(seen) == len(task.labelled) + len(task.split.test)
-    assert answers.shown.shape == (segmentation.SHOWN, SIZE, SIZE)
+    assert predicted.maps.shape == (segmentation.SHOWN, SIZE, SIZE)
     truth = np.stack([task.truth(row) for row in task.split.test[: segmentation.SHOWN]])
-    assert np.mean(answers.shown == truth) > 0.9
+    assert np.mean(predicted.maps == truth) > 0.9
 
 
 def test_test_pixels_teach_nothing(make: Callable[..., segmentation.PixelTask]) -> None:
@@ -218,17 +219,15 @@ def measure(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
         request = Request(
             dataset="dfc2020", models=models, bands=("B04",), sizes=(32,), split="standard", protocols=("segmentation",)
         )
-        return measured(request, root=root, place=tmp_path, **changes)
+        return measured(request, root=root, folder=tmp_path, **changes)
 
     return run_request
 
 
-def test_dfc2020_end_to_end(
-    measure: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path
-) -> None:
+def test_dfc2020_end_to_end(measure: Callable[..., list[Result]], tmp_path: Path, root: Path) -> None:
     rows = measure("random", "stats", bands=("B04", "B04+VV"), protocols=("segmentation", "logistic"))
-    places = [(row.model, row.band, row.protocol) for row in rows]
-    assert sorted(places) == sorted(
+    measured_rows = [(row.model, row.band, row.protocol) for row in rows]
+    assert sorted(measured_rows) == sorted(
         [
             *(
                 ("random", band, protocol)
@@ -238,7 +237,7 @@ def test_dfc2020_end_to_end(
             *(("stats", band, "logistic") for band in ("B04", "B04+VV (concat)")),
         ]
     )
-    row = rows[places.index(("random", "B04", "segmentation"))]
+    row = rows[measured_rows.index(("random", "B04", "segmentation"))]
     data: LabelledImages = open_dataset("dfc2020", root)
     split = official_split(data, seed=0)
     assert (row.n_train, row.n_test) == (len(split.train) + len(split.val), len(split.test))
@@ -250,8 +249,9 @@ def test_dfc2020_end_to_end(
     report = (tmp_path / "out" / "report.md").read_text()
     assert f"| mean intersection over union: random | {row.miou:.3f} |" in report
     assert "class maps of test images" in (tmp_path / "out" / "report.html").read_text()
-    monkeypatch.setattr(segmentation, "fit_predict", lambda *_: pytest.fail("all rows are there"))
-    assert measure("random") == rows
+    progress = RecordedProgress()
+    assert measure("random", progress=progress) == rows
+    assert not [stage for stage in progress.totals if "pixels" in stage], "all rows are there"
 
 
 def test_a_network_with_its_own_batch_norm_for_each_band(measure: Callable[..., list[Result]]) -> None:
@@ -266,7 +266,7 @@ def test_where_it_makes_no_sense(measure: Callable[..., list[Result]], tmp_path:
     folder = write_eurosat_rgb(tmp_path / "rgb", per_class=3)
     request = Request(dataset="eurosat-rgb", models=("random",), protocols=("segmentation",))
     with pytest.raises(UserError, match="needs a class for every pixel, which eurosat-rgb does not have"):
-        fulfil(request, root=folder, out=tmp_path / "o", cache=tmp_path, device="cpu", watcher=SILENT)
+        run_evaluation(request, root=folder, out=tmp_path / "o", cache=tmp_path, device="cpu", progress=SILENT)
     assert not (tmp_path / "o").exists()
     assert not (tmp_path / "out").exists()
     assert default_sizes(["logistic"]) == (64,)

@@ -3,21 +3,21 @@
 from dataclasses import replace
 from pathlib import Path
 
-from eo_backbones.evaluation.request import Request, fulfil
+from eo_backbones.evaluation.request import Request, run_evaluation
 from eo_backbones.progress import SILENT, Progress
 from eo_backbones.results import Result, read_results
 
 
 def measured(
-    request: Request, *, root: Path, place: Path, progress: Progress = SILENT, **changes: object
+    request: Request, *, root: Path, folder: Path, progress: Progress = SILENT, **changes: object
 ) -> list[Result]:
-    """Fulfil a request, with some fields changed, in ``place/out`` on the CPU; return all rows that are there then."""
-    fulfil(
+    """Evaluate a request, with some fields changed, into ``folder/out`` on the CPU; return all rows that are there."""
+    run_evaluation(
         replace(request, **changes),  # type: ignore[arg-type]
         root=root,
-        out=place / "out",
-        cache=place / "cache",
+        out=folder / "out",
+        cache=folder / "cache",
         device="cpu",
-        watcher=progress,
+        progress=progress,
     )
-    return read_results(place / "out" / "results.csv")
+    return read_results(folder / "out" / "results.csv")

@@ -13,9 +13,18 @@ class Killed(BaseException):
 
 @dataclass
 class RecordedProgress:
-    """Attributes: ``counts``: name of each stage -> steps done after each call, those of an earlier run first."""
+    """What a job told, by the names of its stages.
+
+    Attributes:
+        kill_at: steps of a stage after which the job is killed.
+        kill_in: part of the names of the stages that this holds for.
+        counts: stage -> steps done after each call, those of an earlier run first.
+        totals: stage -> steps in all.
+        notes: lines for the user.
+    """
 
     kill_at: int | None = None
+    kill_in: str = ""
     counts: dict[str, list[int]] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -27,14 +36,14 @@ class RecordedProgress:
 
         def tick(steps: int, detail: str = "") -> None:
             counts.append(counts[-1] + steps)
-            self._kill_if_due(counts[-1])
+            self._kill_if_due(text, counts[-1])
 
-        self._kill_if_due(done)
+        self._kill_if_due(text, done)
         yield tick
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def _kill_if_due(self, done: int) -> None:
-        if self.kill_at is not None and done >= self.kill_at:
+    def _kill_if_due(self, text: str, done: int) -> None:
+        if self.kill_at is not None and self.kill_in in text and done >= self.kill_at:
             raise Killed

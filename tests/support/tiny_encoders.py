@@ -11,7 +11,7 @@ from eo_backbones.contract import InputSpec, standardized
 def write_tiny_encoder(folder: Path, *, seed: int = 0, spec: InputSpec | None = None) -> str:
     """Write a folder with random weights and return its name for ``create_model`` and ``--models``.
 
-    The default contract takes every band, standardised by its own figures.
+    The default contract takes every band, standardised by its own mean and deviation.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -25,7 +25,7 @@ from eo_backbones.device import inference
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.columns import Column
 from eo_backbones.evaluation.encoders import WITHOUT_MAPS, Setting
-from eo_backbones.evaluation.features import ModelInput, batches
+from eo_backbones.evaluation.features import ModelInput, read_batches
 from eo_backbones.evaluation.probes import logistic
 from eo_backbones.evaluation.probes.task import Task
 from eo_backbones.progress import Tick
@@ -88,7 +88,7 @@ class PixelTask:
                 ]
                 return [self.column.join(stages).float() for stages in zip(*by_part, strict=True)]
 
-        for start, raw in batches(self.data, sources, rows):
+        for start, raw in read_batches(self.data, sources, rows):
             for first in range(0, len(raw), _IMAGES_AT_ONCE):
                 group = raw[first : first + _IMAGES_AT_ONCE]
                 yield rows[start + first : start + first + len(group)], stages_of(group.to(self.device))
@@ -119,11 +119,11 @@ class PixelPredictions:
 
     Attributes:
         confusions: of each image, int64 ``(n, classes, classes)``; row = true class.
-        shown: predicted classes of the first images, uint8 ``(at most SHOWN, height, width)``.
+        maps: predicted classes of the first images, uint8 ``(at most SHOWN, height, width)``.
     """
 
     confusions: np.ndarray
-    shown: np.ndarray
+    maps: np.ndarray
 
 
 def notes_on_models(data: LabelledImages, models: Sequence[str]) -> list[str]:

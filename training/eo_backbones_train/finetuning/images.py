@@ -45,7 +45,7 @@ class OwnImages:
 
     def values(self, rows: np.ndarray, size: int) -> Iterator[tuple[int, Tensor]]:
         """Yield (position in ``rows``, raw values ``(batch, bands, H, W)``) in order, read ahead."""
-        for start, raw in features.batches(self.data, self.bands, rows, size=size):
+        for start, raw in features.read_batches(self.data, self.bands, rows, batch_size=size):
             yield start, raw.to(self.device)
 
     def inputs(self, rows: np.ndarray, size: int) -> Iterator[tuple[int, Tensor]]:
@@ -104,7 +104,7 @@ def check_all(images: OwnImages, tick: Callable[[int], None]) -> None:
         UserError: a damaged file, or values that cannot be in the unit.
     """
     data = images.data
-    for start, raw in features.batches(data, images.bands, np.arange(len(data)), size=_CHECKED_TOGETHER):
+    for start, raw in features.read_batches(data, images.bands, np.arange(len(data)), batch_size=_CHECKED_TOGETHER):
         for path, values in zip(data.paths[start:], raw, strict=False):
             refuse_wrong_unit(path, values, images.transform)
         tick(len(raw))

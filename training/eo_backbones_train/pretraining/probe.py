@@ -74,7 +74,7 @@ class Probe:
     def _scores(self, encoder: nn.Module) -> dict[str, float]:
         data, labels = self._data, torch.from_numpy(self._data.labels).to(self._device)
         embedded: dict[str, list[torch.Tensor]] = {name: [] for name in self._bands}
-        for _, raw in features.batches(data, self._bands, torch.arange(len(data)).numpy()):
+        for _, raw in features.read_batches(data, self._bands, torch.arange(len(data)).numpy()):
             values = raw.to(self._device)
             for column, name in enumerate(self._bands):
                 embedded[name].append(encoder(self._inputs[name](values[:, column])).float())
