@@ -143,6 +143,14 @@ def band(name: str) -> Band:
     return BANDS[_ALIASES[key]]
 
 
+def band_named_in(text: str | None) -> str | None:
+    """Return the canonical band name that a file's own description gives, ``None`` where it names no band."""
+    try:
+        return band(text).name if text else None
+    except UserError:
+        return None
+
+
 def band_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return the canonical names of several bands, in the given order.
 

@@ -3,8 +3,12 @@
 Clasen et al., "reBEN: Refined BigEarthNet Dataset for Remote Sensing Image Analysis" (2024), CDLA-Permissive-1.0.
 Layout after torchgeo/datasets/bigearthnet.py: ``BigEarthNet-S2/<product>/<patch>/<patch>_B02.tif``, one file a band, 12
 bands of **Level 2A** (no B10), 120, 60 or 20 pixels a side; ``BigEarthNet-S1/<product>/<name>/<name>_VV.tif``, dB.
-Version 1 lacks the product folders. Coarser bands are enlarged to 120 pixels by repeating pixels. Labels:
-:mod:`eo_backbones.datasets.bigearthnet`.
+Version 1 lacks the product folders. Coarser bands are enlarged to 120 pixels by repeating pixels.
+
+Labels: version 2's ``metadata.parquet`` has the columns ``patch_id``, ``labels`` (19 names), ``split`` (train,
+validation, test) and ``s1_name``; reading it needs pyarrow, the extra ``eval``. The same columns as ``metadata.csv``
+need nothing. Version 1 has ``<patch>_labels_metadata.json`` in every patch folder (43 names). Names and the mapping of
+43 to 19 labels: torchgeo/datasets/bigearthnet.py, after label_indices.json of the data set's makers (TU Berlin).
 """
 
 import csv
@@ -24,7 +28,9 @@ from eo_backbones.datasets.labelled import LabelledImages, OfficialSplit, heads
 from eo_backbones.datasets.raster import read_bands
 from eo_backbones.errors import UserError, unknown_name
 
-# FOLDED eo_backbones/datasets/bigearthnet.py: "BigEarthNet's labels: from version 2's metadata table, or from version 1's label files.\n\nNames and the mapping of 43 to 19 labels: torchgeo/datasets/bigearthnet.py, after label_indices.json of the data set's\nmakers (TU Berlin). Version 2's ``metadata.parquet`` has the columns ``patch_id``, ``labels`` (19 names), ``split``\n(train, validation, test) and ``s1_name``; reading it needs pyarrow, the extra ``eval``. The same columns as\n``metadata.csv`` need nothing. Version 1 has ``<patch>_labels_metadata.json`` in every patch folder (43 names)."
+logger = logging.getLogger(__name__)
+
+BIGEARTHNET_SIZE_PX = 120
 
 BIGEARTHNET_CLASSES = (
     "Urban fabric",
@@ -47,7 +53,7 @@ BIGEARTHNET_CLASSES = (
     "Inland waters",
     "Marine waters",
 )
-"""The 19 labels, in their makers' order."""
+"""The 19 labels, in the order of the data set."""
 
 # Names of CORINE Land Cover that differ from the 19; None: dropped there.
 _OTHER_NAMES: dict[str, str | None] = {
@@ -89,6 +95,8 @@ _OTHER_NAMES: dict[str, str | None] = {
 _PARTS = {"train": "train", "validation": "val", "val": "val", "test": "test", "": ""}
 _TABLES = ("metadata.parquet", "metadata.csv")
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
+_PATCH = re.compile(r"S([12])[ABC]_\w+_\d+_\d+")  # products end in a tile or a time
+_LEVELS = 3  # archive folder, product folder, patch folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,117 +114,11 @@ class PatchLabels:
     twin: str = ""
 
 
-def label_numbers(names: Iterable[str], path: Path) -> frozenset[int]:
-    """Return the positions among the 19 labels of names of either nomenclature.
-
-    Raises:
-        UserError: an unknown name; the message names ``path``.
-    """
-    numbers = set()
-    for name in names:
-        own = name if name in BIGEARTHNET_CLASSES else _OTHER_NAMES.get(name, "")
-        if own == "":
-            raise UserError(f"{path}: {unknown_name('BigEarthNet label', name, (*BIGEARTHNET_CLASSES, *_OTHER_NAMES))}")
-        if own is not None:
-            numbers.add(BIGEARTHNET_CLASSES.index(own))
-    return frozenset(numbers)
-
-
-def find_table(root: Path) -> Path | None:
-    """Return the metadata table in a folder or directly below, or ``None``."""
-    return next((path for name in _TABLES for path in sorted((*root.glob(name), *root.glob(f"*/{name}")))), None)
-
-
-def read_table(path: Path) -> dict[str, PatchLabels]:
-    """Return Sentinel-2 patch name -> labels of a metadata table.
-
-    Raises:
-        UserError: damaged, columns missing, an unknown label or part, or pyarrow is needed and not there.
-    """
-    columns = _parquet(path) if path.suffix == ".parquet" else _csv(path)
-    wanted = ("patch_id", "labels", "split", "s1_name")
-    missing = [name for name in wanted if name not in columns]
-    if missing:
-        raise UserError(f"{path} has no column {', '.join(missing)}; get the table of BigEarthNet version 2")
-    known: dict[str, PatchLabels] = {}
-    for patch, labels, part, twin in zip(*(columns[name] for name in wanted), strict=True):
-        if part not in _PARTS:
-            raise UserError(f"{path}: {unknown_name('split', str(part), _PARTS)}")
-        names = _listed(labels) if isinstance(labels, str) else labels
-        known[patch] = PatchLabels(label_numbers(names, path), _PARTS[part], twin or "")
-    return known
-
-
-def read_label_file(folder: Path) -> PatchLabels | None:
-    """Return the labels of a patch folder of version 1, or ``None`` if it has no label file.
-
-    Raises:
-        UserError: the file is damaged or names an unknown label.
-    """
-    path = folder / f"{folder.name}_labels_metadata.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return PatchLabels(label_numbers(content["labels"], path), twin=content.get("corresponding_s2_patch", ""))
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is no BigEarthNet label file ({error!r}); restore it from the archive") from error
-
-
-def _parquet(path: Path) -> Mapping[str, list[Any]]:
-    try:
-        from pyarrow import parquet  # noqa: PLC0415 -- an extra
-        from pyarrow.lib import ArrowException  # noqa: PLC0415
-    except ImportError as error:
-        raise UserError(
-            f"reading {path} needs pyarrow; type: pip install 'eo-backbones[eval]', or save the table as metadata.csv"
-        ) from error
-    try:
-        table = parquet.read_table(path)
-        columns: Mapping[str, list[Any]] = {
-            name: table[name].to_pylist()
-            for name in ("patch_id", "labels", "split", "s1_name")
-            if name in table.schema.names
-        }
-    except (ArrowException, OSError) as error:
-        raise UserError(f"cannot read {path} ({str(error).splitlines()[0]}); download it again") from error
-    return columns
-
-
-def _csv(path: Path) -> Mapping[str, list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns: dict[str, list[str]] = {name: [] for name in reader.fieldnames or ()}
-            for line in reader:
-                for name, values in columns.items():
-                    values.append(line[name] or "")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path} ({error}); save the table again") from error
-    return columns
-
-
-def _listed(text: str) -> list[str]:
-    """Return the names in a cell: quoted, as Python and numpy print lists, or separated by ``;``."""
-    quoted = [one or other for one, other in _QUOTED.findall(text)]
-    return quoted or [name.strip() for name in text.split(";") if name.strip()]
-
-
-logger = logging.getLogger(__name__)
-
-BIGEARTHNET_SIZE_PX = 120
-
-_PATCH = re.compile(r"S([12])[ABC]_\w+_\d+_\d+")  # products end in a tile or a time
-_LEVELS = 3  # archive folder, product folder, patch folder
-
-
 def bigearthnet(root: Path) -> LabelledImages:
     """Open BigEarthNet: digital numbers of 12 bands and, where every patch has its Sentinel-1 twin, VV and VH in dB.
 
-    With the Sentinel-1 folder alone, its two bands. Patches without any of the 19 labels are left out, as their
-    makers do.
+    With the Sentinel-1 folder alone, its two bands. Patches without any of the 19 labels are left out, as the
+    makers of the data set do.
 
     Args:
         root: folder that holds the archive folders, and ``metadata.parquet`` or ``metadata.csv`` of version 2.
@@ -292,8 +194,8 @@ def _from_label_files(
     optical: Mapping[str, Path], radar: Mapping[str, Path]
 ) -> tuple[dict[str, PatchLabels], dict[Path, Path]]:
     """Return labels by patch name, and Sentinel-2 folder -> Sentinel-1 folder."""
-    own = {name: read_label_file(folder) for name, folder in (optical or radar).items()}
-    labels = {name: found for name, found in own.items() if found is not None}
+    by_patch = {name: read_label_file(folder) for name, folder in (optical or radar).items()}
+    labels = {name: known for name, known in by_patch.items() if known is not None}
     twins: dict[Path, Path] = {}
     for folder in radar.values() if optical else ():
         described = read_label_file(folder)
@@ -336,3 +238,104 @@ def _read(twins: Mapping[Path, Path], path: Path, bands: Sequence[str]) -> np.nd
 
 def _heads(bands: Sequence[str], twins: Mapping[Path, Path], path: Path) -> bytes:
     return heads(_file(path, twins, band) for band in bands)
+
+
+# Labels: from version 2's metadata table, or from version 1's label files.
+
+
+def label_numbers(names: Iterable[str], path: Path) -> frozenset[int]:
+    """Return the positions among the 19 labels of names of either nomenclature.
+
+    Raises:
+        UserError: an unknown name; the message names ``path``.
+    """
+    numbers = set()
+    for name in names:
+        label = name if name in BIGEARTHNET_CLASSES else _OTHER_NAMES.get(name, "")
+        if label == "":
+            raise UserError(f"{path}: {unknown_name('BigEarthNet label', name, (*BIGEARTHNET_CLASSES, *_OTHER_NAMES))}")
+        if label is not None:
+            numbers.add(BIGEARTHNET_CLASSES.index(label))
+    return frozenset(numbers)
+
+
+def find_table(root: Path) -> Path | None:
+    """Return the metadata table in a folder or directly below, or ``None``."""
+    return next((path for name in _TABLES for path in sorted((*root.glob(name), *root.glob(f"*/{name}")))), None)
+
+
+def read_table(path: Path) -> dict[str, PatchLabels]:
+    """Return Sentinel-2 patch name -> labels of a metadata table.
+
+    Raises:
+        UserError: damaged, columns missing, an unknown label or part, or pyarrow is needed and not there.
+    """
+    columns = _parquet(path) if path.suffix == ".parquet" else _csv(path)
+    wanted = ("patch_id", "labels", "split", "s1_name")
+    missing = [name for name in wanted if name not in columns]
+    if missing:
+        raise UserError(f"{path} has no column {', '.join(missing)}; get the table of BigEarthNet version 2")
+    known: dict[str, PatchLabels] = {}
+    for patch, labels, part, twin in zip(*(columns[name] for name in wanted), strict=True):
+        if part not in _PARTS:
+            raise UserError(f"{path}: {unknown_name('split', str(part), _PARTS)}")
+        names = _listed(labels) if isinstance(labels, str) else labels
+        known[patch] = PatchLabels(label_numbers(names, path), _PARTS[part], twin or "")
+    return known
+
+
+def read_label_file(folder: Path) -> PatchLabels | None:
+    """Return the labels of a patch folder of version 1, or ``None`` if it has no label file.
+
+    Raises:
+        UserError: the file is damaged or names an unknown label.
+    """
+    path = folder / f"{folder.name}_labels_metadata.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return PatchLabels(label_numbers(content["labels"], path), twin=content.get("corresponding_s2_patch", ""))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not a BigEarthNet label file ({error!r}); restore it from the archive") from error
+
+
+def _parquet(path: Path) -> Mapping[str, list[Any]]:
+    try:
+        from pyarrow import parquet  # noqa: PLC0415 -- an extra
+        from pyarrow.lib import ArrowException  # noqa: PLC0415
+    except ImportError as error:
+        raise UserError(
+            f"reading {path} needs pyarrow; type: pip install 'eo-backbones[eval]', or save the table as metadata.csv"
+        ) from error
+    try:
+        table = parquet.read_table(path)
+        columns: Mapping[str, list[Any]] = {
+            name: table[name].to_pylist()
+            for name in ("patch_id", "labels", "split", "s1_name")
+            if name in table.schema.names
+        }
+    except (ArrowException, OSError) as error:
+        raise UserError(f"cannot read {path} ({str(error).splitlines()[0]}); download it again") from error
+    return columns
+
+
+def _csv(path: Path) -> Mapping[str, list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns: dict[str, list[str]] = {name: [] for name in reader.fieldnames or ()}
+            for line in reader:
+                for name, values in columns.items():
+                    values.append(line[name] or "")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path} ({error}); save the table again") from error
+    return columns
+
+
+def _listed(text: str) -> list[str]:
+    """Return the names in a cell: quoted, as Python and numpy print lists, or separated by ``;``."""
+    quoted = [one or other for one, other in _QUOTED.findall(text)]
+    return quoted or [name.strip() for name in text.split(";") if name.strip()]

@@ -1,19 +1,20 @@
-"""A user's own images: one folder a class, GeoTIFF, PNG or JPEG files in it.
+"""A user's own images with one class each: a folder for each class, or a table ``labels.csv``.
 
-All files must be alike (bands, size, number format). Which band is where: by the user's word (``B04=4``), else by the
-file as :mod:`eo_backbones.datasets.raster` says. Which unit the values have: by the user's word, else 8-bit files hold
-display values and others the unit that the space agencies distribute; the input contract checks it.
+All files must agree in bands, size and dtype. Which band is where: as the user says (``B04=4``), else as
+:mod:`eo_backbones.datasets.raster` finds it. Unit of the values: as the user says, else 8-bit files hold display values
+and others the unit that the space agencies distribute; the input contract checks it.
+
+A table has the columns ``path``, ``label`` and, optionally, ``split`` (``train``, ``val`` or ``test``; images with an
+empty one are left out). Paths are relative to the table's folder.
 """
 
 import csv
 import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rasterio.errors import NotGeoreferencedWarning
 
 from eo_backbones.bands import band
 from eo_backbones.contract import declared_units, default_unit
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 ReadPositions = Callable[[Path, Sequence[int]], np.ndarray]
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+SPLIT_COLUMN = "split"
 
 
 def class_folders(
@@ -36,24 +38,24 @@ def class_folders(
 
     Args:
         root: holds one folder a class; images may lie at any depth in it.
-        positions: band name -> its place in every file, counted from 1; default: what the files say.
+        positions: band name -> its position in every file, counted from 1; default: as the files say.
         units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
 
     Raises:
-        UserError: no class folders or one only, files that are not alike, bands that cannot be told, a place that the
-            files do not have, or an unknown unit.
+        UserError: no class folders or one only, files that differ, bands that cannot be identified, a
+            position that the files do not have, or an unknown unit.
     """
     files = _files_by_class(Path(root))
-    return own_images(
+    return labelled_files(
         [path for name in files for path in files[name]],
         classes=tuple(files),
-        labels=np.repeat(np.arange(len(files), dtype=np.int64), [len(own) for own in files.values()]),
+        labels=np.repeat(np.arange(len(files), dtype=np.int64), [len(images) for images in files.values()]),
         positions=positions,
         units=units,
     )
 
 
-def own_images(
+def labelled_files(
     paths: Sequence[Path],
     *,
     classes: tuple[str, ...],
@@ -63,7 +65,7 @@ def own_images(
     official: OfficialSplit | None = None,
     read: ReadPositions = read_positions,
 ) -> LabelledImages:
-    """Return a user's files as a labelled set; all must be alike.
+    """Return a user's files as a labelled set; they must agree in bands, size and dtype.
 
     Args:
         paths: existing image files.
@@ -71,30 +73,29 @@ def own_images(
         labels: class number of each file, int64 ``(n,)``.
         positions: as in :func:`class_folders`.
         units: likewise.
-        official: parts that the user gave the images.
-        read: how bands are read by their place in a file, counted from 1.
+        official: the user's own split.
+        read: reads bands by their position in a file, counted from 1.
 
     Raises:
         UserError: as :func:`class_folders`, but for the folders.
     """
-    # once for the process: a picture needs no coordinates, and files are read in several threads
-    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-    facts = _alike(paths)
-    places = _places(paths[0], facts, positions or {})
-    bands = tuple(places)
+    facts = _common_facts(paths)
+    band_positions = _band_positions(paths[0], facts, positions or {})
+    bands = tuple(band_positions)
     declared = declared_units(units, bands)
-    own_units = tuple(declared.get(name, default_unit(name, facts.dtype)) for name in bands)
+    band_units = tuple(declared.get(name, default_unit(name, facts.dtype)) for name in bands)
     return LabelledImages(
         name="folder",
         classes=classes,
         paths=tuple(paths),
         labels=labels,
         bands=bands,
-        units=own_units,
-        reader=partial(_read, places, read),
+        units=band_units,
+        reader=partial(_read, band_positions, read),
         load_bytes=Path.read_bytes,
         reading="; ".join(
-            f"{name}={place} {unit}" for (name, place), unit in zip(places.items(), own_units, strict=True)
+            f"{name}={position} {unit}"
+            for (name, position), unit in zip(band_positions.items(), band_units, strict=True)
         ),
         official=official,
     )
@@ -105,13 +106,13 @@ def _files_by_class(root: Path) -> dict[str, list[Path]]:
         raise UserError(f"no folder {root}; pass the folder that holds one folder of images for each class")
     files: dict[str, list[Path]] = {}
     for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        own = sorted(
+        images = sorted(
             path
             for path in folder.rglob("*")
             if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
         )
-        if own:
-            files[folder.name] = own
+        if images:
+            files[folder.name] = images
         else:
             logger.warning("%s: folder %s holds no image and is left out", root, folder.name)
     if not files:
@@ -124,44 +125,38 @@ def _files_by_class(root: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _alike(paths: Sequence[Path]) -> RasterFacts:
-    """Return what all files have in common: number, names and format of bands, and size."""
+def _common_facts(paths: Sequence[Path]) -> RasterFacts:
+    """Return what all files have in common: number, names and dtype of bands, and size."""
     first = facts_of(paths[0])
-    described: tuple[tuple[str, Callable[[RasterFacts], object]], ...] = (
+    compared: tuple[tuple[str, Callable[[RasterFacts], object]], ...] = (
         ("bands", lambda facts: facts.count),
         ("pixels", lambda facts: f"{facts.width} x {facts.height}"),
-        ("number format", lambda facts: facts.dtype),
+        ("dtype", lambda facts: facts.dtype),
         ("band descriptions", lambda facts: ", ".join(text or "none" for text in facts.descriptions)),
     )
     for path in paths[1:]:
         facts = facts_of(path)
-        for what, value in described:
+        for what, value in compared:
             if value(facts) != value(first):
                 raise UserError(
                     f"images differ in {what}: {path} has {value(facts)}, {paths[0]} has {value(first)}; remove it, or "
-                    "bring all images to one form"
+                    "convert all images alike"
                 )
     return first
 
 
-def _places(example: Path, facts: RasterFacts, positions: Mapping[str, int]) -> dict[str, int]:
-    """Return canonical band name -> place in the file, counted from 1."""
+def _band_positions(example: Path, facts: RasterFacts, positions: Mapping[str, int]) -> dict[str, int]:
+    """Return canonical band name -> position in the file, counted from 1."""
     if positions:
-        for name, place in positions.items():
-            if place > facts.count:
-                raise UserError(f"{example} has {facts.count} bands, so {name}={place} is not in it")
-        return {band(name).name: place for name, place in positions.items()}
-    order = band_order(example)
-    return {name: place for place, name in enumerate(order, start=1) if name}
+        for name, position in positions.items():
+            if position > facts.count:
+                raise UserError(f"{example} has {facts.count} bands, so {name}={position} is not in it")
+        return {band(name).name: position for name, position in positions.items()}
+    return {name: position for position, name in enumerate(band_order(example), start=1) if name}
 
 
-def _read(places: Mapping[str, int], read: ReadPositions, path: Path, bands: Sequence[str]) -> np.ndarray:
-    return read(path, [places[name] for name in bands])
-
-
-# FOLDED eo_backbones/datasets/class_folders.py: "A user's own images listed in a table: ``labels.csv`` with the columns ``path``, ``label`` and, if wanted, ``split``.\n\nPaths count from the table's folder. ``split`` says ``train``, ``val`` or ``test`` for each image; an image with an\nempty one is left out. What holds for the files themselves is said in :mod:`eo_backbones.datasets.class_folders`."
-
-SPLIT_COLUMN = "split"
+def _read(positions: Mapping[str, int], read: ReadPositions, path: Path, bands: Sequence[str]) -> np.ndarray:
+    return read(path, [positions[name] for name in bands])
 
 
 def label_table(
@@ -171,7 +166,7 @@ def label_table(
 
     Args:
         table: the CSV file, UTF-8.
-        positions: band name -> its place in every file, counted from 1; default: what the files say.
+        positions: band name -> its position in every file, counted from 1; default: as the files say.
         units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
 
     Raises:
@@ -183,23 +178,23 @@ def label_table(
     classes = tuple(sorted({row["label"] for row in rows}))
     if len(classes) == 1:
         raise UserError(f"{table} has one class only, {classes[0]}; list images of at least two classes")
-    return own_images(
+    return labelled_files(
         [table.parent / row["path"] for row in rows],
         classes=classes,
         labels=np.array([classes.index(row["label"]) for row in rows], dtype=np.int64),
         positions=positions,
         units=units,
-        official=parts_of(table, rows),
+        official=split_of(table, rows),
     )
 
 
 def read_table(table: Path, required: Sequence[str], what: str = "image") -> list[dict[str, str]]:
-    """Return a table's lines, checked for what the table alone can tell.
+    """Return the rows of a table, after every check that needs no other file.
 
     Args:
         table: CSV file, UTF-8.
-        required: columns that must be there and filled in; the first tells the lines apart.
-        what: what a line stands for, for messages.
+        required: columns that must be there and filled in; values of the first must be unique.
+        what: what a row stands for, for messages.
 
     Raises:
         UserError: no such table, columns or values missing, something listed twice, or an unknown part in ``split``.
@@ -211,10 +206,10 @@ def read_table(table: Path, required: Sequence[str], what: str = "image") -> lis
             rows = [{name: (row.get(name) or "").strip() for name in columns} for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{table} cannot be read as a table ({error}); pass a CSV file, or a folder") from error
-    lacking = [name for name in required if name not in columns]
-    if lacking:
-        first = ",".join(required)
-        raise UserError(f"{table} has no column {' and no column '.join(lacking)}; its first line must be {first}")
+    missing = [name for name in required if name not in columns]
+    if missing:
+        header = ",".join(required)
+        raise UserError(f"{table} has no column {' and no column '.join(missing)}; its first line must be {header}")
     if not rows:
         raise UserError(f"{table} lists no {what}; write one line {','.join(required)} for each")
     key, seen = required[0], set[str]()
@@ -238,13 +233,13 @@ def refuse_missing(table: Path, names: Sequence[str]) -> None:
     missing = [name for name in names if not (table.parent / name).is_file()]
     if missing:
         raise UserError(
-            f"{len(missing)} of the {len(names)} files in {table} are missing (paths count from {table.parent}): "
+            f"{len(missing)} of the {len(names)} files in {table} are missing (paths are relative to {table.parent}): "
             f"{', '.join(missing)}; correct the paths, or remove the lines"
         )
 
 
-def parts_of(table: Path, rows: Sequence[Mapping[str, str]]) -> OfficialSplit | None:
-    """Return the parts that a table gives its images, if it has a column for them."""
+def split_of(table: Path, rows: Sequence[Mapping[str, str]]) -> OfficialSplit | None:
+    """Return the split of a table, if it has a column for it."""
     if SPLIT_COLUMN not in rows[0]:
         return None
     return OfficialSplit(

@@ -12,67 +12,22 @@ from eo_backbones.bands import band_names
 from eo_backbones.contract import Unit
 from eo_backbones.errors import UserError
 
-# FOLDED eo_backbones/datasets/labelled.py: 'What tells the files of very large data sets apart, without reading them whole: names, sizes and beginnings.\n\nSEN12MS has 510 GB and BigEarthNet seven million files: reading them all before every evaluation would take longer than\nthe evaluation. The beginning of an uncompressed GeoTIFF holds its header and its first pixels.'
-
+IGNORED = 255
+"""Value of pixels without a class in :class:`ClassMaps`."""
+SMALLEST_GROUP = 3
+"""Images of a group that a split needs: one each for training, validation and test."""
 HEAD_BYTES = 4096
-
-
-def heads(paths: Iterable[Path]) -> bytes:
-    """Return name, size and the first :data:`HEAD_BYTES` of every file, one after the other.
-
-    Raises:
-        UserError: a file is missing or cannot be read.
-    """
-    parts = []
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                head = file.read(HEAD_BYTES)
-                size = path.stat().st_size
-        except OSError as error:
-            raise UserError(f"cannot read {path} ({error.strerror}); restore it, or take its image out") from error
-        parts.append(f"{path.name}\0{size}\0".encode() + head)
-    return b"".join(parts)
-
-
-# FOLDED eo_backbones/datasets/labelled.py: 'Groups by which images with several labels are split, so that rare labels reach every part.'
-
-SMALLEST_GROUP = 3  # one image for each of training, validation and test
-
-
-def strata_of(labels: np.ndarray) -> np.ndarray:
-    """Return a group for each image, int64 ``(n,)``: its rarest label, as far as groups are not too small.
-
-    Labels are served from the rarest to the commonest: one takes all images that have it and are still free, if these
-    are at least :data:`SMALLEST_GROUP`. Images that are left form one group more, or join the largest if they are too
-    few.
-
-    Args:
-        labels: bool ``(n, labels)``.
-    """
-    strata = np.full(len(labels), -1, dtype=np.int64)
-    for label in np.argsort(labels.sum(axis=0), kind="stable"):
-        free = labels[:, label] & (strata < 0)
-        if free.sum() >= SMALLEST_GROUP:
-            strata[free] = label
-    left = strata < 0
-    if left.any():
-        groups, sizes = np.unique(strata[~left], return_counts=True)
-        few = left.sum() < SMALLEST_GROUP and len(groups) > 0
-        strata[left] = groups[sizes.argmax()] if few else labels.shape[1]
-    return strata
-
-
+"""Bytes of a file that :func:`heads` reads: the header and the first pixels of an uncompressed GeoTIFF."""
 _DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class OfficialSplit:
-    """The parts that a data set's makers gave it.
+    """The split that a data set was published with.
 
     Attributes:
         parts: ``"train"``, ``"val"``, ``"test"`` or ``""`` (in none) for each image ``(n,)``.
-        source: where that stands, for reports.
+        source: where it is published, for reports.
     """
 
     parts: np.ndarray
@@ -92,10 +47,6 @@ class ClassMaps:
     reader: Callable[[Path], np.ndarray]
 
 
-IGNORED = 255
-"""Value of pixels without a class in :class:`ClassMaps`."""
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LabelledImages:
     """Images with one class each, or with any number of labels each.
@@ -103,14 +54,14 @@ class LabelledImages:
     Attributes:
         name: name of the data set, e.g. ``"eurosat-ms"``.
         classes: class names; a label is a position in it.
-        paths: one path an image; in an archive, the archive's path followed by the member's; a folder where an image
-            is one.
+        paths: one path for each image; in an archive, the archive's path followed by the member's; the folder of an
+            image whose bands are files of their own.
         labels: class numbers, int64 ``(n,)``; or, where an image may have several labels, bool ``(n, classes)``.
         bands: canonical names of the bands that the images have, in file order.
-        units: unit of the values that :meth:`read` returns, one a band.
+        units: unit of the values that :meth:`read` returns, one for each band.
         reader: returns the named bands of a path, ``(bands, height, width)``, as stored.
-        load_bytes: returns what tells an image from another one, for the digest: the file's bytes, or for data sets
-            of hundreds of gigabytes a part of them (:mod:`eo_backbones.datasets.labelled`).
+        load_bytes: returns what distinguishes an image from others, for the digest: the file's bytes, or for data sets
+            of hundreds of gigabytes a part of them (:func:`heads`).
         reading: how files are read where the user may choose; part of the digest.
         official: the published split, if the files say it.
         maps: class maps, if the data set has them.
@@ -138,7 +89,7 @@ class LabelledImages:
 
     @cached_property
     def strata(self) -> np.ndarray:
-        """Group of each image, int64 ``(n,)``, by which splits and subsets are drawn: its class, or a label of it."""
+        """Group of each image, int64 ``(n,)``, by which splits and subsets are stratified: its class, or one of its labels."""
         return strata_of(self.labels) if self.multilabel else self.labels
 
     @cached_property
@@ -192,3 +143,47 @@ class LabelledImages:
             UserError: a band is not in this data set, or the file is missing, damaged or of another kind.
         """
         return self.reader(self.paths[index], self.check_bands(bands))
+
+
+def heads(paths: Iterable[Path]) -> bytes:
+    """Return name, size and the first :data:`HEAD_BYTES` of every file, one after the other.
+
+    For the digest of very large data sets: SEN12MS has 510 GB and BigEarthNet seven million files, so reading them whole
+    would take longer than the evaluation.
+
+    Raises:
+        UserError: a file is missing or cannot be read.
+    """
+    parts = []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+                size = path.stat().st_size
+        except OSError as error:
+            raise UserError(f"cannot read {path} ({error.strerror}); restore it, or remove its image") from error
+        parts.append(f"{path.name}\0{size}\0".encode() + head)
+    return b"".join(parts)
+
+
+def strata_of(labels: np.ndarray) -> np.ndarray:
+    """Return the group of each image, int64 ``(n,)``, by which images with several labels are split.
+
+    The group of an image is its rarest label, so that rare labels reach every part, as long as the group is not too
+    small: from the rarest label to the commonest, each takes the images that have it and no group yet, if these are at
+    least :data:`SMALLEST_GROUP`. The remaining images form one more group, or join the largest if they are too few.
+
+    Args:
+        labels: bool ``(n, labels)``.
+    """
+    strata = np.full(len(labels), -1, dtype=np.int64)
+    for label in np.argsort(labels.sum(axis=0), kind="stable"):
+        free = labels[:, label] & (strata < 0)
+        if free.sum() >= SMALLEST_GROUP:
+            strata[free] = label
+    left = strata < 0
+    if left.any():
+        groups, sizes = np.unique(strata[~left], return_counts=True)
+        few = left.sum() < SMALLEST_GROUP and len(groups) > 0
+        strata[left] = groups[sizes.argmax()] if few else labels.shape[1]
+    return strata

@@ -10,9 +10,10 @@ for side-car files, which takes three times as long where a folder holds a thous
 """
 
 import logging
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
-from eo_backbones.bands import LAYOUTS, band, band_names
+from eo_backbones.bands import LAYOUTS, band, band_named_in, band_names
 from eo_backbones.errors import UserError, unknown_name
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 USUAL_LAYOUTS = {13: "sen12ms-s2", 12: "bigearthnet-s2", 2: "sen12ms-s1"}
 """Band count of a file without band descriptions -> the layout it is read by."""
 
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_MAX_PICTURE_CHANNELS = 4  # with an alpha channel; GDAL calls the first three bands of any 8-bit file red, green, blue
+_BY_POSITION = "each band with its position in the file, e.g. B04=4"
 _GDAL_CACHE_MIB = 16  # every block is read once; a large cache only costs memory
 
 
@@ -44,25 +48,53 @@ def gdal_environment() -> rasterio.Env:
     )
 
 
-@contextmanager
-def without_georeference_warnings() -> Iterator[None]:
-    """Silence rasterio's warning about files without coordinates, where none are needed; not for several threads."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
+class _SharedFilter:
+    """Ignores a kind of warning as long as at least one thread is inside.
+
+    ``warnings.catch_warnings`` in each thread would restore what another thread has set: the filter could stay for ever.
+    """
+
+    def __init__(self, category: type[Warning]) -> None:
+        self._category = category
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.simplefilter("ignore", self._category)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._before.__exit__(None, None, None)
+
+
+_GEOREFERENCE_FILTER = _SharedFilter(NotGeoreferencedWarning)
+
+
+def without_georeference_warnings() -> AbstractContextManager[None]:
+    """Silence rasterio's warning about files without coordinates, where none are needed."""
+    return _GEOREFERENCE_FILTER
 
 
 def split_request(requested: str) -> tuple[str, int | None]:
     """Return the canonical band name of a request and its explicit 1-based index, if it has one.
 
     Raises:
-        UserError: the name is unknown, or the index is no positive whole number.
+        UserError: the name is unknown, or the index is not a positive whole number.
     """
     name, equals, index = requested.partition("=")
     if not equals:
         return band(name).name, None
     if not index.strip().isdecimal() or int(index) < 1:
-        raise UserError(f"band {requested!r}: after '=' comes the band's place in the file, counted from 1, e.g. B04=4")
+        raise UserError(
+            f"band {requested!r}: after '=' comes the band's position in the file, counted from 1, e.g. B04=4"
+        )
     return band(name).name, int(index)
 
 
@@ -97,27 +129,18 @@ def read_bands(
         UserError: as :func:`resolve_bands`.
     """
     with gdal_environment(), _opened(path, content) as dataset:
-        indexes = _indexes(dataset, path, requested, layout)
-        try:
-            values: np.ndarray = dataset.read(indexes)
-        except RasterioError as error:
-            raise _damaged(path, error) from error
-        return values
+        return _values(dataset, path, _indexes(dataset, path, requested, layout))
 
 
 def read_positions(path: Path, positions: Sequence[int]) -> np.ndarray:
-    """Return bands of a file by their place in it, counted from 1, as :func:`read_bands` does.
+    """Return bands of a file by their position in it, counted from 1, as :func:`read_bands` does.
 
     Raises:
         UserError: the file is missing or damaged, or has fewer bands.
     """
     with gdal_environment(), _opened(path, None) as dataset:
         _refuse_absent(dataset, path, positions)
-        try:
-            values: np.ndarray = dataset.read(list(positions))
-        except RasterioError as error:
-            raise _damaged(path, error) from error
-        return values
+        return _values(dataset, path, positions)
 
 
 def read_valid(path: Path, positions: Sequence[int]) -> np.ndarray:
@@ -131,19 +154,14 @@ def read_valid(path: Path, positions: Sequence[int]) -> np.ndarray:
     """
     with gdal_environment(), _opened(path, None) as dataset:
         _refuse_absent(dataset, path, positions)
+        values = _values(dataset, path, positions)
+        if all(MaskFlags.all_valid in dataset.mask_flag_enums[index - 1] for index in positions):
+            return values
         try:
-            values: np.ndarray = dataset.read(list(positions))
-            if all(MaskFlags.all_valid in dataset.mask_flag_enums[place - 1] for place in positions):
-                return values
             missing = dataset.read_masks(list(positions)) == 0
         except RasterioError as error:
             raise _damaged(path, error) from error
     return np.where(missing, np.float32("nan"), values.astype(np.float32)) if missing.any() else values
-
-
-def _refuse_absent(dataset: Any, path: Path, positions: Sequence[int]) -> None:
-    if max(positions) > dataset.count:
-        raise UserError(f"{path} has {dataset.count} bands, band number {max(positions)} is not in it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +194,7 @@ def facts_of(path: Path) -> RasterFacts:
 
 
 def band_order(path: Path) -> tuple[str | None, ...]:
-    """Return the band at each place of a file, ``None`` where it cannot be told; a guess is logged.
+    """Return the band at each position of a file, ``None`` where it cannot be told; a guess is logged.
 
     Raises:
         UserError: the file is missing or damaged, or nothing in it tells its bands.
@@ -198,11 +216,12 @@ class _opened:  # noqa: N801 -- a context manager, used like a function
         if self._content == b"":  # rasterio would take it for a file that is still to be written
             raise _damaged(self._path, RasterioError("no bytes"))
         try:
-            if self._content is None:
-                self._dataset = rasterio.open(self._path)
-            else:
-                self._memory = MemoryFile(self._content)
-                self._dataset = self._memory.open()
+            with without_georeference_warnings():
+                if self._content is None:
+                    self._dataset = rasterio.open(self._path)
+                else:
+                    self._memory = MemoryFile(self._content)
+                    self._dataset = self._memory.open()
         except RasterioError as error:
             raise _damaged(self._path, error) from error
         return self._dataset
@@ -213,9 +232,22 @@ class _opened:  # noqa: N801 -- a context manager, used like a function
             self._memory.close()
 
 
+def _values(dataset: Any, path: Path, indexes: Sequence[int]) -> np.ndarray:
+    try:
+        values: np.ndarray = dataset.read(list(indexes))
+    except RasterioError as error:
+        raise _damaged(path, error) from error
+    return values
+
+
+def _refuse_absent(dataset: Any, path: Path, positions: Sequence[int]) -> None:
+    if max(positions) > dataset.count:
+        raise UserError(f"{path} has {dataset.count} bands, band number {max(positions)} is not in it")
+
+
 def _damaged(path: Path, error: RasterioError) -> UserError:
     reason = str(error.__cause__ or error).splitlines()[0]
-    return UserError(f"cannot read {path}: it is truncated or no raster image ({reason}); copy or download it again")
+    return UserError(f"cannot read {path}: it is truncated or not a raster image ({reason}); copy or download it again")
 
 
 def _indexes(dataset: Any, path: Path, requested: Sequence[str], layout: str | None) -> list[int]:
@@ -241,7 +273,7 @@ def _indexes(dataset: Any, path: Path, requested: Sequence[str], layout: str | N
 
 
 def order_in(dataset: Any, path: Path | str, *, layout: str | None = None) -> tuple[str | None, ...]:
-    """Return the band at each place of an open rasterio dataset, as :func:`band_order` does for a file.
+    """Return the band at each position of an open rasterio dataset, as :func:`band_order` does for a file.
 
     Args:
         dataset: the open dataset.
@@ -251,11 +283,13 @@ def order_in(dataset: Any, path: Path | str, *, layout: str | None = None) -> tu
     Raises:
         UserError: nothing in it tells its bands, or it does not fit the layout.
     """
-    described = tuple(_described(text) for text in dataset.descriptions)
+    described = tuple(band_named_in(text) for text in dataset.descriptions)
     if any(described):
         repeated = {name for name in described if name and described.count(name) > 1}
         if repeated:
-            raise UserError(f"{path} describes more than one band as {', '.join(sorted(repeated))}; pass {_BY_INDEX}")
+            raise UserError(
+                f"{path} describes more than one band as {', '.join(sorted(repeated))}; pass {_BY_POSITION}"
+            )
         return described
     if layout is not None:
         if layout not in LAYOUTS:
@@ -267,13 +301,13 @@ def order_in(dataset: Any, path: Path | str, *, layout: str | None = None) -> tu
                 "check that the folder holds the data set you named"
             )
         return expected
-    if tuple(dataset.colorinterp[:3]) == _COLOURS and dataset.count <= _PICTURE_CHANNELS:
+    if tuple(dataset.colorinterp[:3]) == _RGB and dataset.count <= _MAX_PICTURE_CHANNELS:
         logger.warning("%s: its red, green and blue are taken to be %s", path, ", ".join(LAYOUTS["eurosat-rgb"]))
         return (*LAYOUTS["eurosat-rgb"], *(None for _ in range(dataset.count - 3)))
     if dataset.count not in USUAL_LAYOUTS:
         raise UserError(
             f"{path} has {dataset.count} bands without names; only files of 13, 12 or 2 bands have a usual order, "
-            f"so pass {_BY_INDEX}"
+            f"so pass {_BY_POSITION}"
         )
     usual = USUAL_LAYOUTS[dataset.count]
     logger.warning(
@@ -281,19 +315,6 @@ def order_in(dataset: Any, path: Path | str, *, layout: str | None = None) -> tu
         path,
         dataset.count,
         ", ".join(LAYOUTS[usual]),
-        _BY_INDEX,
+        _BY_POSITION,
     )
     return LAYOUTS[usual]
-
-
-_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-_PICTURE_CHANNELS = 4  # with an alpha channel; GDAL calls the first three bands of any 8-bit file red, green, blue
-_BY_INDEX = "each band with its place in the file, e.g. B04=4"
-
-
-def _described(text: str | None) -> str | None:
-    """Return the band that a description names, or ``None``: descriptions may hold anything."""
-    try:
-        return band(text).name if text else None
-    except UserError:
-        return None

@@ -147,7 +147,7 @@ def test_damaged_label_files(tmp_path: Path) -> None:
     write_bigearthnet(tmp_path, patches=1, labels="json")
     (file,) = tmp_path.glob("BigEarthNet-S2/*/*/*.json")
     file.write_text(json.dumps({"label": []}))
-    with pytest.raises(UserError, match="is no BigEarthNet label file"):
+    with pytest.raises(UserError, match="is not a BigEarthNet label file"):
         bigearthnet(tmp_path)
 
 

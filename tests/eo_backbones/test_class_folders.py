@@ -52,7 +52,7 @@ def test_a_known_layout_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 def test_places_by_the_users_word(tmp_path: Path) -> None:
     root = write_class_folders(tmp_path, named=False)
-    with pytest.raises(UserError, match=r"4 bands without names; .*pass each band with its place in the file"):
+    with pytest.raises(UserError, match=r"4 bands without names; .*pass each band with its position in the file"):
         class_folders(root)
     data = class_folders(root, positions={"B04": 3, "B08": 4})
     assert data.bands == ("B04", "B08")
@@ -105,7 +105,7 @@ def rewrite(path: Path, *, count: int = 4, size: int = 32, dtype: str = "uint16"
     [
         (lambda path: rewrite(path, size=40), r"differ in pixels: .*image_3\.tif has 40 x 40, .* has 32 x 32"),
         (lambda path: rewrite(path, count=5), r"differ in bands: .*image_3\.tif has 5, .* has 4"),
-        (lambda path: rewrite(path, dtype="float32"), r"differ in number format: .* has float32, .* has uint16"),
+        (lambda path: rewrite(path, dtype="float32"), r"differ in dtype: .* has float32, .* has uint16"),
         (lambda path: path.write_bytes(b"no image"), r"cannot read .*image_3\.tif: it is truncated or no raster"),
     ],
 )

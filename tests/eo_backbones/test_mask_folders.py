@@ -195,7 +195,7 @@ def value_named_twice(land: Path) -> str:
 
 def no_number(land: Path) -> str:
     (land / "classes.csv").write_text("value,name\nx,ground\n")
-    return "line 2: 'x' is no value of a mask"
+    return "line 2: 'x' is not a value of a mask"
 
 
 def sizes(land: Path) -> str:
