@@ -1,4 +1,4 @@
-"""Principal components of a scene's features: a few numbers a cell instead of thousands.
+"""Principal components of a scene's features: a few values per cell instead of thousands.
 
 Computed from all cells, or from a random sample (seed 0) where their features would take more than 256 MiB: 32,768
 cells of 2,048 features. Cells without a value do not count. The sign of a component, which is arbitrary, is chosen so
@@ -15,12 +15,13 @@ import numpy as np
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
 
-_SAMPLE_BYTES = 256 * 2**20
+SAMPLE_BYTES = 256 * 2**20
+"""How much the features of the cells that components are computed from may take."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Components:
-    """An affine map from features to fewer numbers.
+    """An affine map from features to fewer values.
 
     Attributes:
         mean: subtracted first, float32 ``(features,)``.
@@ -40,7 +41,7 @@ class Components:
         return projected
 
     def save(self, path: Path) -> None:
-        """Write them, so that another scene can be projected alike."""
+        """Write them, so that another scene can be projected in the same way."""
         with atomic_file(path) as unfinished:
             np.savez(
                 unfinished,
@@ -72,7 +73,9 @@ def components_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}.components.npz")
 
 
-def principal_components(rows: Iterable[np.ndarray], valid: np.ndarray, count: int, *, belongs_to: str) -> Components:
+def principal_components(
+    rows: Iterable[np.ndarray], valid: np.ndarray, count: int, *, belongs_to: str, sample_bytes: int = SAMPLE_BYTES
+) -> Components:
     """Return the principal components of the cells that have a value.
 
     Args:
@@ -80,15 +83,16 @@ def principal_components(rows: Iterable[np.ndarray], valid: np.ndarray, count: i
         valid: which cells have a value, bool ``(rows, cols)``.
         count: how many components.
         belongs_to: see :class:`Components`.
+        sample_bytes: see :data:`SAMPLE_BYTES`.
 
     Raises:
         UserError: fewer cells, or features, than components.
     """
-    sample = _sample(rows, valid)
+    sample = _sample(rows, valid, sample_bytes)
     cells, width = sample.shape
     if not 1 <= count <= min(cells - 1, width):
         raise UserError(
-            f"{count} components of {cells:,} cells with {width:,} features cannot be had; pass --components of 1 to "
+            f"{count} components cannot be computed from {cells:,} cells with {width:,} features; pass --components of 1 to "
             f"{min(cells - 1, width)}, or a smaller --stride"
         )
     mean = sample.mean(axis=0, dtype=np.float64)
@@ -110,17 +114,17 @@ def principal_components(rows: Iterable[np.ndarray], valid: np.ndarray, count: i
     )
 
 
-def _sample(rows: Iterable[np.ndarray], valid: np.ndarray) -> np.ndarray:
+def _sample(rows: Iterable[np.ndarray], valid: np.ndarray, max_bytes: int) -> np.ndarray:
     """Return the features of all valid cells, or of as many as fit, float32 ``(n, features)``."""
-    places = np.flatnonzero(valid)
+    cells = np.flatnonzero(valid)
     chosen = np.zeros(valid.size, bool)
-    chosen[places] = True
+    chosen[cells] = True
     parts = []
     for number, row in enumerate(rows):
         if number == 0:
-            most = max(_SAMPLE_BYTES // (4 * row.shape[1]), 2)
-            if len(places) > most:
-                dropped = np.random.default_rng(0).permutation(places)[most:]
+            max_cells = max(max_bytes // (4 * row.shape[1]), 2)
+            if len(cells) > max_cells:
+                dropped = np.random.default_rng(0).permutation(cells)[max_cells:]
                 chosen[dropped] = False
         parts.append(row[chosen.reshape(valid.shape)[number]])
     return np.concatenate(parts)

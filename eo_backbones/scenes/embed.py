@@ -1,23 +1,24 @@
 """A scene to a file of embeddings: read, compute, reduce, write.
 
-Features are kept on disk as they are computed (:mod:`eo_backbones.scenes.unfinished`), so that the work survives a kill
-and memory holds a block of rows only. Everything after that (components, number format, preview) reads them again, row
-by row.
+Windows of the scene go in batches through the encoder. Rows of cells go to disk as soon as they are computed
+(:mod:`eo_backbones.scenes.unfinished`), so that the work survives a kill and memory holds one block of rows only.
+Everything after that (components, dtype, preview) reads them again, row by row.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eo_backbones.contract import declared_units, default_unit
+from eo_backbones.contract import Unit, declared_units, default_unit
 from eo_backbones.device import inference
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform
@@ -31,94 +32,12 @@ from eo_backbones.scenes.request import EmbedRequest, features_digest, identity_
 from eo_backbones.scenes.scene import Scene, cell_rows
 from eo_backbones.scenes.unfinished import UnfinishedEmbedding
 
-# FOLDED eo_backbones/scenes/embed.py: 'The pass over a scene: windows in batches through the encoder, rows of cells to disk as they are finished.'
-
-_CELLS_A_BLOCK = 2048  # rows of cells are kept in blocks of at least so many: a few seconds of a CPU core
-# Pixels in a batch, all bands together: 256 windows of 64 pixels on a CPU, where the caches set the limit; a GPU needs
-# more to be busy.
-_PIXELS_A_BATCH = {"cpu": 256 * 64 * 64, "cuda": 2048 * 64 * 64}
-
-
-def compute(
-    scene: Scene,
-    grid: Grid,
-    network: MultiBand,
-    prepare: InputTransform,
-    unfinished: UnfinishedEmbedding,
-    *,
-    max_nodata: float,
-    device: torch.device,
-    dtype: torch.dtype,
-    progress: Progress,
-) -> int:
-    """Compute the rows of cells that are not there yet; return how many cells were computed.
-
-    Args:
-        scene: the open scene.
-        grid: its windows.
-        network: the encoder, in eval mode; it is moved to the device.
-        prepare: raw values to its input.
-        unfinished: where the rows go.
-        max_nodata: a window has no value if more than this share of its pixels is missing in any band.
-        device: where to compute.
-        dtype: number format; bfloat16 runs under autocast.
-        progress: is told after each block.
-    """
-    done, block = unfinished.rows_done, -(-_CELLS_A_BLOCK // grid.cols)
-    if done == grid.rows:
-        return 0
-    start = done // block * block  # whole blocks only: the same batches, hence the same features, as without a kill
-    unfinished.resume_at(start)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch = max(1, _PIXELS_A_BATCH[device.type] // (len(scene.bands) * grid.size**2))
-    rows = cell_rows(scene, grid, start, grid.rows)
-    with (
-        progress.stage(f"embed {grid.rows} x {grid.cols} cells", grid.rows * grid.cols, start * grid.cols) as tick,
-        inference(device, dtype),
-    ):
-        for first in range(start, grid.rows, block):
-            count = min(block, grid.rows - first)
-            values = np.full((count * grid.cols, unfinished.features), np.nan, np.float32)
-            found = _windows(islice(rows, count), grid, first, batch, max_nodata, device)
-            for places, windows in _batches(found, batch):
-                values[places] = network(prepare(windows)).float().cpu().numpy()
-            unfinished.append(values)
-            tick(count * grid.cols)
-    return (grid.rows - start) * grid.cols
-
-
-def _windows(
-    rows: Iterable[tuple[int, np.ndarray]], grid: Grid, first: int, most: int, max_nodata: float, device: torch.device
-) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Yield the windows that have a value, a copy ``(n, bands, size, size)``, and their places counted from a row."""
-    for row, pixels in rows:
-        views = torch.from_numpy(pixels).to(device).unfold(-1, grid.size, grid.stride).permute(2, 0, 1, 3)
-        for start in range(0, grid.cols, most):
-            part = views[start : start + most]
-            missing = part.isnan().float().mean(dim=(2, 3)).amax(dim=1)
-            kept = (missing <= max_nodata).nonzero()[:, 0]
-            if len(kept):
-                yield (row - first) * grid.cols + start + kept.cpu().numpy(), part[kept]
-
-
-def _batches(found: Iterable[tuple[np.ndarray, Tensor]], size: int) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Put windows of several rows together into batches of the given size; the last may be smaller."""
-    waiting: list[tuple[np.ndarray, Tensor]] = []
-    for item in found:
-        waiting.append(item)
-        if sum(len(places) for places, _ in waiting) >= size:
-            places, windows = _joined(waiting)
-            yield places[:size], windows[:size]
-            waiting = [(places[size:], windows[size:])] if len(places) > size else []
-    if waiting:
-        yield _joined(waiting)
-
-
-def _joined(parts: list[tuple[np.ndarray, Tensor]]) -> tuple[np.ndarray, Tensor]:
-    return np.concatenate([places for places, _ in parts]), torch.cat([windows for _, windows in parts])
-
-
-_DISPLAYED = 3
+CELLS_PER_BLOCK = 2048
+"""Rows of cells go to disk in blocks of at least so many cells: a few seconds of a CPU core."""
+PIXELS_PER_BATCH: Mapping[str, int] = MappingProxyType({"cpu": 256 * 64 * 64, "cuda": 2048 * 64 * 64})
+"""Kind of device -> pixels in a batch, all bands together: 256 windows of 64 pixels on a CPU, where the caches set the
+limit; a GPU needs more to be busy."""
+_DISPLAYED = 3  # components of the preview
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +50,7 @@ class Embedded:
         components_file: mean and axes of the components, if there are any.
         rows, cols: cells.
         nodata_cells: how many of them have no value.
-        numbers: numbers a cell.
+        numbers: values of each cell: features, or components.
         units: unit that each band was read in.
         explained: share of the variance that all components keep together.
         unused_px: columns and rows of pixels at the right and lower edge that no window reaches.
@@ -162,26 +81,34 @@ class Embedded:
 
 
 def embed_scene(
-    request: EmbedRequest, *, device: torch.device, dtype: torch.dtype, progress: Progress = SILENT
+    request: EmbedRequest,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress = SILENT,
+    cells_per_block: int = CELLS_PER_BLOCK,
+    pixels_per_batch: int | None = None,
 ) -> Embedded:
     """Write the embeddings of a scene.
 
     Args:
         request: what to embed.
         device: where to compute.
-        dtype: number format of the network; bfloat16 runs under autocast.
+        dtype: of the network's computation; bfloat16 runs under autocast.
         progress: is told how it is getting on.
+        cells_per_block: see :data:`CELLS_PER_BLOCK`.
+        pixels_per_batch: default: what suits the device, see :data:`PIXELS_PER_BATCH`.
 
     Raises:
         UserError: anything about the request, the files or the model that the caller can correct.
     """
-    chosen, number_format = request.checked()
+    file_format, file_dtype = request.checked()
     bands = find_bands(request.scene, request.bands)
     if request.out.resolve() in {Path(band.path).resolve() for band in bands}:
         raise UserError(f"--out {request.out} is a file of the scene itself; pass another name")
     names = [band.name for band in bands]
     network, spec, weights = load_network(request.model, names, request.fuse)
-    request.check_width(network.num_features, chosen)
+    request.check_width(network.num_features, file_format)
     meaning = features_digest(network, spec, weights)
     given = _given_components(request, network.num_features, meaning)
     started = time.monotonic()
@@ -195,11 +122,7 @@ def embed_scene(
             scene_transform=scene.transform,
             crs=scene.crs,
         )
-        declared = declared_units(request.units, names)
-        units = tuple(
-            declared.get(name, default_unit(name, dtype)) for name, dtype in zip(names, scene.dtypes, strict=True)
-        )
-        prepare = InputTransform(spec, band=names, unit=units, offset=request.offset, check="off")
+        units = _units(request, names, scene.dtypes)
         scene.check_units(spec, units)
         facts: dict[str, Any] = {
             "model": request.model,
@@ -222,12 +145,14 @@ def embed_scene(
             scene,
             grid,
             network,
-            prepare,
+            InputTransform(spec, band=names, unit=units, offset=request.offset, check="off"),
             unfinished,
             max_nodata=request.max_nodata,
             device=device,
             dtype=dtype,
             progress=progress,
+            cells_per_block=cells_per_block,
+            pixels_per_batch=pixels_per_batch or PIXELS_PER_BATCH[device.type],
         )
     valid = np.stack([~np.isnan(row[:, 0]) for row in unfinished.read()])
     if not valid.any():
@@ -246,19 +171,13 @@ def embed_scene(
             kept.save(components_file(request.out))
         rows = _projected(unfinished, kept)
         numbers = network.num_features if kept is None else len(kept.axes)
-        if chosen == "parquet":
-            write_parquet(request.out, rows, grid=grid, features=numbers, dtype=number_format, facts=facts)
+        if file_format == "parquet":
+            write_parquet(request.out, rows, grid=grid, features=numbers, dtype=file_dtype, facts=facts)
         else:
             write_geotiff(
-                request.out, rows, grid=grid, bands=numbers, dtype=number_format, facts=facts, names=_names(kept)
+                request.out, rows, grid=grid, bands=numbers, dtype=file_dtype, facts=facts, names=_band_titles(kept)
             )
-        preview = request.out.with_name(f"{request.out.stem}.png") if request.preview else None
-        if preview is not None:
-            shown = kept or principal_components(
-                unfinished.read(), valid, min(_DISPLAYED, int(valid.sum()) - 1), belongs_to=meaning
-            )
-            first = [row[:, :_DISPLAYED] for row in _projected(unfinished, shown)()]
-            write_components_picture(preview, np.stack(first))
+        preview = _write_preview(request, unfinished, kept, valid, meaning) if request.preview else None
         tick(grid.rows)
     unfinished.remove()
     seconds = time.monotonic() - started
@@ -281,6 +200,103 @@ def embed_scene(
     )
 
 
+def compute(
+    scene: Scene,
+    grid: Grid,
+    network: MultiBand,
+    prepare: InputTransform,
+    unfinished: UnfinishedEmbedding,
+    *,
+    max_nodata: float,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress,
+    cells_per_block: int,
+    pixels_per_batch: int,
+) -> int:
+    """Compute the rows of cells that are not there yet; return how many cells were computed.
+
+    Args:
+        scene: the open scene.
+        grid: its windows.
+        network: the encoder, in eval mode; it is moved to the device.
+        prepare: raw values to its input.
+        unfinished: where the rows go.
+        max_nodata: a window has no value if more than this share of its pixels is missing in any band.
+        device: where to compute.
+        dtype: of the network's computation; bfloat16 runs under autocast.
+        progress: is told after each block.
+        cells_per_block: cells of a block of rows, at least.
+        pixels_per_batch: pixels of a batch, all bands together, at most (but one window).
+    """
+    done, block = unfinished.rows_done, -(-cells_per_block // grid.cols)
+    if done == grid.rows:
+        return 0
+    start = done // block * block  # whole blocks only: the same batches, hence the same features, as without a kill
+    unfinished.resume_at(start)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = max(1, pixels_per_batch // (len(scene.bands) * grid.size**2))
+    rows = cell_rows(scene, grid, start, grid.rows)
+    with (
+        progress.stage(f"embed {grid.rows} x {grid.cols} cells", grid.rows * grid.cols, start * grid.cols) as tick,
+        inference(device, dtype),
+    ):
+        for first in range(start, grid.rows, block):
+            count = min(block, grid.rows - first)
+            values = np.full((count * grid.cols, unfinished.features), np.nan, np.float32)
+            windows = _valid_windows(islice(rows, count), grid, first, batch, max_nodata, device)
+            for cells, images in _batches(windows, batch):
+                values[cells] = network(prepare(images)).float().cpu().numpy()
+            unfinished.append(values)
+            tick(count * grid.cols)
+    return (grid.rows - start) * grid.cols
+
+
+def _valid_windows(
+    rows: Iterable[tuple[int, np.ndarray]],
+    grid: Grid,
+    first: int,
+    at_once: int,
+    max_nodata: float,
+    device: torch.device,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yield windows that have a value: indices of their cells, counted from row ``first``, and their pixels.
+
+    Yields:
+        int64 ``(n,)``, and a copy ``(n, bands, size, size)``; at most ``at_once`` windows.
+    """
+    for row, pixels in rows:
+        views = torch.from_numpy(pixels).to(device).unfold(-1, grid.size, grid.stride).permute(2, 0, 1, 3)
+        for start in range(0, grid.cols, at_once):
+            part = views[start : start + at_once]
+            missing = part.isnan().float().mean(dim=(2, 3)).amax(dim=1)
+            kept = (missing <= max_nodata).nonzero()[:, 0]
+            if len(kept):
+                yield (row - first) * grid.cols + start + kept.cpu().numpy(), part[kept]
+
+
+def _batches(windows: Iterable[tuple[np.ndarray, Tensor]], size: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Combine windows of several rows into batches of the given size; the last may be smaller."""
+    waiting: list[tuple[np.ndarray, Tensor]] = []
+    for item in windows:
+        waiting.append(item)
+        if sum(len(cells) for cells, _ in waiting) >= size:
+            cells, images = _joined(waiting)
+            yield cells[:size], images[:size]
+            waiting = [(cells[size:], images[size:])] if len(cells) > size else []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[tuple[np.ndarray, Tensor]]) -> tuple[np.ndarray, Tensor]:
+    return np.concatenate([cells for cells, _ in parts]), torch.cat([images for _, images in parts])
+
+
+def _units(request: EmbedRequest, names: Sequence[str], dtypes: Sequence[str]) -> tuple[Unit, ...]:
+    declared = declared_units(request.units, names)
+    return tuple(declared.get(name, default_unit(name, dtype)) for name, dtype in zip(names, dtypes, strict=True))
+
+
 def _given_components(request: EmbedRequest, features: int, meaning: str) -> Components | None:
     """Return the components of another embedding, if asked for."""
     if request.components_from is None:
@@ -299,6 +315,18 @@ def _projected(unfinished: UnfinishedEmbedding, components: Components | None) -
     return lambda: (components.project(row) for row in unfinished.read())
 
 
-def _names(components: Components | None) -> list[str]:
+def _band_titles(components: Components | None) -> list[str]:
     """Return what the bands of the output are called; features have no names."""
     return [] if components is None else [f"component {number}" for number in range(1, len(components.axes) + 1)]
+
+
+def _write_preview(
+    request: EmbedRequest, unfinished: UnfinishedEmbedding, kept: Components | None, valid: np.ndarray, meaning: str
+) -> Path:
+    """Draw the first components, computed for the purpose where the output holds features; return the path."""
+    path = request.out.with_name(f"{request.out.stem}.png")
+    shown = kept or principal_components(
+        unfinished.read(), valid, min(_DISPLAYED, int(valid.sum()) - 1), belongs_to=meaning
+    )
+    write_components_picture(path, np.stack([row[:, :_DISPLAYED] for row in _projected(unfinished, shown)()]))
+    return path

@@ -1,4 +1,4 @@
-"""What is asked of an embedding, checked before anything is read."""
+"""What to embed and how, checked before anything is read; the network, and what identifies scene and features."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.models import create_model
 from eo_backbones.networks.multi_band import Fuse, MultiBand
 from eo_backbones.scenes.band_files import BandFile, is_remote
-from eo_backbones.scenes.outputs import MOST_BANDS, NumberFormat, load_pyarrow
+from eo_backbones.scenes.outputs import MAX_BANDS, EmbeddingDtype, load_pyarrow
 
 Format = Literal["geotiff", "parquet"]
 FROZEN_FUSES: tuple[Fuse, ...] = ("concat", "mean")
@@ -24,9 +24,9 @@ class EmbedRequest:
     """What to embed, and how.
 
     Attributes:
-        scene: files of one scene, anything that GDAL opens, or a folder with one file a band.
+        scene: files of one scene, anything that GDAL opens, or a folder with one file per band.
         model: as in ``create_model``.
-        bands: band names, each with an optional place in the file (``"B04=4"``).
+        bands: band names, each with an optional position in the file (``"B04=4"``).
         out: the file to write.
         units: one for all bands, or one a band; empty: ``uint8`` for 8-bit files, else ``dn`` (Sentinel-2) and ``db``
             (Sentinel-1).
@@ -38,7 +38,7 @@ class EmbedRequest:
         max_nodata: a window has no value if more than this share of its pixels is missing in any band.
         components: keep so many principal components of the features; ``None``: the features.
         components_from: take them from this file of another embedding instead.
-        dtype: number format of the output.
+        dtype: of the output.
         format: ``None``: by the suffix of ``out``.
         preview: also draw the first three components beside ``out``.
         overwrite: replace ``out``.
@@ -62,17 +62,17 @@ class EmbedRequest:
     preview: bool = False
     overwrite: bool = False
 
-    def checked(self) -> tuple[Format, NumberFormat]:
-        """Return format and number format of the output, after everything was checked that needs no file but ``out``.
+    def checked(self) -> tuple[Format, EmbeddingDtype]:
+        """Return format and dtype of the output, after every check that needs no file but ``out``.
 
         Raises:
-            UserError: a value that cannot be, or an output that is there already.
+            UserError: a value that is not allowed, or an output that is there already.
         """
         if self.fuse not in FROZEN_FUSES:
-            raise UserError(f"--fuse {self.fuse} is unknown here; pass {' or '.join(FROZEN_FUSES)}")
-        dtype = next((known for known in get_args(NumberFormat) if known == self.dtype), None)
+            raise UserError(f"--fuse {self.fuse} is unknown; pass {' or '.join(FROZEN_FUSES)}")
+        dtype = next((known for known in get_args(EmbeddingDtype) if known == self.dtype), None)
         if dtype is None:
-            raise unknown_name("--dtype", self.dtype, get_args(NumberFormat))
+            raise unknown_name("--dtype", self.dtype, get_args(EmbeddingDtype))
         if not 0 <= self.max_nodata < 1:
             raise UserError(
                 f"--max-nodata {self.max_nodata:g} is a share of the pixels; pass 0 to below 1, such as 0.1"
@@ -100,15 +100,15 @@ class EmbedRequest:
         return chosen, dtype
 
     def check_width(self, features: int, chosen: Format) -> None:
-        """Refuse an output that cannot hold so many numbers a cell, before hours are spent.
+        """Refuse an output that cannot hold so many values per cell, before hours are spent.
 
         Raises:
             UserError: more components than features, or too many features for a TIFF.
         """
         if self.components is not None and self.components > features:
             raise UserError(f"--components {self.components}: there are {features:,} features; pass fewer")
-        if chosen == "geotiff" and not self.components and not self.components_from and features > MOST_BANDS:
-            raise UserError(f"{features:,} numbers a cell, a GeoTIFF has at most {MOST_BANDS:,} bands; --components 32")
+        if chosen == "geotiff" and not self.components and not self.components_from and features > MAX_BANDS:
+            raise UserError(f"{features:,} values per cell; a GeoTIFF has at most {MAX_BANDS:,} bands; --components 32")
 
 
 def load_network(model: str, bands: Sequence[str], fuse: str) -> tuple[MultiBand, InputSpec, str]:
@@ -129,7 +129,7 @@ def load_network(model: str, bands: Sequence[str], fuse: str) -> tuple[MultiBand
 
 
 def identity_of(band: BandFile) -> dict[str, Any]:
-    """Return what tells a band from another version of it: of a local file also its size and time."""
+    """Return what identifies a band and its version: of a local file also its size and time."""
     facts: dict[str, Any] = {"path": band.path, "index": band.index}
     if not is_remote(band.path):
         status = Path(band.path).stat()
@@ -138,6 +138,6 @@ def identity_of(band: BandFile) -> dict[str, Any]:
 
 
 def features_digest(network: MultiBand, spec: InputSpec, weights: str) -> str:
-    """Return a digest of what the single features mean: components fit features of the same digest only."""
+    """Return a digest of what each feature means: components fit features of the same digest only."""
     facts = {"weights": weights, "bands": network.bands, "fuse": network.fuse, "input": spec.to_dict()}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

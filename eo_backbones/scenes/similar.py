@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
-from eo_backbones.files import atomic_file
 from eo_backbones.scenes.band_files import opened
 from eo_backbones.scenes.grid import at as position
 from eo_backbones.scenes.grid import from_degrees, to_degrees
-from eo_backbones.scenes.outputs import TAG, write_similarity_picture
+from eo_backbones.scenes.outputs import TAG, write_similarity_map, write_similarity_picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +66,7 @@ def find_similar(
         raise UserError("say which place to compare with: either --at LON,LAT or --cell ROW,COL")
     with opened(str(embedding)) as source:
         if TAG not in source.tags():
-            raise UserError(f"{embedding} is no embedding: make one with eo-backbones embed SCENE --out {embedding}")
+            raise UserError(f"{embedding} is not an embedding; make one with eo-backbones embed SCENE --out {embedding}")
         row, col = _cell_at(source, embedding, at) if cell is None and at is not None else cell or (0, 0)
         if not (0 <= row < source.height and 0 <= col < source.width):
             raise UserError(
@@ -79,8 +77,8 @@ def find_similar(
             raise UserError(f"the cell at row {row}, column {col} of {embedding} has no value (nodata); pass another")
         values = np.stack([_cosine(_row(source, number), reference) for number in range(source.height)])
         facts = json.loads(source.tags()[TAG]) | {"cosine_with_cell": [row, col]}
-        profile = {"crs": source.crs, "transform": source.transform, "nodata": np.nan, "dtype": "float32", "count": 1}
-    _write(target, values, profile, facts)
+        crs, transform = source.crs, source.transform
+    write_similarity_map(target, values, crs=crs, transform=transform, facts=facts)
     preview = target.with_suffix(".png")
     where = f"{at[0]:g}, {at[1]:g}" if at else f"row {row}, column {col}"
     write_similarity_picture(preview, values, cell=(row, col), title=f"{embedding.name}: like the cell at {where}")
@@ -119,16 +117,3 @@ def _cosine(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(reference)
     cosine: np.ndarray = features @ reference / np.maximum(lengths, np.finfo(np.float32).tiny)
     return cosine
-
-
-def _write(path: Path, values: np.ndarray, profile: dict[str, Any], facts: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    size = {"height": values.shape[0], "width": values.shape[1]}
-    with (
-        atomic_file(path) as unfinished,
-        rasterio.Env(GDAL_PAM_ENABLED="NO"),
-        rasterio.open(unfinished, "w", driver="GTiff", compress="deflate", **size, **profile) as target,
-    ):
-        target.update_tags(**{f"{TAG}_SIMILAR": json.dumps(facts)})
-        target.descriptions = ("cosine similarity",)
-        target.write(values.astype(np.float32), 1)

@@ -13,8 +13,9 @@ import torch
 from affine import Affine
 from rasterio.crs import CRS
 
-from eo_backbones.scenes import Embedded, EmbedRequest, embed, embed_scene
+from eo_backbones.scenes import Embedded, EmbedRequest, embed_scene
 from eo_backbones.scenes.band_files import BandFile
+from eo_backbones.scenes.embed import CELLS_PER_BLOCK
 from eo_backbones.scenes.grid import Grid
 from eo_backbones.scenes.scene import Scene, cell_rows
 from support.recorded_progress import Killed, RecordedProgress
@@ -30,9 +31,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_tiny_encoder(tmp_path_factory.mktemp("tiny"))
 
 
-def run(scene: Path, model: str, out: Path, **options: Any) -> Embedded:
+def run(scene: Path, model: str, out: Path, *, cells_per_block: int = CELLS_PER_BLOCK, **options: Any) -> Embedded:
     request = EmbedRequest(**{"scene": (str(scene),), "model": model, "bands": ("B04",), "out": out, **options})
-    return embed_scene(request, device=torch.device("cpu"), dtype=torch.float32)
+    return embed_scene(request, device=torch.device("cpu"), dtype=torch.float32, cells_per_block=cells_per_block)
 
 
 def read(path: Path) -> np.ndarray:
@@ -121,14 +122,21 @@ def test_windows_with_too_many_missing_pixels_have_no_value(tmp_path: Path, mode
     np.testing.assert_allclose(found[:, :4], expected[:, :4], atol=TOLERANCE, rtol=TOLERANCE)
 
 
-def test_small_batches_and_blocks_change_nothing(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_batches_and_blocks_change_nothing(tmp_path: Path, model: str) -> None:
     values = numbers(1, 90, 131).astype(np.float32)
     values[0, 20:40, 30:50] = np.nan
     scene = write_scene(tmp_path / "scene.tif", values, names=("B04",))
     run(scene, model, tmp_path / "one.tif", size=16, stride=8)
-    monkeypatch.setattr(embed, "_CELLS_A_BLOCK", 40)  # three rows of 15 cells
-    monkeypatch.setitem(embed._PIXELS_A_BATCH, "cpu", 7 * 16 * 16)  # neither a row nor a block is whole batches
-    run(scene, model, tmp_path / "many.tif", size=16, stride=8)
+    request = EmbedRequest(
+        scene=(str(scene),), model=model, bands=("B04",), out=tmp_path / "many.tif", size=16, stride=8
+    )
+    embed_scene(
+        request,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        cells_per_block=40,  # three rows of 15 cells
+        pixels_per_batch=7 * 16 * 16,  # neither a row nor a block is whole batches
+    )
     expected = read(tmp_path / "one.tif")
     assert 0 < np.isnan(expected[..., 0]).sum() < expected[..., 0].size / 2
     np.testing.assert_allclose(read(tmp_path / "many.tif"), expected, atol=TOLERANCE, rtol=TOLERANCE)
@@ -147,18 +155,18 @@ def test_a_scene_in_an_archive_is_read_by_gdal(tmp_path: Path, model: str) -> No
     np.testing.assert_allclose(read(tmp_path / "out.tif"), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "_CELLS_A_BLOCK", 12)  # two rows of six cells
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: str) -> None:
     scene = write_scene(tmp_path / "scene.tif", numbers(1, 112, 112), names=("B04",))
-    run(scene, model, tmp_path / "whole.tif", size=32, stride=16)
+    run(scene, model, tmp_path / "whole.tif", size=32, stride=16, cells_per_block=12)  # two rows of six cells
     out = tmp_path / "out.tif"
     request = EmbedRequest(scene=(str(scene),), model=model, bands=("B04",), out=out, size=32, stride=16)
+    options: Any = {"device": torch.device("cpu"), "dtype": torch.float32, "cells_per_block": 12}
     with pytest.raises(Killed):
-        embed_scene(request, device=torch.device("cpu"), dtype=torch.float32, progress=RecordedProgress(kill_at=24))
+        embed_scene(request, **options, progress=RecordedProgress(kill_at=24))
     assert not out.exists()
     with (tmp_path / "out.tif.part" / "features.f32").open("ab") as file:
         file.write(b"half a row that was being written")
-    made = embed_scene(request, device=torch.device("cpu"), dtype=torch.float32)
+    made = embed_scene(request, **options)
     assert (made.computed_cells, made.rows * made.cols) == (12, 36)
     np.testing.assert_array_equal(read(out), read(tmp_path / "whole.tif"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.tif", "scene.tif", "whole.tif"]

@@ -63,7 +63,7 @@ def test_places_count_on_through_the_files(tmp_path: Path) -> None:
     ("make", "bands", "message"),
     [
         (lambda f: one_a_band(f, "B02", "B03"), ["B04"], "the 2 files: no band B04; found B02, B03"),
-        (lambda f: one_a_band(f, "image"), ["B04"], "no band whose name can be told.*B04=1"),
+        (lambda f: one_a_band(f, "image"), ["B04"], "no band with a recognisable name.*B04=1"),
         (lambda f: one_a_band(f, "a_B04", "b_B04"), ["B04"], "B04 is in .*a_B04.tif and in .*b_B04.tif"),
         (lambda f: one_a_band(f, "B02"), ["B02=2"], "1 bands in all, so B02=2 is not among them"),
         (lambda f: one_a_band(f, "B02"), ["B02", "blue"], "B02 is named more than once"),

@@ -16,7 +16,7 @@ import rasterio
 import torch
 from rasterio.errors import RasterioError
 
-from eo_backbones.bands import BANDS, LAYOUTS, PAPER_BANDS, S1_BANDS, band, band_names
+from eo_backbones.bands import BANDS, LAYOUTS, PAPER_BANDS, S1_BANDS, band_named_in, band_names
 from eo_backbones.contract import Unit, parse_unit, unit_range
 from eo_backbones.datasets.raster import USUAL_LAYOUTS, split_request
 from eo_backbones.errors import UserError
@@ -249,7 +249,7 @@ def _order(source: Any, file: RasterFile, options: ReadOptions, notes: set[str])
         if source.count != len(LAYOUTS[known]):
             raise SceneProblem(f"wrong band count: {file.path} has {source.count}, not {len(LAYOUTS[known])}")
         return LAYOUTS[known]
-    described = [_described(text) for text in source.descriptions]
+    described = [band_named_in(text) for text in source.descriptions]
     if any(described):
         return described
     usual = USUAL_LAYOUTS.get(source.count, "")
@@ -260,13 +260,6 @@ def _order(source: Any, file: RasterFile, options: ReadOptions, notes: set[str])
         )
     notes.add(f"{file.sensor} files of {source.count} bands without names are read as {', '.join(LAYOUTS[usual])}")
     return LAYOUTS[usual]
-
-
-def _described(text: str | None) -> str | None:
-    try:
-        return band(text).name if text else None
-    except UserError:
-        return None
 
 
 def _check_bands(names: Sequence[str], options: ReadOptions) -> None:
