@@ -110,7 +110,7 @@ def _segment(
     out: Path,
     progress: "Progress",
 ) -> str:
-    from eo_backbones.prediction import segment, write_table
+    from eo_backbones.prediction.segment import segment, write_table
 
     if out.suffix.lower() == ".csv" or out.is_file():
         raise UserError(

@@ -1,5 +1,1 @@
-"""Masks of images of any size by a fine-tuned segmentation network: ``eo-backbones predict FILES... --out MASKS``."""
-
-from eo_backbones.prediction.segment import Segmented, segment, write_table
-
-__all__ = ["Segmented", "segment", "write_table"]
+"""Predictions of fine-tuned models on new images: classes of images, masks of images of any size."""

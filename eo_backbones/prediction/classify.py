@@ -5,7 +5,6 @@ What is done to an image here is what ``eo-train finetune`` does to one it valid
 
 import csv
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,7 +35,7 @@ class Classifier:
             class; in eval mode.
         spec: its input contract; one entry a channel, in order.
         classes: names of the outputs.
-        size_px: side of the images it was trained on.
+        size_px: side of the images that it was trained on.
         mask_values: value of each class in a mask, if every pixel gets a class; else empty.
     """
 
@@ -83,16 +81,16 @@ def model_input(raw: Tensor, transform: InputTransform, size_px: int) -> Tensor:
 
 
 def refuse_wrong_unit(path: Path, raw: Tensor, transform: InputTransform) -> None:
-    """Check raw values ``(bands, H, W)`` of a file, in the words of a command line.
+    """Check raw values ``(bands, H, W)`` of a file; the message names the options of the command line.
 
     Raises:
-        UserError: they cannot be in the unit that was declared, or taken, for them.
+        UserError: they cannot be in the unit that was declared or assumed.
     """
     for values, entry, unit in zip(raw, transform.entries, transform.units, strict=True):
         problem = check_values(values, entry, unit)
         if problem:
-            asked = re.sub(r"unit='(\w+)'", r"--unit \1", problem)
-            raise UserError(f"{path}: {asked} (it was read as --unit {entry.band}={unit})")
+            message = re.sub(r"unit='(\w+)'", r"--unit \1", problem)
+            raise UserError(f"{path}: {message} (it was read as --unit {entry.band}={unit})")
 
 
 def predict(
@@ -107,17 +105,18 @@ def predict(
 
     Args:
         classifier: see :func:`open_classifier`.
-        files: images of any size; each is brought to the classifier's.
-        bands: ``B04=4`` where the files do not say which band is where; default: the classifier's bands by name.
+        files: images of any size; each is resized to the classifier's.
+        bands: ``B04=4`` where the files do not say which band is at which position; default: the classifier's bands by
+            name.
         units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
         batch: images at once.
 
     Raises:
-        UserError: files that are not there (all are named), damaged, without a band, or in another unit; a band that
+        UserError: files that are missing (all are named), damaged, without a band, or in another unit; a band that
             the classifier does not take, or an unknown unit; a model that gives every pixel a class.
     """
     if classifier.mask_values:
-        raise UserError("this model gives every pixel a class; its masks come from eo_backbones.segment.segment")
+        raise UserError("this model gives every pixel a class; its masks come from eo_backbones.prediction.segment")
     refuse_missing(files)
     requests = requests_for(classifier.spec, bands)
     declared = declared_units(units, classifier.spec.band_names)
@@ -131,7 +130,6 @@ def _predict(
     declared: Mapping[str, Unit],
     batch: int,
 ) -> Iterator[tuple[Path, Tensor]]:
-    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a picture needs no coordinates
     device = next(classifier.network.parameters()).device
     names = classifier.spec.band_names
 
@@ -158,10 +156,10 @@ def _read(requests: Sequence[str], transform: Callable[[str], InputTransform], s
 
 
 def refuse_missing(files: Sequence[Path]) -> None:
-    """Check that files are there.
+    """Check that files exist.
 
     Raises:
-        UserError: some are not; all are named.
+        UserError: some are missing; all of these are named.
     """
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
@@ -169,26 +167,26 @@ def refuse_missing(files: Sequence[Path]) -> None:
 
 
 def requests_for(spec: InputSpec, bands: Sequence[str]) -> tuple[str, ...]:
-    """Return what to ask of a file for each channel, in the network's order.
+    """Return which band of a file each channel takes, in the network's order, as :func:`read_bands` takes it.
 
     Args:
         spec: the model's contract.
-        bands: as typed: none, or each of the model's bands with its place in the file.
+        bands: as typed: none, or each of the model's bands with its position in the file.
 
     Raises:
         UserError: a band that the model does not take, or not all of them.
     """
-    asked = {split_request(item)[0]: item for item in bands}
-    for name in asked:
+    requests = {split_request(item)[0]: item for item in bands}
+    for name in requests:
         spec.for_band(name)
-    lacking = [name for name in spec.band_names if asked and name not in asked]
-    if lacking:
-        raise UserError(f"this model takes {', '.join(spec.band_names)} together; --bands lacks {', '.join(lacking)}")
-    return tuple(asked.get(name, name) for name in spec.band_names)
+    missing = [name for name in spec.band_names if requests and name not in requests]
+    if missing:
+        raise UserError(f"this model takes {', '.join(spec.band_names)} together; --bands lacks {', '.join(missing)}")
+    return tuple(requests.get(name, name) for name in spec.band_names)
 
 
 def write_predictions(path: Path, classes: Sequence[str], rows: Iterator[tuple[Path, Tensor]]) -> dict[str, int]:
-    """Write ``path,class,p_<class>,...`` as the rows come; the file has its name only when it is whole.
+    """Write ``path,class,p_<class>,...`` row by row; the file gets its name only when it is whole.
 
     Returns:
         How many images each class got.
@@ -203,9 +201,9 @@ def write_predictions(path: Path, classes: Sequence[str], rows: Iterator[tuple[P
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["path", "class", *(f"p_{name}" for name in classes)])
             for image, probabilities in rows:
-                answer = classes[int(probabilities.argmax())]
-                counts[answer] += 1
-                writer.writerow([str(image), answer, *(f"{value:.6f}" for value in probabilities.tolist())])
+                predicted = classes[int(probabilities.argmax())]
+                counts[predicted] += 1
+                writer.writerow([str(image), predicted, *(f"{value:.6f}" for value in probabilities.tolist())])
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; name another file with --out") from error
     return counts

@@ -1,7 +1,6 @@
-"""A predicted mask on disk: a GeoTIFF of class values with colours and names, that says what it was made from."""
+"""A predicted mask on disk: a GeoTIFF of class values with colours and names that records what it was made from."""
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from colorsys import hsv_to_rgb
 from contextlib import contextmanager
@@ -13,9 +12,10 @@ import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from eo_backbones.datasets.raster import without_georeference_warnings
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
 from eo_backbones.prediction.windows import Span
@@ -26,7 +26,7 @@ _LARGEST_BYTE = 254  # 255 is nodata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MaskForm:
+class MaskFormat:
     """What all masks of one model have in common.
 
     Attributes:
@@ -39,31 +39,31 @@ class MaskForm:
 
     @property
     def dtype(self) -> str:
-        """Number format: ``uint8`` where the values and nodata fit into it, else ``uint16``."""
+        """``uint8`` where the values and nodata fit into it, else ``uint16``."""
         return "uint8" if max(self.values) <= _LARGEST_BYTE else "uint16"
 
     @property
     def nodata(self) -> int:
-        """Value of pixels without an answer: 255, or 65,535 in ``uint16``."""
+        """Value of pixels without a prediction: 255, or 65,535 in ``uint16``."""
         return int(np.iinfo(self.dtype).max)
 
 
 class MaskFile:
     """A mask that is being written; see :func:`new_mask`."""
 
-    def __init__(self, dataset: Any, form: MaskForm) -> None:
-        self._dataset, self._form = dataset, form
-        self._lookup = np.array([*form.values, form.nodata], form.dtype)
-        self._counts = np.zeros(len(form.values) + 1, np.int64)
+    def __init__(self, dataset: Any, mask_format: MaskFormat) -> None:
+        self._dataset = dataset
+        self._lookup = np.array([*mask_format.values, mask_format.nodata], mask_format.dtype)
+        self._counts = np.zeros(len(mask_format.values) + 1, np.int64)
 
-    def write(self, places: np.ndarray, rows: Span, columns: Span) -> None:
-        """Write one window's core: places of the classes, int64 ``(height, width)``; -1: no answer."""
+    def write(self, class_indices: np.ndarray, rows: Span, columns: Span) -> None:
+        """Write one window's core: indices of the classes, int64 ``(height, width)``; -1: no prediction."""
         self._dataset.write(
-            self._lookup[places],
+            self._lookup[class_indices],
             1,
             window=Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start),
         )
-        self._counts += np.bincount(places.ravel() % len(self._counts), minlength=len(self._counts))
+        self._counts += np.bincount(class_indices.ravel() % len(self._counts), minlength=len(self._counts))
 
     @property
     def pixels(self) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class MaskFile:
 @contextmanager
 def new_mask(
     path: Path,
-    form: MaskForm,
+    mask_format: MaskFormat,
     *,
     height: int,
     width: int,
@@ -82,16 +82,16 @@ def new_mask(
     transform: Affine,
     facts: Mapping[str, Any],
 ) -> Iterator[MaskFile]:
-    """Make a mask, and its folder; it appears under its name when the block ends well.
+    """Make a mask, and its folder; it appears under its name when the block ends without an error.
 
     Args:
         path: the file.
-        form: values and names.
+        mask_format: values and names.
         height: in pixels.
         width: likewise.
         crs: of the image.
         transform: of the image, pixel to coordinates.
-        facts: what it is made from, as JSON types; the pixels of each class are added.
+        facts: what it is made from, as JSON types; the number of pixels of each class is added.
 
     Raises:
         UserError: it cannot be written.
@@ -101,8 +101,8 @@ def new_mask(
         "height": height,
         "width": width,
         "count": 1,
-        "dtype": form.dtype,
-        "nodata": form.nodata,
+        "dtype": mask_format.dtype,
+        "nodata": mask_format.nodata,
         "crs": crs,
         "transform": transform,
         "tiled": True,
@@ -113,17 +113,20 @@ def new_mask(
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as unfinished, warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a mask of a picture has no coordinates either
-            with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(unfinished, "w", **profile) as dataset:
-                colours = class_colours(len(form.values))
-                dataset.write_colormap(1, dict(zip(form.values, colours, strict=True)))
-                dataset.set_band_description(1, "class")
-                names = zip(form.values, form.classes, strict=True)
-                dataset.update_tags(1, **{f"CLASS_{value}": name for value, name in names})
-                mask = MaskFile(dataset, form)
-                yield mask
-                dataset.update_tags(**{TAG: json.dumps({**facts, "pixels": mask.pixels})})
+        with (
+            atomic_file(path) as unfinished,
+            rasterio.Env(GDAL_PAM_ENABLED="NO"),
+            without_georeference_warnings(),  # a mask of a picture has no coordinates either
+            rasterio.open(unfinished, "w", **profile) as dataset,
+        ):
+            colours = class_colours(len(mask_format.values))
+            dataset.write_colormap(1, dict(zip(mask_format.values, colours, strict=True)))
+            dataset.set_band_description(1, "class")
+            names = zip(mask_format.values, mask_format.classes, strict=True)
+            dataset.update_tags(1, **{f"CLASS_{value}": name for value, name in names})
+            mask = MaskFile(dataset, mask_format)
+            yield mask
+            dataset.update_tags(**{TAG: json.dumps({**facts, "pixels": mask.pixels})})
     except (RasterioError, OSError) as error:
         raise UserError(
             f"cannot write {path} ({str(error).splitlines()[0]}); name another folder with --out"
@@ -142,18 +145,16 @@ def pixels_of(path: Path, facts: Mapping[str, Any]) -> tuple[int, ...] | None:
     """
     if not path.exists():
         return None
-    found: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as dataset:
-                found = json.loads(dataset.tags().get(TAG, "{}"))
+        with without_georeference_warnings(), rasterio.open(path) as dataset:
+            recorded = json.loads(dataset.tags().get(TAG, "{}"))
     except (RasterioError, ValueError):
-        pass  # no mask of ours; said below
-    pixels: Sequence[int] = found.pop("pixels", ())
-    if found != dict(facts):
+        pass  # not a mask that was predicted; refused below
+    pixels: Sequence[int] = recorded.pop("pixels", ())
+    if recorded != dict(facts):
         raise UserError(
-            f"{path} is there already, and is no mask of the same image, bands and units by the same model; move it "
+            f"{path} is there already and is not a mask of the same image, bands and units by the same model; move it "
             "away, or name another folder with --out"
         )
     return tuple(pixels)

@@ -1,4 +1,6 @@
-"""Files to masks: read window by window, checked by the input contract, segmented, written as they are computed.
+"""Masks of images of any size by a fine-tuned segmentation network: ``eo-backbones predict FILES... --out MASKS``.
+
+Files are read window by window, checked by the input contract, segmented, and written as they are computed.
 
 What is done to an image here is what ``eo-train finetune --task segmentation`` does to one it validates with, except
 that it may be too large for memory, and that missing pixels stay missing.
@@ -6,7 +8,6 @@ that it may be too large for memory, and that missing pixels stay missing.
 
 import csv
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from rasterio.errors import NotGeoreferencedWarning
 from torch import nn
 
 from eo_backbones.contract import InputSpec, Unit, declared_units, default_unit
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
 from eo_backbones.inputs import TINY, InputTransform, UnitError
-from eo_backbones.prediction import windows
 from eo_backbones.prediction.classify import Classifier, refuse_missing, requests_for
-from eo_backbones.prediction.mask_file import MaskForm, new_mask, pixels_of
+from eo_backbones.prediction.mask_file import MaskFormat, new_mask, pixels_of
+from eo_backbones.prediction.windows import WINDOW_SIZE, Span, WindowSize, count_windows, windows
 from eo_backbones.progress import SILENT, Progress, Tick
 from eo_backbones.scenes.band_files import BandFile, find_bands
 from eo_backbones.scenes.request import identity_of
@@ -39,7 +39,7 @@ class Segmented:
     Attributes:
         image: the file.
         mask: the mask of it.
-        pixels: with each class, in the order of the classes.
+        pixels: number of pixels of each class, in the order of the classes.
         before: whether an earlier call wrote it.
     """
 
@@ -68,8 +68,9 @@ def segment(
     bands: Sequence[str] = (),
     units: Sequence[str] = (),
     progress: Progress = SILENT,
+    window_size: WindowSize = WINDOW_SIZE,
 ) -> list[Segmented]:
-    """Write a mask for each file: a GeoTIFF of class values, on the ground of its image, nodata where that has none.
+    """Write a mask for each file: a GeoTIFF of class values, georeferenced as its image, nodata where that has no value.
 
     Masks that an earlier call wrote are kept, so the same call goes on after an interruption.
 
@@ -77,24 +78,23 @@ def segment(
         model: see :func:`eo_backbones.prediction.classify.open_classifier`; must give every pixel a class.
         files: images of any size.
         out: folder for the masks, ``NAME.tif`` for each ``NAME.*``.
-        bands: ``B04=4`` where the files do not say which band is where; default: the model's bands by name.
+        bands: ``B04=4`` where the files do not say which band is at which position; default: the model's bands by name.
         units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
         progress: is told how it is getting on.
+        window_size: of the parts that larger images are read in.
 
     Raises:
-        UserError: files that are not there (all are named), damaged, without a band, in another unit, or with the same
+        UserError: files that are missing (all are named), damaged, without a band, in another unit, or with the same
             name; a band or unit that the model does not take; a file in the way; or a folder that cannot be written.
     """
-    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a picture needs no coordinates
     refuse_missing(files)
-    form = MaskForm(values=model.mask_values, classes=model.classes)
     declared = declared_units(units, model.spec.band_names)
-    jobs = _jobs(model, files, out, requests_for(model.spec, bands), declared)
+    jobs = _jobs(model, files, out, requests_for(model.spec, bands), declared, window_size)
     made = []
     with progress.stage(f"segment {len(jobs)} images", sum(job.windows for job in jobs)) as tick:
         for job in jobs:
             if job.done is None:
-                pixels = _segment(model, form, job, tick)
+                pixels = _segment(model, job, window_size, tick)
             else:
                 pixels = job.done
                 tick(job.windows)
@@ -103,9 +103,14 @@ def segment(
 
 
 def _jobs(
-    model: Classifier, files: Sequence[Path], out: Path, requests: Sequence[str], declared: Mapping[str, Unit]
+    model: Classifier,
+    files: Sequence[Path],
+    out: Path,
+    requests: Sequence[str],
+    declared: Mapping[str, Unit],
+    window_size: WindowSize,
 ) -> list[_Job]:
-    """Return what is to be done, after looking into every file for its bands and whether its values fit their unit."""
+    """Return what is to be done, after checking for every file where its bands are and whether values fit their unit."""
     images = {path.resolve() for path in files}
     by_mask: dict[Path, Path] = {}
     jobs = []
@@ -116,27 +121,27 @@ def _jobs(
         if mask.resolve() in images:
             raise UserError(f"the mask of {path} would replace the image {mask}; name another folder with --out")
         by_mask[mask] = path
-        found = find_bands([str(path)], requests)
-        identity = identity_of(found[0])
-        with Scene(found) as scene:
+        band_files = find_bands([str(path)], requests)
+        identity = identity_of(band_files[0])
+        with Scene(band_files) as scene:
             units = tuple(
                 declared.get(band.name, default_unit(band.name, dtype))
-                for band, dtype in zip(found, scene.dtypes, strict=True)
+                for band, dtype in zip(band_files, scene.dtypes, strict=True)
             )
             facts = {
                 "image": path.name,
                 "image_bytes": identity["bytes"],
                 "image_time": identity["time"],
                 "weights_sha256": model.network.eo_digest,
-                "bands": {band.name: band.index for band in found},
+                "bands": {band.name: band.index for band in band_files},
                 "units": list(units),
                 "classes": {str(value): name for value, name in zip(model.mask_values, model.classes, strict=True)},
             }
             done = pixels_of(mask, facts)
             if done is None:
                 _check_units(model, scene, units)
-            count = windows.count(scene.height, scene.width)
-        jobs.append(_Job(image=path, mask=mask, bands=found, units=units, facts=facts, windows=count, done=done))
+            count = count_windows(scene.height, scene.width, window_size)
+        jobs.append(_Job(image=path, mask=mask, bands=band_files, units=units, facts=facts, windows=count, done=done))
     return jobs
 
 
@@ -147,77 +152,72 @@ def _check_units(model: Classifier, scene: Scene, units: Sequence[Unit]) -> None
         raise UserError(re.sub(r"unit='(\w+)'", r"--unit \1", str(error))) from error
 
 
-def _segment(model: Classifier, form: MaskForm, job: _Job, tick: Tick) -> tuple[int, ...]:
-    """Write one mask and return its pixels of each class."""
+def _segment(model: Classifier, job: _Job, window_size: WindowSize, tick: Tick) -> tuple[int, ...]:
+    """Write one mask and return its number of pixels of each class."""
     with Scene(job.bands) as scene:
         scene.warn_control_points()
         names = [band.name for band in job.bands]
-        transform = InputTransform(_fixed(model.spec, scene, job.units), band=names, unit=job.units, check="off")
+        spec = _with_fixed_statistics(model.spec, scene, job.units, window_size)
+        transform = InputTransform(spec, band=names, unit=job.units, check="off")
         with new_mask(
             job.mask,
-            form,
+            MaskFormat(values=model.mask_values, classes=model.classes),
             height=scene.height,
             width=scene.width,
             crs=scene.crs,
             transform=scene.transform,
             facts=job.facts,
         ) as mask:
-            for rows, columns, places in answers(model.network, scene, transform):
-                mask.write(places, rows, columns)
+            for rows, columns, class_indices in predict_windows(model.network, scene, transform, window_size):
+                mask.write(class_indices, rows, columns)
                 tick(1)
         return mask.pixels
 
 
 @torch.inference_mode()
-def answers(
-    network: nn.Module,
-    scene: Scene,
-    transform: InputTransform,
-    *,
-    core: int = windows.CORE_PX,
-    margin: int = windows.MARGIN_PX,
-) -> Iterator[tuple[windows.Span, windows.Span, np.ndarray]]:
-    """Yield rows, columns and answer of each window's core.
+def predict_windows(
+    network: nn.Module, scene: Scene, transform: InputTransform, window_size: WindowSize = WINDOW_SIZE
+) -> Iterator[tuple[Span, Span, np.ndarray]]:
+    """Yield rows, columns and prediction of each window's core.
 
     Args:
         network: from model inputs to logits, in eval mode.
         scene: the open image.
         transform: raw values to model inputs.
-        core: pixels of a window that are kept, a multiple of 32.
-        margin: pixels that are read around them, a multiple of 32.
+        window_size: of the windows.
 
     Yields:
-        Spans, and the places of the classes, int64 ``(height, width)`` of the core; -1 where a band has no value.
+        Spans, and the indices of the classes, int64 ``(height, width)`` of the core; -1 where a band has no value.
     """
     device = next(network.parameters()).device
-    for rows, columns in windows.windows(scene.height, scene.width, core=core, margin=margin):
+    for rows, columns in windows(scene.height, scene.width, window_size):
         raw = _read(scene, rows, columns)
         missing = np.isnan(raw).any(axis=0)[rows.kept, columns.kept]
-        places = np.full(missing.shape, -1, np.int64)
+        class_indices = np.full(missing.shape, -1, np.int64)
         if not missing.all():
             logits = network(transform(torch.from_numpy(raw).to(device))[None])[0]
-            found = logits[:, rows.kept, columns.kept].argmax(dim=0).cpu().numpy()
-            places[~missing] = found[~missing]
-        yield rows, columns, places
+            predicted = logits[:, rows.kept, columns.kept].argmax(dim=0).cpu().numpy()
+            class_indices[~missing] = predicted[~missing]
+        yield rows, columns, class_indices
 
 
-def _read(scene: Scene, rows: windows.Span, columns: windows.Span) -> np.ndarray:
+def _read(scene: Scene, rows: Span, columns: Span) -> np.ndarray:
     raw = np.empty((len(scene.bands), rows.last - rows.first, columns.last - columns.first), np.float32)
     scene.read(raw, top=rows.first, left=columns.first)
     return raw
 
 
-def _fixed(spec: InputSpec, scene: Scene, units: Sequence[Unit]) -> InputSpec:
-    """Return a contract with figures of the whole image where each image is standardised by its own.
+def _with_fixed_statistics(spec: InputSpec, scene: Scene, units: Sequence[Unit], window_size: WindowSize) -> InputSpec:
+    """Return the contract with mean and deviation of the whole image, where it standardises each image by its own.
 
-    Else every window would be standardised by itself, and show.
+    Otherwise every window would be standardised by itself, which would be visible.
     """
     if spec.normalization == "band":
         return spec
     plain = replace(spec, normalization="band", bands=tuple(replace(entry, mean=0.0, std=1.0) for entry in spec.bands))
     native = InputTransform(plain, band=spec.band_names, unit=units, check="off")
     sums = np.zeros((2, len(spec.bands)))
-    for rows, columns in windows.windows(scene.height, scene.width, margin=0):
+    for rows, columns in windows(scene.height, scene.width, replace(window_size, margin=0)):
         values = native(_read(scene, rows, columns)).double()
         sums += np.stack([values.sum(dim=(1, 2)).numpy(), values.square().sum(dim=(1, 2)).numpy()])
     mean, square = sums / (scene.height * scene.width)
@@ -225,8 +225,8 @@ def _fixed(spec: InputSpec, scene: Scene, units: Sequence[Unit]) -> InputSpec:
     return replace(
         plain,
         bands=tuple(
-            replace(entry, mean=float(own), std=float(spread))
-            for entry, own, spread in zip(plain.bands, mean, deviation, strict=True)
+            replace(entry, mean=float(center), std=float(spread))
+            for entry, center, spread in zip(plain.bands, mean, deviation, strict=True)
         ),
     )
 
@@ -234,7 +234,7 @@ def _fixed(spec: InputSpec, scene: Scene, units: Sequence[Unit]) -> InputSpec:
 def write_table(out: Path, classes: Sequence[str], made: Sequence[Segmented]) -> Path:
     """Write ``predictions.csv``: path, mask, pixels with a class, and the share of each class in them; return its path.
 
-    Lines of an earlier call about other images stay.
+    Rows of an earlier call about other images stay.
 
     Raises:
         UserError: the file cannot be written.
@@ -242,28 +242,28 @@ def write_table(out: Path, classes: Sequence[str], made: Sequence[Segmented]) ->
     path = out / TABLE_FILE
     header = ["path", "mask", "pixels", *(f"share_{name}" for name in classes)]
     try:
-        lines = _lines_before(path, header)
+        rows = _earlier_rows(path, header)
         for one in made:
             total = sum(one.pixels)
             shares = [f"{count / total:.6f}" if total else "" for count in one.pixels]
-            lines[one.mask.name] = [str(one.image), one.mask.name, str(total), *shares]
+            rows[one.mask.name] = [str(one.image), one.mask.name, str(total), *shares]
         with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([header, *lines.values()])
+            csv.writer(file, lineterminator="\n").writerows([header, *rows.values()])
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
     return path
 
 
-def _lines_before(path: Path, header: Sequence[str]) -> dict[str, list[str]]:
-    """Return the lines of an earlier table of the same classes by the mask that each is about; a damaged one has none.
+def _earlier_rows(path: Path, header: Sequence[str]) -> dict[str, list[str]]:
+    """Return mask -> row of an earlier table of the same classes; of a damaged one nothing.
 
-    Every mask holds the counts of its own line, so nothing is lost that the same command would not write again.
+    Every mask holds the counts of its own row, so nothing is lost that the same command would not write again.
     """
     if not path.is_file():
         return {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            before, *old = list(csv.reader(file)) or [[]]
+            old_header, *rows = list(csv.reader(file)) or [[]]
     except (ValueError, csv.Error):
         return {}
-    return {line[1]: line for line in old if before == header and len(line) == len(header)}
+    return {row[1]: row for row in rows if old_header == header and len(row) == len(header)}

@@ -66,7 +66,9 @@ def find_similar(
         raise UserError("say which place to compare with: either --at LON,LAT or --cell ROW,COL")
     with opened(str(embedding)) as source:
         if TAG not in source.tags():
-            raise UserError(f"{embedding} is not an embedding; make one with eo-backbones embed SCENE --out {embedding}")
+            raise UserError(
+                f"{embedding} is not an embedding; make one with eo-backbones embed SCENE --out {embedding}"
+            )
         row, col = _cell_at(source, embedding, at) if cell is None and at is not None else cell or (0, 0)
         if not (0 <= row < source.height and 0 <= col < source.width):
             raise UserError(

@@ -45,7 +45,7 @@ def test_a_scene_is_embedded_and_searched(
         (["embed", "none.tif", "--model", "M", "--bands", "B04", "--out", "o.tif"], "error: no file none.tif"),
         (["embed", "SCENE", "--model", "M", "--bands", "B99", "--out", "o.tif"], "error: unknown band 'B99'"),
         (["embed", "SCENE", "--model", "no_such", "--bands", "B04", "--out", "o.tif"], "error: unknown"),
-        (["similar", "SCENE", "--at", "9,45"], "is not an embedding: make one with eo-backbones embed"),
+        (["similar", "SCENE", "--at", "9,45"], "is not an embedding; make one with eo-backbones embed"),
         (["similar", "SCENE", "--at", "9 45"], "error: --at LON,LAT takes two numbers"),
         (["similar", "none.tif", "--at", "9,45"], "error: no file none.tif"),
     ],

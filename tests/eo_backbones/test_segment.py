@@ -2,7 +2,7 @@
 
 import csv
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from eo_backbones.contract import unit_range
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform
 from eo_backbones.networks.segmentation import SegmentationNetwork
-from eo_backbones.prediction import Segmented, segment, windows, write_table
 from eo_backbones.prediction.classify import Classifier, predict
-from eo_backbones.prediction.mask_file import MaskForm
+from eo_backbones.prediction.mask_file import MaskFormat
+from eo_backbones.prediction.segment import Segmented, predict_windows, segment, write_table
+from eo_backbones.prediction.windows import WindowSize, spans
 from eo_backbones.scenes.band_files import find_bands
 from eo_backbones.scenes.scene import Scene
 from support.masked_images import scene, write_tiff
+from support.recorded_progress import Killed, RecordedProgress
 
 NAMES = ("B03", "B04")
 
@@ -71,7 +73,7 @@ def network_with_a_narrow_view() -> SegmentationNetwork:
 
 @pytest.mark.parametrize(("length", "core", "margin"), [(64, 64, 32), (500, 64, 32), (129, 64, 32), (1, 768, 128)])
 def test_windows_cover_every_pixel_once(length: int, core: int, margin: int) -> None:
-    found = windows.spans(length, core=core, margin=margin)
+    found = spans(length, WindowSize(core, margin))
     kept = [place for span in found for place in range(span.start, span.stop)]
     assert kept == list(range(length))
     for span in found:
@@ -82,7 +84,7 @@ def test_windows_cover_every_pixel_once(length: int, core: int, margin: int) -> 
         assert np.arange(span.first, span.last)[span.kept].tolist() == list(range(span.start, span.stop))
 
 
-def test_windows_with_a_margin_give_the_answer_of_the_whole_image(tmp_path: Path) -> None:
+def test_windows_with_a_margin_give_the_prediction_of_the_whole_image(tmp_path: Path) -> None:
     values, _ = scene(3, 330, 401)
     write_tiff(tmp_path / "a.tif", values, names=NAMES)
     network = network_with_a_narrow_view()
@@ -94,8 +96,8 @@ def test_windows_with_a_margin_give_the_answer_of_the_whole_image(tmp_path: Path
     def in_windows(margin: int) -> np.ndarray:
         found = np.full(expected.shape, -9)
         with Scene(find_bands([str(tmp_path / "a.tif")], NAMES)) as opened:
-            for rows, columns, places in segment.answers(network, opened, transform, core=64, margin=margin):
-                found[rows.start : rows.stop, columns.start : columns.stop] = places
+            for rows, columns, classes in predict_windows(network, opened, transform, WindowSize(64, margin)):
+                found[rows.start : rows.stop, columns.start : columns.stop] = classes
         return found
 
     assert (in_windows(128) != expected).mean() < 1e-4  # rounding may decide a pixel
@@ -123,7 +125,7 @@ def test_a_mask_lies_on_its_image_with_the_users_values(tmp_path: Path) -> None:
 
 
 def test_values_above_a_byte_make_a_mask_of_two(tmp_path: Path) -> None:
-    formats = {largest: MaskForm(values=(0, largest), classes=("a", "b")).dtype for largest in (254, 255)}
+    formats = {largest: MaskFormat(values=(0, largest), classes=("a", "b")).dtype for largest in (254, 255)}
     assert formats == {254: "uint8", 255: "uint16"}
     values, _ = scene(1, 40, 40)
     values[:, 0, 0] = 0
@@ -132,19 +134,14 @@ def test_values_above_a_byte_make_a_mask_of_two(tmp_path: Path) -> None:
     assert np.unique(read(made.mask)).tolist() == [7, 1200, 65535]
 
 
-def test_an_image_standardised_by_itself_is_so_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_standardised_by_itself_is_so_as_a_whole(tmp_path: Path) -> None:
     values, _ = scene(2, 200, 260)
     values[:, :, 130:] = values[:, :, 130:] // 8  # halves of different brightness
     write_tiff(tmp_path / "a.tif", values, names=NAMES)
     spec = replace(unit_range(NAMES), normalization="image")
     whole = InputTransform(spec, band=NAMES, unit="dn", check="off")(values.astype(np.float32))[0].numpy()
-    original = windows.windows
-
-    def small(height: int, width: int, *, core: int = 64, margin: int = 32) -> Any:
-        return original(height, width, core=min(core, 64), margin=min(margin, 32))
-
-    monkeypatch.setattr(windows, "windows", small)
-    (made,) = segmented([tmp_path / "a.tif"], tmp_path / "masks", network=Threshold(0.5), spec=spec)
+    model = classifier(Threshold(0.5), spec=spec)
+    (made,) = segment(model, [tmp_path / "a.tif"], tmp_path / "masks", window_size=WindowSize(64, 32))
     assert (read(made.mask) != np.where(whole > 0.5, 9, 3)).mean() < 1e-4
 
 
@@ -160,22 +157,13 @@ def test_pictures_without_coordinates(tmp_path: Path) -> None:
     assert [warning for warning in said if warning.category is NotGeoreferencedWarning] == []
 
 
-def test_the_same_call_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_call_goes_on_where_it_stopped(tmp_path: Path) -> None:
     files = [tmp_path / f"{name}.tif" for name in "abc"]
     for place, path in enumerate(files):
         write_tiff(path, scene(place, 60, 60)[0], names=NAMES)
     out = tmp_path / "masks"
-    original: Callable[..., Any] = segment.answers
-
-    def dies(network: nn.Module, opened: Scene, transform: InputTransform) -> Any:
-        if opened.bands[0].path.endswith("b.tif"):
-            raise KeyboardInterrupt
-        return original(network, opened, transform)
-
-    monkeypatch.setattr(segment, "answers", dies)
-    with pytest.raises(KeyboardInterrupt):
-        segmented(files, out)
-    monkeypatch.undo()
+    with pytest.raises(Killed):  # while b is written
+        segment(classifier(), files, out, progress=RecordedProgress(kill_at=2))
     assert [path.name for path in out.iterdir()] == ["a.tif"]
     written = (out / "a.tif").stat().st_mtime_ns
     made = segmented(files, out)

@@ -28,8 +28,8 @@ from eo_backbones.errors import UserError
 from eo_backbones.export import export
 from eo_backbones.info import info
 from eo_backbones.networks.segmentation import SegmentationNetwork
-from eo_backbones.prediction import segment
 from eo_backbones.prediction.classify import open_classifier
+from eo_backbones.prediction.segment import segment
 from eo_backbones.push import check_folder
 from eo_backbones_train.cli import main
 from eo_backbones_train.finetuning.fit import (
