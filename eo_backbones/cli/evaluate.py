@@ -6,10 +6,12 @@ from typing import Annotated
 import typer
 
 from eo_backbones.cli.options import (
+    UNIT_HELP,
+    DeviceOption,
     JsonOption,
-    _console,
-    _print_json,
-    _table,
+    output_console,
+    print_json,
+    results_table,
     split_commas,
 )
 from eo_backbones.errors import INTERRUPTED, UserError
@@ -63,11 +65,7 @@ def evaluate(
     ] = None,
     unit: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="UNIT...",
-            help="For folder: dn, reflectance, db, linear or uint8, or B04=UNIT for one band. Default: uint8 for 8-bit "
-            "files, else dn (Sentinel-2) and db (Sentinel-1).",
-        ),
+        typer.Option(metavar="UNIT...", help=f"For folder: {UNIT_HELP}"),
     ] = None,
     fuse: Annotated[
         list[str] | None,
@@ -97,7 +95,7 @@ def evaluate(
         typer.Option(metavar="PX...", help="Side that networks get (64; with segmentation 256)."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use about N images, the same share of every class.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder for features.", show_default=False)] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -142,11 +140,11 @@ def evaluate(
     if as_json:
         rows = [asdict(row) for row in outcome.results.rows]
         paths = {name: str(path) for name, path in files.items()}
-        _print_json({**paths, "added": outcome.added, "not_measured": outcome.unmeasured, "rows": rows})
+        print_json({**paths, "added": outcome.added, "not_measured": outcome.unmeasured, "rows": rows})
         return
     from eo_backbones.results import sections
 
     for section in sections(outcome.results.rows):
-        _console().print(_table(section))
+        output_console().print(results_table(section))
     for name, path in files.items():
         typer.echo(f"{name}: {path}")

@@ -1,12 +1,11 @@
 """The command ``eo-backbones export``."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from eo_backbones.cli.options import split_commas
+from eo_backbones.cli.options import JsonOption, print_result, split_commas
 
 if TYPE_CHECKING:
     from eo_backbones.export import Exported, Format
@@ -45,9 +44,7 @@ def export(
     ] = None,
     fuse: Annotated[str, typer.Option(help="Several bands: concat (features side by side) or mean.")] = "concat",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a model as one file for other runtimes, ONNX or torch.export, checked against PyTorch."""
     from eo_backbones.export import export as write
@@ -62,11 +59,11 @@ def export(
             fuse=cast("Fuse", fuse),
             overwrite=overwrite,
         )
-    typer.echo(json.dumps(exported.to_dict(), indent=2) if as_json else "\n".join(_lines(exported)))
+    print_result(exported.to_dict(), _lines(exported), as_json=as_json)
 
 
 def _lines(exported: "Exported") -> list[str]:
-    """Return what a person wants to know."""
+    """Return the result as lines for people."""
     kind = f"ONNX, opset {exported.opset}" if exported.format == "onnx" else "torch.export program"
     shapes = " and ".join(str(list(shape)) for shape in exported.compared)
     return [

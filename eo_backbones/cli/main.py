@@ -16,11 +16,12 @@ from eo_backbones.cli.export import EXPORT_EPILOG, export
 from eo_backbones.cli.options import (
     JsonOption,
     ListOptionsCommand,
-    NameArgument,
-    _console,
-    _print_facts,
-    _print_json,
-    _table,
+    ModelArgument,
+    fact_lines,
+    output_console,
+    print_json,
+    print_result,
+    results_table,
 )
 from eo_backbones.cli.predict import PREDICT_EPILOG, predict
 from eo_backbones.cli.push import PUSH_EPILOG, push
@@ -75,13 +76,13 @@ def demo(
     encoder = show.load_encoder()
     typer.echo(encoder.note)
     typer.echo(
-        "Synthetic: the scenes and their labels. Real: the networks, the input contract, the probes and the figures."
+        "Synthetic: the scenes and their labels. Real: the networks, the input contract, the probes and the metrics."
     )
     with ProgressBars() as progress:
         made = show.run(encoder, progress)
     path = out / show.FIGURE_FILE
     show.draw(made, path)
-    _console().print(_table(made.section))
+    output_console().print(results_table(made.section))
     typer.echo(f"picture: {path}")
     typer.echo(
         "next, on real images: eo-backbones evaluate --dataset eurosat-rgb --root DIR --models "
@@ -103,7 +104,7 @@ def list_command(
     if not rows:
         raise UserError(f"no declared model matches {pattern!r}; declared: {', '.join(list_models())}")
     if as_json:
-        _print_json(
+        print_json(
             {
                 "models": [
                     {
@@ -124,7 +125,7 @@ def list_command(
     table = Table("model", "weights", "trained on", box=None, pad_edge=False)
     for row in rows:
         table.add_row(row.name, "published" if row.published else f"not yet (recipe {row.recipe})", row.data)
-    _console().print(table)
+    output_console().print(table)
     typer.echo("details: eo-backbones info NAME", err=True)
 
 
@@ -135,14 +136,14 @@ def list_command(
 
 [bold]eo-backbones info local-dir:FOLDER --json[/bold]"""
 )
-def info(name: NameArgument, as_json: JsonOption = False) -> None:
+def info(name: ModelArgument, as_json: JsonOption = False) -> None:
     """Show all that is declared about a model: input contract, licence, digests. Loads no weights."""
     from eo_backbones.info import info as declared
     from eo_backbones.progress import ProgressBars
 
     with ProgressBars():
         facts = declared(name)
-    _print_facts(facts, as_json=as_json)
+    print_result(facts, fact_lines(facts), as_json=as_json)
 
 
 @app.command(
@@ -152,14 +153,14 @@ def info(name: NameArgument, as_json: JsonOption = False) -> None:
 
 [bold]eo-backbones verify hf-hub:ORG/NAME@REVISION --json[/bold]"""
 )
-def verify(name: NameArgument, as_json: JsonOption = False) -> None:
+def verify(name: ModelArgument, as_json: JsonOption = False) -> None:
     """Fetch a model's weights, compare their sha256, build the model, repeat its recorded outputs."""
     from eo_backbones.info import verify as check
     from eo_backbones.progress import ProgressBars
 
     with ProgressBars():
         facts = check(name)
-    _print_facts(facts, as_json=as_json)
+    print_result(facts, fact_lines(facts), as_json=as_json)
 
 
 app.command(cls=ListOptionsCommand, epilog=EVALUATE_EPILOG)(evaluate)

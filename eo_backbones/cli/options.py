@@ -1,11 +1,11 @@
-"""Options that take several values after one name: ``--models random stats --bands B02 B03``.
+"""What the commands share: options that take several values after one name, and how results are printed.
 
-The command line library knows only ``--models random --models stats``. Repeating the option works too, and so do
-commas.
+The command line library knows only ``--models random --models stats``. :class:`ListOptionsCommand` also takes
+``--models random stats --bands B02 B03``, and :func:`split_commas` ``--bands B02,B03``.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,25 +17,18 @@ if TYPE_CHECKING:
 
     from eo_backbones.results import Section
 
-# FOLDED eo_backbones/cli/options.py: 'Facts about a model as lines for a terminal.'
+MODEL_HELP = "a row of [bold]eo-backbones list[/bold], hf-hub:ORG/NAME[@REVISION] or local-dir:PATH"
+UNIT_HELP = (
+    "dn, reflectance, db, linear or uint8; one for all bands, one per band, or B04=UNIT. Default: uint8 for 8-bit files, "
+    "else dn (Sentinel-2) and db (Sentinel-1). Values that cannot be in it are refused."
+)
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+UnitOption = Annotated[list[str] | None, typer.Option(metavar="UNIT...", help=UNIT_HELP)]
+ModelArgument = Annotated[str, typer.Argument(help=f"{MODEL_HELP[0].upper()}{MODEL_HELP[1:]}.")]
 
-def fact_lines(facts: Mapping[str, Any]) -> list[str]:
-    """Return one line for each fact, and one for each figure of ``results``."""
-    lines = []
-    for key, value in facts.items():
-        if key == "results":
-            lines += [f"{key}: {_figure(score)}" for score in value] or [f"{key}: none yet"]
-        else:
-            lines.append(f"{key}: {json.dumps(value) if isinstance(value, dict | list | tuple) else value}")
-    return lines
-
-
-def _figure(score: Mapping[str, Any]) -> str:
-    return (
-        "{dataset} {band}, {protocol}, fraction {fraction}: weighted F1 {f1:.3f} [{f1_low:.3f}, {f1_high:.3f}], "
-        "{n_train} training and {n_test} test images, split {split}, {size} px, seeds: {seeds}"
-    ).format_map(score)
+_WIDTH_IN_FILES = 200
 
 
 class ListOptionsCommand(TyperCommand):
@@ -63,21 +56,41 @@ def spread(args: Sequence[str], repeatable: Collection[str]) -> list[str]:
 
 
 def split_commas(values: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the values with ``a,b`` taken apart; a folder name keeps its commas."""
+    """Return the values with ``a,b`` split at the comma; a folder name keeps its commas."""
     parts = [part for value in values or () for part in ([value] if "local-dir:" in value else value.split(","))]
     return tuple(part.strip() for part in parts if part.strip())
 
 
-_WIDTH_IN_FILES = 200
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
-NameArgument = Annotated[
-    str, typer.Argument(help="A row of [bold]eo-backbones list[/bold], hf-hub:ORG/NAME[@REVISION] or local-dir:PATH.")
-]
+def print_json(value: Any) -> None:
+    """Print one JSON object on standard output."""
+    typer.echo(json.dumps(value, indent=2))
 
 
-def _table(section: "Section") -> "Table":
-    """Return a table of one section for the terminal."""
+def print_result(facts: Mapping[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Print a result on standard output: as one JSON object, or as lines for people."""
+    typer.echo(json.dumps(facts, indent=2) if as_json else "\n".join(lines))
+
+
+def fact_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return one line for each fact about a model, and one for each of its ``results``."""
+    lines = []
+    for key, value in facts.items():
+        if key == "results":
+            lines += [f"{key}: {_result_line(result)}" for result in value] or [f"{key}: none yet"]
+        else:
+            lines.append(f"{key}: {json.dumps(value) if isinstance(value, dict | list | tuple) else value}")
+    return lines
+
+
+def _result_line(result: Mapping[str, Any]) -> str:
+    return (
+        "{dataset} {band}, {protocol}, fraction {fraction}: weighted F1 {f1:.3f} [{f1_low:.3f}, {f1_high:.3f}], "
+        "{n_train} training and {n_test} test images, split {split}, {size} px, seeds: {seeds}"
+    ).format_map(result)
+
+
+def results_table(section: "Section") -> "Table":
+    """Return a table of one section of the results, for a terminal."""
     from rich.table import Table
 
     from eo_backbones.evaluation.report import format_estimate
@@ -88,22 +101,14 @@ def _table(section: "Section") -> "Table":
     for band in section.bands:
         table.add_column(band)
     for model in section.models:
-        found = [section.cells.get((model, band)) for band in section.bands]
-        table.add_row(model, *("" if cell is None else format_estimate(cell) for cell in found))
+        cells = [section.cells.get((model, band)) for band in section.bands]
+        table.add_row(model, *("" if cell is None else format_estimate(cell) for cell in cells))
     return table
 
 
-def _console() -> "Console":
+def output_console() -> "Console":
     """Return the console of standard output; a file gets whole lines, a terminal its own width."""
     from rich.console import Console
 
     console = Console()
     return console if console.is_terminal else Console(width=_WIDTH_IN_FILES)
-
-
-def _print_facts(facts: dict[str, Any], *, as_json: bool) -> None:
-    typer.echo(json.dumps(facts, indent=2) if as_json else "\n".join(fact_lines(facts)))
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eo_backbones.cli.options import split_commas
+from eo_backbones.cli.options import UNIT_HELP, DeviceOption, split_commas
 from eo_backbones.errors import INTERRUPTED, UserError
 
 if TYPE_CHECKING:
@@ -19,16 +19,16 @@ PREDICT_EPILOG = """Examples:
 
 [bold]eo-backbones predict new/*.tif --model FOLDER[/bold]
 
-[bold]eo-backbones predict a.tif b.tif --model FOLDER --bands B04=3 --unit reflectance --out answers.csv[/bold]
+[bold]eo-backbones predict a.tif b.tif --model FOLDER --bands B04=3 --unit reflectance --out predictions.csv[/bold]
 
 [bold]eo-backbones predict scene.tif --model SEGMENTATION --out masks[/bold]
 
-A classifier's file gets one line an image: path, class, and the probability of each class. Images may have any size;
-each is brought to the one that the model was trained on.
+With a classifier the file gets one line per image: path, class, and the probability of each class. Images may have any
+size; each is resized to the size that the model was trained on.
 
-A model of --task segmentation writes a mask for each image: a GeoTIFF of the class values it was trained with, on the
-ground of the image, with colours and names of the classes, nodata where the image has no value; and predictions.csv
-with the share of each class. Whole scenes are read window by window. The same command again goes on where it was
+A model of --task segmentation writes a mask for each image: a GeoTIFF of the class values it was trained with,
+georeferenced as the image, with colours and names of the classes, nodata where the image has no value; and
+predictions.csv with the share of each class. Whole scenes are read window by window. The same command again goes on where it was
 interrupted."""
 
 _TABLE, _MASKS = Path("predictions.csv"), Path("predictions")
@@ -41,17 +41,10 @@ def predict(
     bands: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="BAND=PLACE", help="Where the model's bands are, if the files do not say it: B04=4,B03=3."
+            metavar="BAND=POSITION", help="Positions of the model's bands, if the files do not say them: B04=4,B03=3."
         ),
     ] = None,
-    unit: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="UNIT",
-            help="dn, reflectance, db, linear or uint8, or B04=UNIT for one band. Default: uint8 for 8-bit files, else "
-            "dn (Sentinel-2) and db (Sentinel-1).",
-        ),
-    ] = None,
+    unit: Annotated[list[str] | None, typer.Option(metavar="UNIT", help=UNIT_HELP)] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -64,7 +57,7 @@ def predict(
         int | None,
         typer.Option(min=1, help="Images at once; 32 unless given (not for segmentation).", show_default=False),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Classify new images with a fine-tuned model, into a CSV file; or segment them, into masks."""
     from eo_backbones.device import pick_device
@@ -73,13 +66,13 @@ def predict(
 
     with ProgressBars() as progress:
         opened = open_classifier(model, device=pick_device(device))
-        asked, declared = split_commas(bands), split_commas(unit)
+        bands_typed, units_typed = split_commas(bands), split_commas(unit)
         if opened.mask_values:
             if batch is not None:
                 raise UserError("--batch counts whole images; a segmentation reads window by window, so leave it out")
-            line = _segment(opened, files, asked, declared, out or _MASKS, progress)
+            line = _segment(opened, files, bands_typed, units_typed, out or _MASKS, progress)
         else:
-            line = _classify(opened, files, asked, declared, out or _TABLE, batch or _BATCH, progress)
+            line = _classify(opened, files, bands_typed, units_typed, out or _TABLE, batch or _BATCH, progress)
     typer.echo(line)
 
 
@@ -97,7 +90,7 @@ def _classify(
 
     rows = classify(opened, files, bands=bands, units=units, batch=batch)
     with progress.stage("classify", len(files)) as tick:
-        counts = write_predictions(out, opened.classes, _counted(rows, tick))
+        counts = write_predictions(out, opened.classes, _with_ticks(rows, tick))
     found = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     return f"{out}: {len(files)} images ({found})"
 
@@ -132,7 +125,7 @@ def _segment(
     return f"{out}: {len(made)} masks{earlier} ({shares or 'no pixel with a value'}); shares of each image: {table}"
 
 
-def _counted(rows: "Iterator[tuple[Path, Tensor]]", tick: "Tick") -> "Iterator[tuple[Path, Tensor]]":
+def _with_ticks(rows: "Iterator[tuple[Path, Tensor]]", tick: "Tick") -> "Iterator[tuple[Path, Tensor]]":
     for row in rows:
         yield row
         tick(1)

@@ -1,10 +1,11 @@
 """The command ``eo-backbones push``."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from eo_backbones.cli.options import JsonOption, print_result
 
 if TYPE_CHECKING:
     from eo_backbones.push import Pushed
@@ -28,9 +29,7 @@ def push(
         str | None, typer.Option(help="Name of the commit; the first of v1, v2, ... that is free unless given.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would happen.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Publish a weights folder on the Hugging Face Hub: one commit, loaded back and compared, then tagged."""
     from eo_backbones.progress import ProgressBars
@@ -38,11 +37,11 @@ def push(
 
     with ProgressBars():
         pushed = publish(folder, repo_id, private=private, tag=tag, dry_run=dry_run)
-    typer.echo(json.dumps(pushed.to_dict(), indent=2) if as_json else "\n".join(_lines(pushed)))
+    print_result(pushed.to_dict(), _lines(pushed), as_json=as_json)
 
 
 def _lines(pushed: "Pushed") -> list[str]:
-    """Return what a person wants to know."""
+    """Return the result as lines for people."""
     private = " (private)" if pushed.private else ""
     if not pushed.dry_run:
         sent = f"{len(pushed.uploaded)} files" if pushed.uploaded else "it held these files already"

@@ -1,12 +1,11 @@
 """The commands ``eo-backbones embed`` and ``eo-backbones similar``."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eo_backbones.cli.options import split_commas
+from eo_backbones.cli.options import MODEL_HELP, DeviceOption, JsonOption, UnitOption, print_result, split_commas
 from eo_backbones.errors import INTERRUPTED, UserError
 
 if TYPE_CHECKING:
@@ -24,14 +23,14 @@ EMBED_EPILOG = """Examples (SCENE comes before the options):
 
 [bold]eo-backbones embed PATCH_FOLDER --model NAME --bands VV VH --unit db --out OUT.parquet[/bold]
 
-[bold]How large is it?[/bold] A cell holds every feature of the encoder, 2,048 floats a band for a ResNet50: a \
-Sentinel-2 tile of 10,980 x 10,980 pixels at stride 32 has 117,000 cells, 0.96 GB a band. [bold]--components 16[/bold] \
+[bold]How large is it?[/bold] A cell holds every feature of the encoder, 2,048 floats per band for a ResNet50: a \
+Sentinel-2 tile of 10,980 x 10,980 pixels at stride 32 has 117,000 cells, 0.96 GB per band. [bold]--components 16[/bold] \
 keeps 128 times less, --dtype int8 four times. While it runs, the features need their full size beside OUT.
 
 [bold]The grid:[/bold] a window takes --size pixels a side, the next one begins --stride pixels on. A cell is stride x \
 stride pixels and has the centre of its window; only whole windows count, from the upper left corner on.
 
-[bold]Missing pixels[/bold] are what the file's nodata value, mask or alpha says, NaN, and --nodata. A window with \
+[bold]Missing pixels[/bold] are those that the file's nodata value, mask or alpha marks, NaN, and --nodata. A window with \
 more than --max-nodata of them in any band becomes a nodata cell; elsewhere they count as the lowest value of the band.
 
 [bold]Killed?[/bold] The same command goes on from OUT.part. Next: [bold]eo-backbones similar OUT.tif --at \
@@ -46,21 +45,16 @@ SIMILAR_EPILOG = """Examples:
 Features of a network are all positive, so even unlike places come near 1; embeddings made with --components are \
 centred and use the whole range from -1 to 1."""
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
-
 
 def embed(
     scene: Annotated[
         list[str],
         typer.Argument(
-            help="The raster; several files of one scene; or a folder with one file a band. Anything GDAL opens: "
+            help="The raster; several files of one scene; or a folder with one file per band. Anything GDAL opens: "
             "GeoTIFF, JPEG 2000, https://, /vsizip/."
         ),
     ],
-    model: Annotated[
-        str,
-        typer.Option(help="A row of [bold]eo-backbones list[/bold], hf-hub:ORG/NAME[@REVISION] or local-dir:PATH."),
-    ],
+    model: Annotated[str, typer.Option(help=f"The encoder: {MODEL_HELP}.")],
     bands: Annotated[
         list[str],
         typer.Option(
@@ -69,20 +63,13 @@ def embed(
         ),
     ],
     out: Annotated[Path, typer.Option(help="File to write: .tif, or .parquet with the cells' centres.")],
-    unit: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="UNIT...",
-            help="dn, reflectance, db, linear or uint8; one, or one a band. Default: uint8 for 8-bit files, else dn "
-            "(Sentinel-2) and db (Sentinel-1). Values that cannot be in it are refused.",
-        ),
-    ] = None,
+    unit: UnitOption = None,
     size: Annotated[int, typer.Option(help="Side of a window in pixels.")] = 64,
     stride: Annotated[int, typer.Option(help="Pixels from window to window: the side of a cell.")] = 32,
     components: Annotated[
         int | None,
         typer.Option(
-            help="[bold]Keep K principal components[/bold] instead of all features (2,048 floats a cell are large); "
+            help="[bold]Keep K principal components[/bold] instead of all features (2,048 floats per cell are large); "
             "mean and axes go into OUT.components.npz."
         ),
     ] = None,
@@ -109,7 +96,7 @@ def embed(
         bool, typer.Option("--preview", help="Also draw the first three components as OUT.png.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Turn a whole scene of any size into a georeferenced map of embeddings."""
@@ -143,7 +130,7 @@ def embed(
     except KeyboardInterrupt:
         typer.echo(f"stopped; what is finished is in {out}.part, the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    typer.echo(json.dumps(made.to_dict(), indent=2) if as_json else "\n".join(_lines(made, request)))
+    print_result(made.to_dict(), _lines(made, request), as_json=as_json)
 
 
 def similar(
@@ -159,23 +146,23 @@ def similar(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Map where a scene looks like one place: cosine similarity of all cells with that of the place."""
+    """Map where a scene looks like one place: cosine similarity of all cells with the cell of that place."""
     from eo_backbones.scenes import find_similar
 
-    place = None if at is None else _pair(at, "--at LON,LAT", "11.58,48.14")
-    typed = None if cell is None else _pair(cell, "--cell ROW,COL", "10,20")
-    whole = None if typed is None else (int(typed[0]), int(typed[1]))
-    made = find_similar(embedding, at=place, cell=whole, out=out)
-    if as_json:
-        typer.echo(json.dumps(made.to_dict(), indent=2))
-        return
-    typer.echo(f"similarity: {made.out}")
-    typer.echo(f"picture: {made.preview}")
-    typer.echo(f"compared with the cell at row {made.cell[0]}, column {made.cell[1]}; median {made.median:.3f}")
+    degrees = None if at is None else _pair(at, "--at LON,LAT", "11.58,48.14")
+    numbers = None if cell is None else _pair(cell, "--cell ROW,COL", "10,20")
+    row_and_column = None if numbers is None else (int(numbers[0]), int(numbers[1]))
+    made = find_similar(embedding, at=degrees, cell=row_and_column, out=out)
+    lines = [
+        f"similarity: {made.out}",
+        f"picture: {made.preview}",
+        f"compared with the cell at row {made.cell[0]}, column {made.cell[1]}; median {made.median:.3f}",
+    ]
+    print_result(made.to_dict(), lines, as_json=as_json)
 
 
 def _pair(text: str, option: str, example: str) -> tuple[float, float]:
-    """Return two numbers with a comma between."""
+    """Return two numbers from a text that has a comma between them."""
     parts = text.split(",")
     try:
         first, second = (float(part) for part in parts)
@@ -185,14 +172,14 @@ def _pair(text: str, option: str, example: str) -> tuple[float, float]:
 
 
 def _lines(made: "Embedded", request: "EmbedRequest") -> list[str]:
-    """Return what a person wants to know."""
+    """Return the result as lines for people."""
     lines = [f"embeddings: {made.out}"]
     if made.preview:
         lines.append(f"picture: {made.preview}")
     if made.components_file and made.explained is not None:
         lines.append(f"components: {made.components_file}, {made.explained:.0%} of the variance")
     missing = f", {made.nodata_cells:,} of them nodata" if made.nodata_cells else ""
-    lines.append(f"cells: {made.rows:,} x {made.cols:,}{missing}; {made.numbers:,} numbers a cell")
+    lines.append(f"cells: {made.rows:,} x {made.cols:,}{missing}; {made.numbers:,} values per cell")
     lines.append(
         f"read as: {', '.join(f'{band} {unit}' for band, unit in zip(request.bands, made.units, strict=True))}"
     )
