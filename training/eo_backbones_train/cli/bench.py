@@ -1,11 +1,11 @@
 """The command ``eo-train bench``."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from eo_backbones.cli.options import JsonOption, print_json
 from eo_backbones.errors import UserError
 
 BENCH_EPILOG = """Examples:
@@ -27,9 +27,7 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="See in a minute whether it works; the numbers mean nothing.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure loading, views and training steps beside references: rasterio, torchvision, lightly."""
     from eo_backbones.device import pick_device
@@ -48,7 +46,7 @@ def bench(
         options = f" --device {device}{' --store STORE' if store else ''}{' --quick' if quick else ''}"
         typer.echo(f"report: {write_markdown(found, out, f'eo-train bench{options}')}", err=True)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     from rich.console import Console
 

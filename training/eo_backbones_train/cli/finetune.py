@@ -1,12 +1,11 @@
 """The command ``eo-train finetune``."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from eo_backbones.cli.options import split_commas
+from eo_backbones.cli.options import DeviceOption, JsonOption, UnitOption, print_json, split_commas
 
 if TYPE_CHECKING:
     from eo_backbones_train.finetuning.settings import Task
@@ -47,14 +46,7 @@ def finetune(
         list[str] | None,
         typer.Option(metavar="BAND...", help="Bands to use, by name; B04=4: the file's fourth band is B04."),
     ] = None,
-    unit: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="UNIT...",
-            help="dn, reflectance, db, linear or uint8, or B04=UNIT for one band. Default: uint8 for 8-bit files, else "
-            "dn (Sentinel-2) and db (Sentinel-1); every image is checked.",
-        ),
-    ] = None,
+    unit: UnitOption = None,
     task: Annotated[
         str, typer.Option(help="classification: a class for each image; segmentation: for each pixel.")
     ] = "classification",
@@ -105,11 +97,9 @@ def finetune(
     license_id: Annotated[
         str, typer.Option("--license", help="Of the weights, for the card, say cc-by-4.0.")
     ] = "other",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events.")] = True,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a classifier or a segmentation on your own images, from an encoder: no code, few labels."""
     from eo_backbones.progress import ProgressBars
@@ -144,7 +134,7 @@ def finetune(
             seed=seed,
         )
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        print_json(result)
         return
     _show(result, out / RUN_FOLDER)
 

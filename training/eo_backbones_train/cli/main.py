@@ -5,18 +5,17 @@ Each command imports what it needs when it runs, so that ``--help`` is quick. Re
 exit status 2; a run that stopped early ends with the status that :mod:`eo_backbones_train.pretraining.stops` gives it.
 """
 
-import json
 import logging
 import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from eo_backbones.cli.options import ListOptionsCommand
+from eo_backbones.cli.options import DeviceOption, JsonOption, ListOptionsCommand, print_json
 from eo_backbones.errors import UserError
 from eo_backbones.progress import shown_log
 from eo_backbones_train.cli.bench import BENCH_EPILOG, bench
@@ -36,8 +35,6 @@ app = typer.Typer(
 
 [bold]eo-train export RUN --out FOLDER[/bold]""",
 )
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 
 
 def main() -> None:
@@ -104,7 +101,7 @@ def prepare(
             progress=progress,
         )
     if as_json:
-        _print_json(summary.to_dict())
+        print_json(summary.to_dict())
         return
     for note in summary.notes:
         typer.echo(f"note: {note}", err=True)
@@ -133,7 +130,7 @@ def recipes(
     from eo_backbones_train.recipes.serialise import to_dict
 
     if as_json:
-        _print_json(to_dict(get_recipe(name)) if name else {key: to_dict(value) for key, value in RECIPES.items()})
+        print_json(to_dict(get_recipe(name)) if name else {key: to_dict(value) for key, value in RECIPES.items()})
         return
     from rich.console import Console
 
@@ -176,7 +173,7 @@ def pretrain(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Try it out: one epoch of 32-pixel views in batches of 8.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     data_device: Annotated[str, typer.Option(help="Where tiles are kept: auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     graph: Annotated[
@@ -254,7 +251,7 @@ def pretrain(
         return
     result = read_json(run / RESULT_FILE, kind="run folder of eo-train")
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         typer.echo(f"{run}: {result['steps']} steps, loss {result['loss']:.4f}, encoder {result['weights_digest']}")
 
@@ -286,7 +283,7 @@ def export(
 
     result = write_folder(run, out, dtype=dtype, license=license_id, results=results, overwrite=overwrite)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     unfinished = "" if result["finished"] else ", unfinished"
     typer.echo(
@@ -311,10 +308,6 @@ def parse_interval(text: str) -> tuple[float | None, int | None]:
     if match is None or (match[2] == "steps" and "." in match[1]):
         raise UserError(f"--checkpoint-every {text!r}: write 10min or 500steps")
     return (float(match[1]), None) if match[2] == "min" else (None, int(match[1]))
-
-
-def _print_json(result: dict[str, Any]) -> None:
-    typer.echo(json.dumps(result, indent=2))
 
 
 def _end(message: str, *, status: int, speaks: bool) -> None:
