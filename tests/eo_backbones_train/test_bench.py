@@ -24,7 +24,7 @@ from eo_backbones_train.bench.loading import (
 )
 from eo_backbones_train.bench.report import SECTIONS, Row, to_markdown
 from eo_backbones_train.bench.steps import VARIANTS, launched_operations
-from eo_backbones_train.bench.timing import in_turn, seconds, set_up_as, times_faster
+from eo_backbones_train.bench.timing import in_turn, seconds, times_faster
 from eo_backbones_train.bench.training import StepMetrics, count_operations, measure_gpu, projected_hours, step_metrics
 from eo_backbones_train.cli import main
 from eo_backbones_train.data.loader import PREFETCH
@@ -98,17 +98,6 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
 def test_seconds_are_those_of_the_clock() -> None:
     now = iter((10.0, 12.5))
     assert seconds(lambda: None, CPU, clock=lambda: next(now)) == 2.5
-
-
-def test_torch_is_set_up_for_a_while_only() -> None:
-    def state() -> tuple[int, bool, bool]:
-        return (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark)
-
-    before = state()
-    wanted = replace(MACHINE, threads=before[0] + 1, deterministic=not before[1])
-    with set_up_as(wanted):
-        assert state() == (before[0] + 1, not before[1], before[1])
-    assert state() == before
 
 
 # Counting

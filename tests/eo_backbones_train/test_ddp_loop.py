@@ -17,7 +17,7 @@ from eo_backbones_train.data.views import draw_view_params, make_views
 from eo_backbones_train.optim import build_optimizer, learning_rates, target_decay
 from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint
 from eo_backbones_train.pretraining.distributed import Process, synchronize_batch_norm
-from eo_backbones_train.pretraining.run_options import RunOptions, settle
+from eo_backbones_train.pretraining.run_options import RunOptions, resolve_machine
 from eo_backbones_train.pretraining.runlog import read_records
 from eo_backbones_train.store.store import Store
 from support.tiny_run import STEPS_PER_EPOCH, build_tiny, tiny_recipe, write_store
@@ -123,7 +123,7 @@ def test_a_graph_is_for_one_process_and_small_batches() -> None:
     cuda = torch.device("cuda")
     options = RunOptions(store=Path("s"), out=Path("o"), graph=True)
     with pytest.raises(UserError, match="--graph works on one GPU"):
-        settle(options, device=cuda, world_size=2, pairs=32)
+        resolve_machine(options, device=cuda, world_size=2, pairs=32)
 
 
 @pytest.mark.gpu
@@ -131,4 +131,4 @@ def test_a_graph_is_for_one_process_and_small_batches() -> None:
 @pytest.mark.parametrize(("pairs", "graph"), [(128, True), (129, False)])
 def test_the_graph_is_on_by_default_up_to_128_pairs(pairs: int, graph: bool) -> None:
     options = RunOptions(store=Path("s"), out=Path("o"))
-    assert settle(options, device=torch.device("cuda"), world_size=1, pairs=pairs).graph == graph
+    assert resolve_machine(options, device=torch.device("cuda"), world_size=1, pairs=pairs).graph == graph

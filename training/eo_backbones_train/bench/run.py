@@ -14,7 +14,7 @@ from eo_backbones_train.bench.steps import VARIANTS, has_lightly
 from eo_backbones_train.bench.training import LARGE_BATCH, SIZE_PX, GpuMetrics, measure_gpu, measure_steps
 from eo_backbones_train.pretraining.distributed import joined
 from eo_backbones_train.pretraining.run_folder import git_commit, versions
-from eo_backbones_train.pretraining.run_options import RunOptions, settle
+from eo_backbones_train.pretraining.run_options import RunOptions, resolve_machine
 from eo_backbones_train.store.store import Store, usable_scenes
 
 CPU_THREADS = 2  # the number that the aims of the report hold for
@@ -89,7 +89,7 @@ def run_bench(*, device: str, store: Path | None, quick: bool, say: Callable[[st
     effort = QUICK if quick else FULL
     with joined(device) as process, _scenes(store, effort, say) as (folder, files):
         options = RunOptions(store=folder, out=folder, device=device, graph=False, threads=CPU_THREADS)
-        machine = settle(options, device=process.device, world_size=1, pairs=effort.step_pairs)
+        machine = resolve_machine(options, device=process.device, world_size=1, pairs=effort.step_pairs)
         on_gpu = process.device.type == "cuda" and not quick
         say("loading, beside rasterio" if files is not None else "loading")
         loading = measure_loading(

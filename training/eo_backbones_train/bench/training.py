@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from eo_backbones_train.bench.steps import VARIANTS, RunningStep, launched_operations, resized, steps_on, views_of
-from eo_backbones_train.bench.timing import Stopwatch, in_turn, seconds, set_up_as, times_faster
+from eo_backbones_train.bench.timing import Stopwatch, in_turn, seconds, times_faster
 from eo_backbones_train.data.loader import Batch, Loader
 from eo_backbones_train.data.views import draw_view_params
-from eo_backbones_train.pretraining.run_options import Machine
+from eo_backbones_train.pretraining.run_options import Machine, torch_configured_for
 from eo_backbones_train.recipes.recipe import MIN_SIZE_PX, Recipe
 from eo_backbones_train.store.store import Store
 
@@ -86,7 +86,7 @@ def measure_steps(
     counts = count_operations(store, machine)
     loader = Loader(store, resized(VARIANTS["joint"], size_px=size_px, pairs=pairs), device=device)
     try:
-        with set_up_as(machine):
+        with torch_configured_for(machine):
             steps = steps_on(loader.batch(0), size_px=size_px, machine=machine, device=device)
             times = in_turn({name: _stopwatch(step, device) for name, step in steps.items()}, rounds=rounds)
     finally:
@@ -203,7 +203,7 @@ def measure_gpu(
     def step_seconds(name: str, pairs: int, *, graph: bool = False, deterministic: bool = True) -> float:
         settings = replace(machine, graph=graph, deterministic=deterministic)
         recipe = resized(VARIANTS[name], size_px=SIZE_PX, pairs=pairs)
-        with set_up_as(settings):
+        with torch_configured_for(settings):
             step = build_step(recipe, settings, device)
             return _seconds_per_step(store, recipe, device, steps=steps, rounds=rounds, use=step, stopwatch=stopwatch)
 

@@ -1,4 +1,4 @@
-"""What happens between two steps: records, readings of the embeddings, checkpoints, reasons to stop.
+"""What happens between two steps: records, monitoring of the embeddings, checkpoints, reasons to stop.
 
 Losses stay on the device until a record or a checkpoint needs them, so that the host can run ahead of a GPU. Every
 decision that ends or saves a run is the same in all processes, because each of them waits for the others.
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Bookkeeper:
-    """Looks after a run from one step to the next."""
+    """Counts the steps of a run, and does what is due after each of them."""
 
     def __init__(
         self,
@@ -55,16 +55,16 @@ class Bookkeeper:
 
         Args:
             state: of the run; this class counts its steps.
-            options: how often to record, read and save.
+            options: how often to record, monitor and save.
             process: this one among those of the run.
             steps: of the whole run.
             steps_per_epoch: of one pass over the scenes.
-            identity: what is stored in every checkpoint beside the state.
-            signals: whether somebody asked the run to stop.
+            identity: stored in every checkpoint beside the state.
+            signals: whether a signal asked the run to stop.
             tick: told of steps when they are recorded.
             global_batch: pairs of one step, of all processes.
             log: of rank 0; None in the others.
-            probe: takes the encoder and returns figures for the log; of rank 0, and None where none is wanted.
+            probe: takes the encoder and returns metrics for the log; only in rank 0, None without probe data.
         """
         self._state, self._options, self._process = state, options, process
         self._steps, self._steps_per_epoch = steps, steps_per_epoch
@@ -82,7 +82,7 @@ class Bookkeeper:
     def after_step(
         self, result: StepResult, scenes: Tensor, *, learning_rate: float, target_decay: float | None
     ) -> None:
-        """Count a step that was just taken and do what is due.
+        """Count a step that was just completed, and do what is due.
 
         Args:
             result: of the step.
@@ -91,7 +91,7 @@ class Bookkeeper:
             target_decay: that the step used; None for SimSiam, which has no target.
 
         Raises:
-            RunStopped: somebody asked for it, the loss is not finite, or the embeddings have collapsed.
+            RunStopped: a signal was received, the loss is not finite, or the embeddings have collapsed.
             UserError: a checkpoint could not be written.
         """
         state = self._state
@@ -106,11 +106,11 @@ class Bookkeeper:
         stopping = asking and self._process.any(self._signals.received is not None)
         saving = last or stopping or self._checkpoint_due(asking=asking)
         if recording or reading or saving:
-            self._take_losses()
+            self._flush_losses()
         if recording or reading:
             self._record(learning_rate=learning_rate, target_decay=target_decay, reading=reading)
         if self._probe is not None and (last or state.step % self._probe_steps == 0):
-            self._look(self._probe)
+            self._run_probe(self._probe)
         if saving:
             self._save()
         if stopping and not last:
@@ -123,8 +123,8 @@ class Bookkeeper:
         by_time = options.checkpoint_minutes is not None and minutes >= options.checkpoint_minutes
         return by_steps or (asking and self._process.any(by_time))
 
-    def _take_losses(self) -> None:
-        """Bring the losses of the last steps to the host, averaged over processes; stop at one that is no number."""
+    def _flush_losses(self) -> None:
+        """Bring the losses of the last steps to the host, averaged over processes; stop at one that is not finite."""
         if not self._losses:
             return
         losses = self._process.mean(torch.stack(self._losses)).tolist()
@@ -157,33 +157,33 @@ class Bookkeeper:
         }
         if target_decay is not None:
             record["target_decay"] = target_decay
-        figures = state.monitor.read() if reading else None
-        if figures is not None:
-            record |= figures.record()
+        embeddings = state.monitor.read() if reading else None
+        if embeddings is not None:
+            record |= embeddings.record()
         if self._log is not None:
             self._log.write(record)
-        if figures is None:
+        if embeddings is None:
             return
-        collapsed = self._process.any(state.judge.judge(state.step, figures))
+        collapsed = self._process.any(state.collapse.update(state.step, embeddings))
         if collapsed:
             message = (
                 f"the embeddings have collapsed: at step {state.step}, in {COLLAPSED_READINGS} readings in a row, "
-                f"their std is {min(figures.std):.4f} (1 is healthy, below {COLLAPSED_STD} all scenes look alike)"
+                f"their std is {min(embeddings.std):.4f} (1 is healthy, below {COLLAPSED_STD} all scenes look alike)"
             )
             if self._options.stop_on_collapse:
                 raise RunStopped(
-                    f"{message}. Lower optim.base_lr or raise global_batch; --no-stop-on-collapse goes on regardless",
+                    f"{message}. Lower optim.base_lr or raise global_batch; --no-stop-on-collapse continues regardless",
                     exit_status=COLLAPSED_STATUS,
                 )
             logger.warning("%s", message)
 
-    def _look(self, probe: Callable[[nn.Module], Mapping[str, float]]) -> None:
+    def _run_probe(self, probe: Callable[[nn.Module], Mapping[str, float]]) -> None:
         assert self._log is not None, "the process that probes is the one that writes"
         encoder = self._state.method.encoder
         assert isinstance(encoder, nn.Module)
-        figures = probe(encoder)
-        self._log.write({"step": self._state.step, "epoch": self._state.step / self._steps_per_epoch, **figures})
-        logger.info("probe after step %d: weighted F1 %.3f", self._state.step, figures["probe_f1"])
+        metrics = probe(encoder)
+        self._log.write({"step": self._state.step, "epoch": self._state.step / self._steps_per_epoch, **metrics})
+        logger.info("probe after step %d: weighted F1 %.3f", self._state.step, metrics["probe_f1"])
 
     def _save(self) -> None:
         self._state.seconds = time.monotonic() - self._began
@@ -193,11 +193,11 @@ class Bookkeeper:
             self._state.save(self._folder, self._identity)
 
     def _stop_on_signal(self) -> None:
-        # Another process may have been the one that was told.
+        # Another process may have been the one that received it.
         number = self._signals.received or signal.SIGTERM
         raise RunStopped(
             f"interrupted after step {self._state.step} of {self._steps} ({duration(self._state.seconds)}), "
-            f"saved in {self._last_checkpoint()}; type the same command with --resume to go on",
+            f"saved in {self._last_checkpoint()}; run the same command with --resume to continue",
             exit_status=SIGNAL_STATUS + number,
         )
 

@@ -1,8 +1,11 @@
-"""Checkpoints that survive a kill at any moment: written beside, synced, then renamed; the last two are kept.
+"""The state of a run, and checkpoints that survive a kill at any moment.
 
-A checkpoint is a nested dict of tensors, numbers, strings, lists and dicts, so that ``torch.load(weights_only=True)``
-reads it: opening a checkpoint from elsewhere runs no code. What goes in is decided in
-:mod:`eo_backbones_train.pretraining.loop`; here is only how it is kept.
+:class:`RunState` is everything that changes during a run, and so everything that a checkpoint must hold. View
+parameters and the order of the scenes are functions of (seed, step, position), so the step number stands for them.
+
+A checkpoint is written to a temporary file, synced, then renamed; the last two are kept. It is a nested dict of tensors,
+numbers, strings, lists and dicts, so that ``torch.load(weights_only=True)`` reads it: opening a checkpoint from
+elsewhere runs no code.
 """
 
 import logging
@@ -19,15 +22,73 @@ from torch.optim import Optimizer
 
 from eo_backbones.errors import UserError
 from eo_backbones.files import UNFINISHED, atomic_file
-from eo_backbones_train.pretraining.monitors import CollapseJudge, EmbeddingMonitor
+from eo_backbones_train.pretraining.monitors import CollapseDetector, EmbeddingMonitor
 
-KEPT = 2
+KEPT_CHECKPOINTS = 2
+
+# Keys of an optimiser's groups that belong to the machine: a run resumed elsewhere keeps its moments, not these.
+_MACHINE_KEYS = ("lr", "fused", "foreach", "capturable")
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, kw_only=True)
+class RunState:
+    """A run after ``step`` completed steps.
+
+    Attributes:
+        method: BYOL or SimSiam with its target and buffers.
+        optimizer: over its parameters.
+        monitor: of the embeddings.
+        collapse: counts the monitor's collapsed readings.
+        step: completed steps.
+        seconds: training time so far, over all starts of the run.
+        window: losses of the steps since the last record of ``metrics.jsonl``.
+    """
+
+    method: nn.Module
+    optimizer: Optimizer
+    monitor: EmbeddingMonitor
+    collapse: CollapseDetector
+    step: int = 0
+    seconds: float = 0.0
+    window: list[float] = field(default_factory=list)
+
+    def save(self, folder: Path, identity: Mapping[str, Any]) -> Path:
+        """Write a checkpoint; ``identity`` (recipe, store, machine, versions) is stored in it."""
+        return save_checkpoint(
+            folder,
+            self.step,
+            {
+                **identity,
+                "step": self.step,
+                "seconds": self.seconds,
+                "window": self.window,
+                "collapsed_readings": self.collapse.count,
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "monitor": self.monitor.state_dict(),
+                "random": random_states(),
+            },
+        )
+
+    def restore(self, content: Mapping[str, Any], device: torch.device) -> None:
+        """Go back to where a checkpoint was taken."""
+        self.step = content["step"]
+        self.seconds = content["seconds"]
+        self.window = list(content["window"])
+        self.collapse.count = content["collapsed_readings"]
+        self.method.load_state_dict(content["method"])
+        self.monitor.load_state_dict(content["monitor"], device)
+        saved = content["optimizer"]
+        for group, present in zip(saved["param_groups"], self.optimizer.param_groups, strict=True):
+            group.update({key: present[key] for key in _MACHINE_KEYS if key in present})
+        self.optimizer.load_state_dict(saved)
+        restore_random_states(content["random"])
+
+
 def save_checkpoint(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
-    """Write the checkpoint after ``step`` completed steps; older ones than the last two are removed.
+    """Write the checkpoint after ``step`` completed steps; all but the last two are removed.
 
     Raises:
         UserError: the disk is full or the folder cannot be written; earlier checkpoints are untouched.
@@ -41,9 +102,9 @@ def save_checkpoint(folder: Path, step: int, content: Mapping[str, Any]) -> Path
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"could not write the checkpoint {path}: {_first_line(error)}{_free_space(folder)}; "
-            "make room, then go on with --resume"
+            "free some space, then continue with --resume"
         ) from error
-    for old in checkpoints(folder)[:-KEPT]:
+    for old in checkpoints(folder)[:-KEPT_CHECKPOINTS]:
         old.unlink()
     return path
 
@@ -51,7 +112,7 @@ def save_checkpoint(folder: Path, step: int, content: Mapping[str, Any]) -> Path
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest readable checkpoint and its content on the CPU, or None if there is none.
 
-    What a killed writer left behind, and files that cannot be read, are passed over with a line in the log.
+    Unfinished files of a killed run, and files that cannot be read, are skipped with a warning in the log.
     """
     for unfinished in sorted(_left_behind(folder)):
         logger.warning("ignored %s: it was being written when the run ended", unfinished)
@@ -90,7 +151,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def random_states() -> dict[str, torch.Tensor]:
-    """Return the states of torch's generators. Training draws nothing from them; whoever extends it may."""
+    """Return the states of torch's generators. Training draws nothing from them, but an extension of it may."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -118,63 +179,3 @@ def _free_space(folder: Path) -> str:
         return f" ({shutil.disk_usage(folder).free / 2**20:.0f} MiB free)"
     except OSError:
         return ""
-
-
-# FOLDED training/eo_backbones_train/pretraining/checkpoint.py: 'Everything that changes while a run goes, which is everything that a checkpoint must hold.\n\nView parameters and the order of the scenes are functions of (seed, step, position), so the step number is all there\nis to know about them.'
-
-# How the optimiser computes belongs to the machine: a run resumed elsewhere keeps its moments, not these.
-_MACHINE_KEYS = ("lr", "fused", "foreach", "capturable")
-
-
-@dataclass(slots=True, kw_only=True)
-class RunState:
-    """A run after ``step`` completed steps.
-
-    Attributes:
-        method: BYOL or SimSiam with its target and buffers.
-        optimizer: over its parameters.
-        monitor, judge: of the embeddings.
-        step: completed steps.
-        seconds: training time so far, over all starts of the run.
-        window: losses of the steps since the last record of ``metrics.jsonl``.
-    """
-
-    method: nn.Module
-    optimizer: Optimizer
-    monitor: EmbeddingMonitor
-    judge: CollapseJudge
-    step: int = 0
-    seconds: float = 0.0
-    window: list[float] = field(default_factory=list)
-
-    def save(self, folder: Path, identity: Mapping[str, Any]) -> Path:
-        """Write a checkpoint; ``identity`` (recipe, store, machine, versions) is stored with it."""
-        return save_checkpoint(
-            folder,
-            self.step,
-            {
-                **identity,
-                "step": self.step,
-                "seconds": self.seconds,
-                "window": self.window,
-                "collapsed_readings": self.judge.count,
-                "method": self.method.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "monitor": self.monitor.state_dict(),
-                "random": random_states(),
-            },
-        )
-
-    def restore(self, content: Mapping[str, Any], device: torch.device) -> None:
-        """Go back to where a checkpoint was taken."""
-        self.step = content["step"]
-        self.seconds = content["seconds"]
-        self.window = list(content["window"])
-        self.judge.count = content["collapsed_readings"]
-        self.method.load_state_dict(content["method"])
-        self.monitor.load_state_dict(content["monitor"], device)
-        saved = content["optimizer"]
-        for group, present in zip(saved["param_groups"], self.optimizer.param_groups, strict=True):
-            group.update({key: present[key] for key in _MACHINE_KEYS if key in present})
-        self.optimizer.load_state_dict(saved)
-        restore_random_states(content["random"])

@@ -29,10 +29,10 @@ from eo_backbones_train.pretraining.distributed import (
     joined,
     synchronize_batch_norm,
 )
-from eo_backbones_train.pretraining.monitors import CollapseJudge, EmbeddingMonitor
+from eo_backbones_train.pretraining.monitors import CollapseDetector, EmbeddingMonitor
 from eo_backbones_train.pretraining.probe import Probe
 from eo_backbones_train.pretraining.run_folder import RESULT_FILE, claim, versions
-from eo_backbones_train.pretraining.run_options import RunOptions, apply, settle
+from eo_backbones_train.pretraining.run_options import RunOptions, resolve_machine, torch_configured_for
 from eo_backbones_train.pretraining.runlog import METRICS_FILE, RunLog, read_records, require_tensorboard
 from eo_backbones_train.pretraining.step import TrainStep
 from eo_backbones_train.pretraining.stops import StopSignals
@@ -41,7 +41,7 @@ from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.recipes.serialise import digest, to_dict
 from eo_backbones_train.store.store import Store
 
-UNJUDGED_STEPS = 100  # at least, before the embeddings are judged: those of a fresh network are all alike
+COLLAPSE_CHECK_AFTER = 100  # steps at least: before that, the embeddings of a fresh network are all alike
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def train(
     build: Callable[[Recipe], nn.Module] | None = None,
     progress: Progress = SILENT,
 ) -> Path:
-    """Train a recipe to its end, or go on with a run that was interrupted.
+    """Train a recipe to its end, or continue a run that was interrupted.
 
     Args:
         recipe: what is trained.
@@ -66,18 +66,19 @@ def train(
 
     Raises:
         UserError: options, store or folder do not allow the run, or the disk is full.
-        RunStopped: the run was interrupted, has collapsed, or its loss is no longer a number.
+        RunStopped: the run was interrupted, has collapsed, or its loss is not finite.
     """
     if options.tensorboard:
         require_tensorboard()
     with ExitStack() as stack:
-        stack.enter_context(_explained(options))
-        # Who takes part, on what.
+        stack.enter_context(_os_errors_as_user_errors(options))
+        # The processes and their devices.
         process = stack.enter_context(joined(options.device))
         device, world_size = process.device, process.world_size
         pairs = pairs_per_process(recipe.global_batch, world_size)
-        machine = settle(options, device=device, world_size=world_size, pairs=pairs)
-        apply(machine)
+        machine = resolve_machine(options, device=device, world_size=world_size, pairs=pairs)
+        stack.enter_context(torch_configured_for(machine))
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
 
         # What is trained.
         initial = initial_weights(recipe.model, options.init)
@@ -88,7 +89,7 @@ def train(
         if recipe.model.sync_batch_norm:
             method = synchronize_batch_norm(method, process)
 
-        # The images, and the folder that this run writes.
+        # The images, and the folder that this run writes to.
         store = Store.open(options.store)
         loader = stack.enter_context(
             closing(
@@ -115,14 +116,14 @@ def train(
             logger.info("%s is finished; there is nothing to do", options.out)
             return options.out
 
-        # What moves, and where it stands.
+        # What changes during training, restored from a checkpoint if there is one.
         optimizer = build_optimizer(method, recipe, fused=True, capturable=machine.graph)
         warm_up = recipe.optim.warmup_epochs * loader.steps_per_epoch
         state = RunState(
             method=method,
             optimizer=optimizer,
             monitor=EmbeddingMonitor(pairs=pairs),
-            judge=CollapseJudge(after_step=max(UNJUDGED_STEPS, warm_up)),
+            collapse=CollapseDetector(after_step=max(COLLAPSE_CHECK_AFTER, warm_up)),
         )
         if start.checkpoint is not None:
             state.restore(read_checkpoint(start.checkpoint), device)
@@ -134,9 +135,9 @@ def train(
             *(machine.precision, machine.device_name),
         )
 
-        # Who watches.
+        # Records, checkpoints, and reasons to stop.
         log = RunLog(options.out, step=state.step, tensorboard=options.tensorboard) if process.first else None
-        books = Bookkeeper(
+        bookkeeper = Bookkeeper(
             state,
             options=options,
             process=process,
@@ -158,36 +159,36 @@ def train(
         )
 
         # The training itself.
-        mine = slice(process.rank * pairs, (process.rank + 1) * pairs)
+        share = slice(process.rank * pairs, (process.rank + 1) * pairs)
         while state.step < steps:
             batch = loader.batch(state.step)
             params = draw_view_params(recipe.views, seed=recipe.seed, step=state.step, global_batch=recipe.global_batch)
-            # The smallest is the scheduled one: a fixed rate of the predictor stays at the peak.
+            # The smallest is the scheduled one: the predictor's rate, where it is fixed, stays at the peak.
             rates = learning_rates(recipe, optimizer.param_groups, state.step, steps_per_epoch=loader.steps_per_epoch)
             decay = (
                 target_decay(state.step, base=recipe.target.decay, schedule=recipe.target.schedule, total_steps=steps)
                 if recipe.target is not None
                 else None
             )
-            result = step(batch, params[loader.geometry, mine], rates=rates, decay=decay)
-            books.after_step(result, batch.scene, learning_rate=min(rates), target_decay=decay)
+            result = step(batch, params[loader.geometry, share], rates=rates, decay=decay)
+            bookkeeper.after_step(result, batch.scene, learning_rate=min(rates), target_decay=decay)
         if process.first:
-            _finish(options.out, recipe, state, store_digest=store.digest)
+            _write_result(options.out, recipe, state, store_digest=store.digest)
     return options.out
 
 
 @contextmanager
-def _explained(options: RunOptions) -> Iterator[None]:
-    """Turn what the disks refuse, a full one above all, into one line; the last checkpoint is untouched by it."""
+def _os_errors_as_user_errors(options: RunOptions) -> Iterator[None]:
+    """Turn errors of the disk, a full one above all, into one line; the last checkpoint is not affected by them."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"{error.strerror or error}: {error.filename or options.out}; put that right, then go on with --resume"
+            f"{error.strerror or error}: {error.filename or options.out}; fix this, then continue with --resume"
         ) from error
 
 
-def _finish(folder: Path, recipe: Recipe, state: RunState, *, store_digest: str) -> None:
+def _write_result(folder: Path, recipe: Recipe, state: RunState, *, store_digest: str) -> None:
     encoder = state.method.encoder
     assert isinstance(encoder, nn.Module)
     records = [record for record in read_records(folder / METRICS_FILE) if "loss" in record]

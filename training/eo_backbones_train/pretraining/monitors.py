@@ -1,13 +1,13 @@
-"""Is the encoder still telling scenes apart? Figures that show collapse long before the loss does.
+"""Does the encoder still tell scenes apart? Metrics that show collapse long before the loss does.
 
 A non-contrastive loss is smallest when every image gets one vector (reported in torchgeo#3998: standard deviation
-0.0000 while the loss fell by 30 %), so the loss cannot judge itself. The monitor keeps the pooled encoder features of
-the last steps, L2-normalised, until it holds at least ``SCENES`` of them, and reads from them:
+0.0000 while the loss fell by 30 %), so the loss cannot show it. The monitor keeps the pooled encoder features of the
+last steps, L2-normalised, at least ``SCENES`` of them, and computes:
 
 * ``std``: root mean square over the features of their standard deviation over the scenes, times the square root of
   their number: 1 if the vectors point everywhere, 0 if all are equal (Chen and He, SimSiam, 2021, section 4.1).
 * ``rank``: effective rank, the exponential of the entropy of the normalised singular values (Roy and Vetterli, 2007;
-  RankMe, Garrido et al. 2023), of the vectors about their mean; both sensors together. At most the number of vectors.
+  RankMe, Garrido et al. 2023), of the centred vectors of both sensors together. At most the number of vectors.
 * ``cosine_different``: mean cosine between different scenes of one sensor; ``cosine_same``: between the two sensors'
   views of one scene. Features that tell scenes apart have the second above the first.
 """
@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SCENES = 64  # fewer tell too little: the standard deviation of few vectors is noise
+SCENES = 64  # the standard deviation of fewer vectors is noise
 COLLAPSED_STD = 0.02  # cosine between different scenes above 0.9996
 COLLAPSED_READINGS = 3  # in a row: early training may pass through a dip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What the embeddings looked like; see the module's description of the figures.
+    """Metrics of the embeddings at one step, defined in the module's docstring.
 
     Attributes:
         std: of the Sentinel-2 and the Sentinel-1 view.
-        scenes: number of different scenes that the figures were taken on.
+        scenes: number of different scenes that they were computed on.
     """
 
     std: tuple[float, float]
@@ -43,11 +43,11 @@ class Reading:
 
     @property
     def collapsed(self) -> bool:
-        """Whether one sensor's embeddings are all but equal, seen on enough scenes to say so."""
+        """Whether one sensor's embeddings are nearly equal, on enough scenes to tell."""
         return self.scenes >= SCENES and min(self.std) < COLLAPSED_STD
 
     def record(self) -> dict[str, float]:
-        """Return the figures under the names they have in ``metrics.jsonl``."""
+        """Return the metrics under their names in ``metrics.jsonl``."""
         return {
             "std_s2": self.std[0],
             "std_s1": self.std[1],
@@ -59,10 +59,10 @@ class Reading:
 
 
 class EmbeddingMonitor:
-    """The embeddings of the last steps, kept on the compute device so that adding to them waits for nothing."""
+    """The embeddings of the last steps, kept on the compute device so that adding to them never waits for it."""
 
     def __init__(self, *, pairs: int) -> None:
-        """Keep as many steps as make up ``SCENES``, and of a large batch no more than four times as many."""
+        """Keep as many steps as hold ``SCENES`` pairs, and of a large batch at most four times as many pairs."""
         self._pairs = min(pairs, 4 * SCENES)
         self._steps = math.ceil(SCENES / pairs)
         self._embeddings: Tensor | None = None  # [2, steps, pairs, features]
@@ -70,7 +70,7 @@ class EmbeddingMonitor:
         self._added = 0
 
     def add(self, embeddings: Tensor, scenes: Tensor) -> None:
-        """Take in one step: ``embeddings`` [2, B, D], ``scenes`` [B]."""
+        """Add one step: ``embeddings`` [2, B, D], ``scenes`` [B]."""
         embeddings, scenes = embeddings[:, : self._pairs], scenes[: self._pairs]
         if self._embeddings is None or self._scenes is None:
             views, pairs, features = embeddings.shape
@@ -82,7 +82,7 @@ class EmbeddingMonitor:
         self._added += 1
 
     def read(self) -> Reading | None:
-        """Return the figures, or None before the first full round."""
+        """Return the metrics, or None before enough steps were added."""
         if self._embeddings is None or self._scenes is None or self._added < self._steps:
             return None
         embeddings = F.normalize(self._embeddings.flatten(1, 2), dim=-1)
@@ -109,16 +109,16 @@ class EmbeddingMonitor:
             self._scenes = state["scenes"].to(device)
 
 
-class CollapseJudge:
+class CollapseDetector:
     """Counts collapsed readings in a row, once warm-up is over."""
 
     def __init__(self, *, after_step: int) -> None:
-        """Readings up to ``after_step`` completed steps are not judged."""
+        """Ignore readings up to ``after_step`` completed steps."""
         self._after_step = after_step
         self.count = 0
 
-    def judge(self, step: int, reading: Reading) -> bool:
-        """Take in a reading after ``step`` completed steps; return whether the run has collapsed."""
+    def update(self, step: int, reading: Reading) -> bool:
+        """Add a reading after ``step`` completed steps; return whether the run has collapsed."""
         if step <= self._after_step:
             return False
         self.count = self.count + 1 if reading.collapsed else 0
@@ -132,9 +132,9 @@ def normalized_std(vectors: Tensor) -> float:
 
 
 def effective_rank(vectors: Tensor) -> float:
-    """Return exp(entropy) of the singular values, normalised to sum 1, of unit vectors [N, D] about their mean.
+    """Return exp(entropy) of the singular values, normalised to sum 1, of centred unit vectors [N, D].
 
-    Zero for vectors that are all equal.
+    It is 0 for vectors that are all equal.
     """
     centred = (vectors - vectors.mean(dim=0)).double()
     # The Gram matrix has the squared singular values and is small: N is at most a few hundred.

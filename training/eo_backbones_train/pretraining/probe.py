@@ -1,7 +1,7 @@
-"""A quick look at what the encoder is worth while it trains: nearest neighbours on a labelled data set.
+"""A quick measure of the encoder while it trains: nearest neighbours on a labelled data set.
 
 The protocol is ``knn`` of ``eo-backbones evaluate`` on at most ``IMAGES`` images, split with seed 0, so that it costs
-seconds. It shows a trend; figures for a card come from ``evaluate``. Nothing of it flows back into the training.
+seconds. It shows a trend; the results on a card come from ``evaluate``. The probe does not influence the training.
 """
 
 from collections.abc import Mapping
@@ -47,10 +47,10 @@ class Probe:
             raise UserError(f"--probe-data {source!r}: write KIND=DIR, with KIND one of {', '.join(DATASETS)}")
         self._data = limited(open_dataset(kind, Path(root)), IMAGES)
         if self._data.multilabel:
-            raise UserError(f"--probe-data {source}: its images have several labels; use data with one class an image")
+            raise UserError(f"--probe-data {source}: its images have several labels; use data with one class per image")
         self._bands = [name for name in self._data.bands if name in spec.band_names]
         if not self._bands:
-            raise UserError(f"{root} has the bands {', '.join(self._data.bands)}, and the recipe none of them")
+            raise UserError(f"{root} has the bands {', '.join(self._data.bands)}, the recipe uses none of them")
         self._split = seeded_split(self._data.labels, seed=0, classes=self._data.classes)
         self._inputs = {
             name: ModelInput(
@@ -66,12 +66,15 @@ class Probe:
         """Return ``probe_f1`` (mean of the bands) and ``probe_f1_<band>``; the encoder is left as it was."""
         training = encoder.training
         encoder.eval()
-        scores = {f"probe_f1_{name}": score for name, score in self._scores(encoder).items()}
-        encoder.train(training)
+        try:
+            scores = {f"probe_f1_{name}": score for name, score in self._scores(encoder).items()}
+        finally:
+            encoder.train(training)
         return {"probe_f1": sum(scores.values()) / len(scores), **scores}
 
     @torch.no_grad()
     def _scores(self, encoder: nn.Module) -> dict[str, float]:
+        """Return the weighted F1 of each band."""
         data, labels = self._data, torch.from_numpy(self._data.labels).to(self._device)
         embedded: dict[str, list[torch.Tensor]] = {name: [] for name in self._bands}
         for _, raw in features.read_batches(data, self._bands, torch.arange(len(data)).numpy()):
@@ -82,6 +85,6 @@ class Probe:
         scores = {}
         for name, parts in embedded.items():
             task = Task(features=torch.cat(parts), labels=labels, split=self._split, num_classes=classes, seed=0)
-            (answers,) = knn.fit_predict(task, neighbours=[NEIGHBOURS["knn"]])
-            scores[name] = float(weighted_f1(confusion_matrix(data.labels[test], answers, classes)))
+            (predictions,) = knn.fit_predict(task, neighbours=[NEIGHBOURS["knn"]])
+            scores[name] = float(weighted_f1(confusion_matrix(data.labels[test], predictions, classes)))
         return scores

@@ -1,10 +1,12 @@
 """Settings of the machine, not of the result: where a run reads and writes, and how fast it goes.
 
 What defines the result is the recipe (:mod:`eo_backbones_train.recipes.published`). Options here may change the last
-bits of the weights (precision, number of threads), never what is trained; :class:`Machine` records what they came to.
+bits of the weights (precision, number of threads), never what is trained; :class:`Machine` records how they were resolved.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from eo_backbones.errors import UserError, unknown_name
 
 # Below this a step is bound by kernel launches, above it by the GPU's arithmetic (docs/decisions/0012).
 GRAPH_UP_TO_PAIRS = 128
+
+_CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +37,8 @@ class RunOptions:
         precision: of the forward pass; ``auto`` is bf16 where the device has it, else fp32 (:mod:`eo_backbones.device`).
         graph: replay the step as a CUDA graph; None is yes on one CUDA GPU up to ``GRAPH_UP_TO_PAIRS`` pairs.
         deterministic: only algorithms that repeat bit for bit; off lets cuDNN time its algorithms and choose.
-        threads: CPU threads of torch; None leaves torch's choice.
-        checkpoint_minutes, checkpoint_steps: a checkpoint when either has passed; None is never.
+        threads: CPU threads of torch; None leaves the number to torch.
+        checkpoint_minutes, checkpoint_steps: save a checkpoint when either has passed; None is never.
         log_steps: steps that one record of ``metrics.jsonl`` averages over.
         monitor_steps: steps between two readings of the embeddings (std, rank, cosine).
         stop_on_collapse: end the run when the embeddings have collapsed.
@@ -42,7 +46,7 @@ class RunOptions:
         tensorboard: also write TensorBoard event files.
         probe_data: ``KIND=DIR`` of labelled images to probe the encoder with
             (:mod:`eo_backbones_train.pretraining.probe`).
-        probe_epochs: epochs between two such looks.
+        probe_epochs: epochs between two probes.
     """
 
     store: Path
@@ -98,8 +102,8 @@ class Machine:
         return asdict(self)
 
 
-def settle(options: RunOptions, *, device: torch.device, world_size: int, pairs: int) -> Machine:
-    """Decide what the options leave open.
+def resolve_machine(options: RunOptions, *, device: torch.device, world_size: int, pairs: int) -> Machine:
+    """Return the runtime settings that the options mean on this machine.
 
     Args:
         options: the user's choice.
@@ -108,7 +112,7 @@ def settle(options: RunOptions, *, device: torch.device, world_size: int, pairs:
         pairs: pairs of one process in one step.
 
     Raises:
-        UserError: an option that this machine cannot follow, or that would have no effect.
+        UserError: an option that this machine does not support, or that would have no effect.
     """
     cuda = device.type == "cuda"
     if options.graph and not cuda:
@@ -133,16 +137,31 @@ def settle(options: RunOptions, *, device: torch.device, world_size: int, pairs:
     )
 
 
-def apply(machine: Machine) -> None:
-    """Set torch up as ``machine`` says."""
-    torch.set_num_threads(machine.threads)
-    # Read by cuBLAS when it starts: without it its matrix products may differ between runs (torch, Reproducibility).
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # On CUDA an operation without a deterministic variant warns and goes on: which ones exist depends on the version.
-    torch.use_deterministic_algorithms(machine.deterministic, warn_only=machine.device == "cuda")
-    # Costs a pass over every new tensor; nothing here reads memory that it has not written.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = not machine.deterministic
+@contextmanager
+def torch_configured_for(machine: Machine) -> Iterator[None]:
+    """Set up torch as ``machine`` says, for a while: all of it is process-wide and restored at the end."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill_memory = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    workspace = os.environ.get(_CUBLAS_WORKSPACE)
+    try:
+        torch.set_num_threads(machine.threads)
+        # Read by cuBLAS when it starts: without it its matrix products may differ between runs (torch, Reproducibility).
+        os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")
+        # On CUDA an operation without a deterministic variant only warns: which ones exist depends on the version.
+        torch.use_deterministic_algorithms(machine.deterministic, warn_only=machine.device == "cuda")
+        # Costs a pass over every new tensor; nothing here reads memory that it has not written.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = not machine.deterministic
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if workspace is None:
+            os.environ.pop(_CUBLAS_WORKSPACE, None)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill_memory  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def _processor_name() -> str:
