@@ -127,7 +127,7 @@ def test_weights_without_a_licence_are_refused(tiny_folder: Path, tmp_path: Path
 
 def test_other_weights_than_the_recipes_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
     model = recipe_for(tiny_folder).model
-    with pytest.raises(UserError, match="say where they are with --init"):
+    with pytest.raises(UserError, match="name them with --init"):
         initial_weights(model)
     other = changed(tiny_folder, tmp_path / "other", scale=2)
     with pytest.raises(UserError, match="the recipe starts from sha256:"):

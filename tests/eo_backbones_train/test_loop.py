@@ -17,10 +17,10 @@ from eo_backbones_train.data.loader import Loader
 from eo_backbones_train.data.views import draw_view_params, make_views
 from eo_backbones_train.methods.modules import StepOutput
 from eo_backbones_train.optim import peak_learning_rate
-from eo_backbones_train.pretraining import loop, monitors
+from eo_backbones_train.pretraining import monitors
 from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint
 from eo_backbones_train.pretraining.loop import train
-from eo_backbones_train.pretraining.runlog import read_records
+from eo_backbones_train.pretraining.runlog import RunLog, read_records
 from eo_backbones_train.pretraining.stops import RunStopped
 from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.store.store import Store
@@ -174,28 +174,32 @@ class SameForAll(nn.Module):
         return output._replace(embeddings=torch.ones_like(output.embeddings))
 
 
-@pytest.fixture
-def judged_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Judge the sixteen scenes of the test's store, from the second reading on."""
-    monkeypatch.setattr(monitors, "SCENES", 16)
-    monkeypatch.setattr(loop, "UNJUDGED_STEPS", 4)
+@pytest.fixture(scope="module")
+def large_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many scenes as a reading of the embeddings needs before it can show a collapse."""
+    return write_store(tmp_path_factory.mktemp("large"), scenes=monitors.SCENES)
 
 
-@pytest.mark.usefixtures("judged_early")
-def test_collapse_after_warm_up_stops_the_run(store: Path, tmp_path: Path) -> None:
-    options = tiny_options(store, tmp_path / "run", monitor_steps=2)
-    with pytest.raises(RunStopped, match=r"have collapsed: at step 10, .*std is 0\.0000") as stop:
-        train(tiny_recipe(), options, build=lambda recipe: SameForAll(build_tiny(recipe)))
+# A step that holds every scene, so that each reading sees all of them.
+COLLAPSING = replace(tiny_recipe(epochs=106), global_batch=monitors.SCENES)
+
+
+def test_collapse_stops_the_run(large_store: Path, tmp_path: Path) -> None:
+    """At the third reading after the first hundred steps."""
+    options = tiny_options(large_store, tmp_path / "run", monitor_steps=2)
+    with pytest.raises(RunStopped, match=r"have collapsed: at step 106, .*std is 0\.0000") as stop:
+        train(COLLAPSING, options, build=lambda recipe: SameForAll(build_tiny(recipe)))
     assert stop.value.exit_status == 3
 
 
-@pytest.mark.usefixtures("judged_early")
-def test_collapse_is_only_reported_when_asked(store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    options = tiny_options(store, tmp_path / "run", monitor_steps=2, stop_on_collapse=False)
+def test_collapse_is_only_reported_when_asked(
+    large_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = tiny_options(large_store, tmp_path / "run", monitor_steps=2, stop_on_collapse=False)
     with caplog.at_level(logging.WARNING):
-        run = train(tiny_recipe(), options, build=lambda recipe: SameForAll(build_tiny(recipe)))
+        run = train(COLLAPSING, options, build=lambda recipe: SameForAll(build_tiny(recipe)))
     assert (run / "result.json").is_file()
-    assert "have collapsed: at step 10" in caplog.text
+    assert "have collapsed: at step 106" in caplog.text
 
 
 class SignalAt(nn.Module):
@@ -235,8 +239,8 @@ def test_a_log_that_cannot_be_written_ends_the_run_with_one_line(
     def full(self: object, record: object) -> None:
         raise OSError(28, "No space left on device", "metrics.jsonl")
 
-    monkeypatch.setattr(loop.RunLog, "write", full)
-    with pytest.raises(UserError, match=r"No space left on device: metrics.jsonl; put that right.*--resume"):
+    monkeypatch.setattr(RunLog, "write", full)
+    with pytest.raises(UserError, match=r"No space left on device: metrics.jsonl; fix this.*--resume"):
         train(tiny_recipe(), tiny_options(store, tmp_path / "run"), build=build_tiny)
 
 

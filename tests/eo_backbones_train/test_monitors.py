@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from eo_backbones_train.pretraining.monitors import (
     COLLAPSED_READINGS,
-    CollapseJudge,
+    CollapseDetector,
     EmbeddingMonitor,
     Reading,
     effective_rank,
@@ -105,10 +105,10 @@ def test_a_large_batch_is_cut() -> None:
     assert found.scenes == 256
 
 
-def test_collapse_is_judged_after_warm_up_on_readings_in_a_row() -> None:
-    judge = CollapseJudge(after_step=100)
-    assert not any(judge.judge(step, reading(0.0)) for step in (80, 90, 100))
-    verdicts = [judge.judge(110 + step, reading(std)) for step, std in enumerate([0.0, 0.0, 0.5, 0.0, 0.0, 0.0])]
+def test_collapse_is_detected_after_warm_up_on_readings_in_a_row() -> None:
+    detector = CollapseDetector(after_step=100)
+    assert not any(detector.update(step, reading(0.0)) for step in (80, 90, 100))
+    verdicts = [detector.update(110 + step, reading(std)) for step, std in enumerate([0.0, 0.0, 0.5, 0.0, 0.0, 0.0])]
     assert verdicts == [False, False, False, False, False, True]
     assert COLLAPSED_READINGS == 3
 

@@ -51,8 +51,8 @@ def test_an_epoch_visits_scenes_once_and_drops_the_rest() -> None:
 
 def test_every_scene_is_as_likely_everywhere() -> None:
     """Position of scene 0 over 4,000 epochs of 10 scenes: chi-square with 9 degrees of freedom below its 99.9 %."""
-    places = [int(np.flatnonzero(epoch_order(0, epoch, 10) == 0)[0]) for epoch in range(4000)]
-    counts = np.bincount(places, minlength=10)
+    positions = [int(np.flatnonzero(epoch_order(0, epoch, 10) == 0)[0]) for epoch in range(4000)]
+    counts = np.bincount(positions, minlength=10)
     assert ((counts - 400) ** 2 / 400).sum() < 27.9
 
 

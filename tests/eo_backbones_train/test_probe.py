@@ -32,7 +32,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_score_is_that_of_scikit_learn(labelled: Path) -> None:
     torch.manual_seed(0)
     encoder, data = TinyEncoder(), open_dataset("eurosat-ms", labelled)
-    figures = Probe(f"eurosat-ms={labelled}", spec=unit_range(), device=torch.device("cpu"))(encoder)
+    metrics = Probe(f"eurosat-ms={labelled}", spec=unit_range(), device=torch.device("cpu"))(encoder)
     transform = InputTransform(unit_range(), band="B08", unit="dn")
     images = torch.stack(
         [transform(torch.from_numpy(data.read(i, ["B08"]).astype(np.int32))) for i in range(len(data))]
@@ -43,9 +43,9 @@ def test_the_score_is_that_of_scikit_learn(labelled: Path) -> None:
     known = np.concatenate([split.train, split.val])
     model = KNeighborsClassifier(5, metric="cosine").fit(scaled[known], data.labels[known])
     expected = f1_score(data.labels[split.test], model.predict(scaled[split.test]), average="weighted")
-    assert figures["probe_f1_B08"] == pytest.approx(expected)
-    assert len(figures) == 11  # the paper's ten bands and their mean
-    assert figures["probe_f1"] == pytest.approx(np.mean([value for name, value in figures.items() if "_B" in name]))
+    assert metrics["probe_f1_B08"] == pytest.approx(expected)
+    assert len(metrics) == 11  # the paper's ten bands and their mean
+    assert metrics["probe_f1"] == pytest.approx(np.mean([value for name, value in metrics.items() if "_B" in name]))
 
 
 def test_looking_changes_nothing_in_the_run(labelled: Path, tmp_path: Path) -> None:
@@ -79,5 +79,5 @@ def test_a_wrong_source_is_refused(source: str, message: str) -> None:
 
 def test_data_without_a_band_of_the_recipe_is_refused(tmp_path: Path) -> None:
     root = write_eurosat_rgb(tmp_path, per_class=3, classes=CLASSES)
-    with pytest.raises(UserError, match="has the bands B04, B03, B02, and the recipe none of them"):
+    with pytest.raises(UserError, match="has the bands B04, B03, B02, the recipe uses none of them"):
         Probe(f"eurosat-rgb={root}", spec=unit_range(["B08", "VV"]), device=torch.device("cpu"))

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from eo_backbones.errors import UserError
 from eo_backbones_train.methods.modules import StepOutput
-from eo_backbones_train.pretraining import checkpoint
 from eo_backbones_train.pretraining.checkpoint import checkpoints
 from eo_backbones_train.pretraining.loop import train
 from eo_backbones_train.pretraining.runlog import read_records
@@ -87,18 +87,20 @@ def test_a_crash_while_a_checkpoint_is_written_costs_only_that_checkpoint(
     recipe = tiny_recipe()
     whole = outcome(train(recipe, tiny_options(store, tmp_path / "whole"), build=build_tiny))
     options = {"store": store, "out": tmp_path / "run", "resume": True, "checkpoint_steps": 3}
-    real = checkpoint.save_checkpoint
+    write = torch.save
 
-    def killed_at_nine(folder: Path, step: int, content: Any) -> Path:
-        if step == 9:
-            (folder / "step-000000009.pt.unfinished").write_bytes(b"PK half of it")
+    def killed_at_nine(content: Any, stream: Any) -> None:
+        if content["step"] == 9:
+            stream.write(b"PK half of it")
+            # What a kill leaves behind, and an exception would not.
+            (tmp_path / "run" / "checkpoints" / "step-000000009.pt.unfinished").write_bytes(b"PK half of it")
             raise Crash
-        return real(folder, step, content)
+        write(content, stream)
 
-    monkeypatch.setattr(checkpoint, "save_checkpoint", killed_at_nine)
-    with pytest.raises(Crash):
-        train(recipe, tiny_options(**options), build=build_tiny)
-    monkeypatch.setattr(checkpoint, "save_checkpoint", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", killed_at_nine)
+        with pytest.raises(Crash):
+            train(recipe, tiny_options(**options), build=build_tiny)
     with caplog.at_level(logging.WARNING):
         assert outcome(train(recipe, tiny_options(**options), build=build_tiny)) == whole
     assert "step-000000009.pt.unfinished: it was being written when the run ended" in caplog.text

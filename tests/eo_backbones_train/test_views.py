@@ -109,14 +109,14 @@ def test_the_two_views_of_a_pair_draw_for_themselves() -> None:
 
 def test_the_second_crop_lies_as_near_to_the_first_as_the_spread_says() -> None:
     """Its place is the first's, plus ``spread`` times the way to an independent one; nothing else is drawn anew."""
-    places = [VIEW_PARAMS.index("centre_y"), VIEW_PARAMS.index("centre_x")]
+    columns = [VIEW_PARAMS.index("centre_y"), VIEW_PARAMS.index("centre_x")]
     apart, near, nested = (
         draw_view_params(replace(MINI, spread=spread), seed=3, step=5, global_batch=64) for spread in (1.0, 0.25, 0.0)
     )
-    first, independent = apart[0, :, places], apart[1, :, places]
-    assert torch.allclose(near[1, :, places], first + 0.25 * (independent - first), atol=1e-6)
-    assert torch.equal(nested[1, :, places], first)
-    others = [column for column in range(len(VIEW_PARAMS)) if column not in places]
+    first, independent = apart[0, :, columns], apart[1, :, columns]
+    assert torch.allclose(near[1, :, columns], first + 0.25 * (independent - first), atol=1e-6)
+    assert torch.equal(nested[1, :, columns], first)
+    others = [column for column in range(len(VIEW_PARAMS)) if column not in columns]
     for params in (near, nested):
         assert torch.equal(params[0], apart[0])
         assert torch.equal(params[1, :, others], apart[1, :, others])

@@ -231,7 +231,7 @@ def _write(root: Path, count: int, synthesised: int) -> Path:
 
 def copied_kib_per_pair(store: Store, recipe: Recipe) -> float:
     """Return the mean KiB of the two tiles that the loader copies for a pair, over the first epoch."""
-    plan = _plan(store, recipe)
+    plan = Plan.for_recipe(store, recipe)
     tile_bytes = np.array([group.height * group.width * group.dtype.itemsize for group in store.groups])
     scenes = np.concatenate([plan.step(step).scene for step in range(plan.steps_per_epoch)])
     return float(2 * tile_bytes[store.scene_group[scenes]].mean()) / 1024
@@ -253,7 +253,7 @@ def disk_kib_per_pair(store: Store, recipe: Recipe, *, counters: Path = _COUNTER
     """
     if not counters.is_file():
         return None
-    plan, tiles = _plan(store, recipe), MappedTiles(store)
+    plan, tiles = Plan.for_recipe(store, recipe), MappedTiles(store)
     side, wide = max_tile_px(store, plan.usable), codes_dtype(store, plan.usable) != torch.uint8
     out = np.zeros((recipe.global_batch, side, side), np.int32 if wide else np.uint8)
     steps = min(plan.steps_per_epoch, max(1, _ENOUGH_PAIRS // recipe.global_batch))
@@ -268,18 +268,6 @@ def disk_kib_per_pair(store: Store, recipe: Recipe, *, counters: Path = _COUNTER
             tiles.gather(share.scene, band, out)
     fetched = _fetched_bytes(counters) - before
     return fetched / (steps * recipe.global_batch) / 1024 or None
-
-
-def _plan(store: Store, recipe: Recipe) -> Plan:
-    data = recipe.data
-    return Plan(
-        store,
-        s2_bands=data.s2_bands,
-        s1_bands=data.s1_bands,
-        seed=recipe.seed,
-        global_batch=recipe.global_batch,
-        s2_s2_share=data.s2_s2_share,
-    )
 
 
 def _forget_pages(store: Store) -> None:

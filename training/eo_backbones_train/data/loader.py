@@ -75,7 +75,8 @@ class Batch(NamedTuple):
     Attributes:
         codes: uint8 (int32 for 16-bit stores) ``(V, B, S, S)``; view 0 is the Sentinel-2 band, view 1 the Sentinel-1
             band (or another Sentinel-2 band, as the recipe's ``s2_s2_share`` says). ``V`` is 2, or 5 where a teacher
-            sees colours: views 2 to 4 are its red, green and blue. ``S`` is the largest tile height or width in use; smaller tiles lie in the upper left corner, with 0 around them.
+            sees colours: views 2 to 4 are its red, green and blue. ``S`` is the largest tile height or width in use;
+            smaller tiles lie in the upper left corner, with 0 around them.
         extent: float32 ``(V, B, 2)``: height and width of each tile.
         decode: float32 ``(V, B, 6)``, columns :data:`DECODE_COLUMNS`.
         scene: int64 ``(B,)``: indices of the scenes in the store.
@@ -126,24 +127,14 @@ class Loader:
         if data_device == "cuda" and self._device.type != "cuda":
             raise UserError("--data-device cuda needs --device cuda; pass --data-device cpu")
         pairs = pairs_per_process(recipe.global_batch, world_size)
-        data = recipe.data
-        colour = recipe.teacher is not None and recipe.teacher.sees == "colour"
-        self.plan = Plan(
-            store,
-            s2_bands=data.s2_bands,
-            s1_bands=data.s1_bands,
-            seed=recipe.seed,
-            global_batch=recipe.global_batch,
-            s2_s2_share=data.s2_s2_share,
-            colour=colour,
-        )
-        self.geometry = (0, 1, 0, 0, 0) if colour else (0, 1)
+        self.plan = Plan.for_recipe(store, recipe)
+        self.geometry = (0, 1, 0, 0, 0) if self.plan.colour else (0, 1)
         self.steps_per_epoch = self.plan.steps_per_epoch
         self._rank, self._world_size = rank, world_size
         self._store = store
         self._table = decode_table(store, input_spec(recipe))
         self._extent = np.array([(group.height, group.width) for group in store.groups], np.float32)
-        usable, bands = self.plan.usable, (*data.s2_bands, *data.s1_bands)
+        usable, bands = self.plan.usable, (*recipe.data.s2_bands, *recipe.data.s1_bands)
         self._tiles: MappedTiles | ResidentTiles
         if _keep_on_gpu(data_device, self._device, resident_bytes(store, usable, bands)):
             self._tiles = ResidentTiles(store, usable, bands, self._device)

@@ -13,6 +13,7 @@ import numpy as np
 
 from eo_backbones.bands import BANDS
 from eo_backbones.errors import UserError
+from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.store.store import Store, usable_scenes
 
 Array = np.ndarray[Any, Any]
@@ -141,6 +142,7 @@ class Plan:
     Attributes:
         usable: the scenes of the store that have bands of both sensors, int64.
         steps_per_epoch: full global batches in an epoch.
+        colour: whether a step also has the three bands that a teacher sees as colours.
     """
 
     def __init__(
@@ -174,8 +176,26 @@ class Plan:
         self._group = store.scene_group[self.usable]
         self._s2 = _band_table(store, s2_bands)
         self._s1 = _band_table(store, s1_bands)
-        # For each group the triples of positions that make a colour picture, (groups, most triples, 3).
+        self.colour = colour
         self._colours = _colour_table(store, s2_bands) if colour else None
+
+    @classmethod
+    def for_recipe(cls, store: Store, recipe: Recipe) -> "Plan":
+        """Return the plan of training a recipe on a store.
+
+        Raises:
+            UserError: no scene is usable, or fewer than one global batch.
+        """
+        data = recipe.data
+        return cls(
+            store,
+            s2_bands=data.s2_bands,
+            s1_bands=data.s1_bands,
+            seed=recipe.seed,
+            global_batch=recipe.global_batch,
+            s2_s2_share=data.s2_s2_share,
+            colour=recipe.teacher is not None and recipe.teacher.sees == "colour",
+        )
 
     def step(self, step: int) -> StepPlan:
         """Return the plan of a whole step."""
@@ -190,9 +210,9 @@ class Plan:
             # Any of the others, equally likely: 1 to n - 1 bands after the first, modulo n.
             offset = 1 + _choices(_OTHER_S2, self._seed, step, np.maximum(num_s2[group] - 1, 1))
             second = np.where(replaced, s2[group, (first + offset) % num_s2[group]], second)
-        return StepPlan(self.usable[chosen], s2[group, first], second, self._colour(step, group))
+        return StepPlan(self.usable[chosen], s2[group, first], second, self._colour_bands(step, group))
 
-    def _colour(self, step: int, group: Array) -> Array:
+    def _colour_bands(self, step: int, group: Array) -> Array:
         if self._colours is None:
             return np.zeros((len(group), 0), np.int64)
         triples, number = self._colours

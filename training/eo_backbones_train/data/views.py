@@ -90,9 +90,8 @@ def make_views(codes: Tensor, extent: Tensor, decode: Tensor, params: Tensor, si
     """Decode tiles and make one view of each.
 
     Args:
-        codes: uint8, int32 or float32 [V, B, S, S], V = 2 in pretraining, more where a teacher sees
-            colours; a smaller tile lies in the upper left corner,
-            the rest is never used.
+        codes: uint8, int32 or float32 [V, B, S, S], V = 2 in pretraining, 5 where a teacher sees colours; a smaller
+            tile lies in the upper left corner, the rest is never used.
         extent: float32 [V, B, 2] height and width of each tile in pixels.
         decode: float32 [V, B, 6] (q0, q1, q2, low, high, missing): code c stands for the model input
             ``clamp(q0 + q1 c + q2 c^2, low, high)``; code 0 for ``missing``, unless that is NaN.

@@ -18,11 +18,9 @@ from torch import Tensor, nn
 
 from eo_backbones_train.methods.modules import (
     StepOutput,
+    build_heads,
     embed,
-    feature_width,
     per_sensor,
-    predictor,
-    projector,
     squared_distance,
 )
 from eo_backbones_train.recipes.recipe import ModelPart, TargetPart
@@ -49,10 +47,7 @@ class BYOL(nn.Module):
         """
         super().__init__()
         self.encoder = encoder
-        features = feature_width(encoder, model.trained_stages)
-        assert model.projector_layers, "a recipe of this method has heads"
-        self.projector = projector(features, model.projector_hidden, model.projector_out, layers=model.projector_layers)
-        self.predictor = predictor(model.projector_out, model.predictor_hidden, model.projector_out)
+        self.projector, self.predictor = build_heads(encoder, model)
         self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
         self.target_projector = deepcopy(self.projector).requires_grad_(False)
         self._passes, self._symmetric, self._buffer_policy = model.batch_norm, loss == "symmetric", target.buffers

@@ -1,13 +1,13 @@
 """Distillation of a frozen network into one that reads a single band (Hinton et al., arXiv 1503.02531, on features).
 
-Teacher and encoder start from the same weights, those that photographs taught. The teacher keeps them, and sees an
-optical picture of the scene. The encoder sees one optical band and another band, or radar, of an overlapping crop, and
-learns to give the teacher's features for both. So it stays what it was where that is good, and other bands are drawn
-to it: BYOL (Grill et al., arXiv 2006.07733) with a target that never moves, and without heads, because the features
-themselves are to agree.
+Teacher and encoder start from the same weights, which were trained on photographs. The teacher keeps them, and sees an
+optical image of the scene. The encoder sees one optical band and another band, or radar, of an overlapping crop, and
+learns to give the teacher's features for both. So it keeps what works for the optical band, and the features of other
+bands move towards it: BYOL (Grill et al., arXiv 2006.07733) with a target that never moves, and without heads, because
+the features themselves should agree.
 
-Features of a network differ in scale by orders of magnitude. Standardised by the teacher's mean and deviation, which
-are estimated while training, each counts alike.
+The features of a network differ in scale by orders of magnitude. Standardised by the teacher's mean and standard
+deviation, which are estimated during training, all of them have the same weight.
 """
 
 import torch
@@ -18,8 +18,8 @@ from eo_backbones.errors import UserError
 from eo_backbones_train.methods.modules import Passes, StepOutput, negative_cosine, per_sensor
 from eo_backbones_train.recipes.recipe import TeacherPart
 
-_SLOWEST = 1e-3  # share of a batch in the running mean and deviation, once a thousand batches have been seen
-_SMALLEST_DEVIATION = 1e-6  # of a feature that never differs; it then counts as nothing
+_MIN_MOMENTUM = 1e-3  # weight of a batch in the running mean and variance, after the first thousand batches
+_MIN_DEVIATION = 1e-6  # for a feature that is constant, which then does not count
 
 
 class Distillation(nn.Module):
@@ -35,7 +35,7 @@ class Distillation(nn.Module):
             passes: whether both views of the encoder are in one pass.
 
         Raises:
-            UserError: the teacher is to see colours and has one channel.
+            UserError: ``part.sees`` is ``"colour"``, and the teacher has one channel.
         """
         super().__init__()
         self.encoder = encoder
@@ -69,28 +69,28 @@ class Distillation(nn.Module):
         with torch.no_grad():
             target = self._target(views[2:] if len(views) > 2 else views[:1])
             if self._standardize:
-                self._follow(target)
+                self._update_statistics(target)
                 target = self._standardized(target)
-        learnt = self._standardized(features) if self._standardize else features
-        return StepOutput(1 + negative_cosine(learnt, target.expand_as(learnt)), features.detach().float())
+        learned = self._standardized(features) if self._standardize else features
+        return StepOutput(1 + negative_cosine(learned, target.expand_as(learned)), features.detach().float())
 
     def _target(self, channels: Tensor) -> Tensor:
-        """Return the teacher's features [B, D] of pictures [1 or 3, B, 1, H, W]."""
-        pictures = channels.squeeze(2).transpose(0, 1).expand(-1, self._channels, -1, -1)
+        """Return the teacher's features [B, D] of images with the channels [1 or 3, B, 1, H, W]."""
+        images = channels.squeeze(2).transpose(0, 1).expand(-1, self._channels, -1, -1)
         total = torch.zeros_like(self.mean)
         for size in self._sizes:
-            seen = pictures
-            if size != pictures.shape[-1]:
-                seen = F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
-            total = total + self.teacher(seen.contiguous(memory_format=torch.channels_last)).to(total.dtype)
+            resized = images
+            if size != images.shape[-1]:
+                resized = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+            total = total + self.teacher(resized.contiguous(memory_format=torch.channels_last)).to(total.dtype)
         return total / len(self._sizes)
 
-    def _follow(self, target: Tensor) -> None:
-        """Take a batch into the running mean and variance: a plain average at first, a moving one later."""
+    def _update_statistics(self, target: Tensor) -> None:
+        """Add a batch to the running mean and variance: a plain average at first, a moving one later."""
         self.batches += 1
-        weight = (1 / self.batches).clamp_min(_SLOWEST).to(self.mean.dtype)
+        weight = (1 / self.batches).clamp_min(_MIN_MOMENTUM).to(self.mean.dtype)
         self.mean.lerp_(target.mean(dim=0), weight)
         self.variance.lerp_((target - self.mean).square().mean(dim=0), weight)
 
     def _standardized(self, features: Tensor) -> Tensor:
-        return (features.to(self.mean.dtype) - self.mean) / self.variance.sqrt().clamp_min(_SMALLEST_DEVIATION)
+        return (features.to(self.mean.dtype) - self.mean) / self.variance.sqrt().clamp_min(_MIN_DEVIATION)

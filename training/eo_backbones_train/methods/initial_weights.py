@@ -1,9 +1,9 @@
-"""What an encoder starts from, where it does not start at random: weights of photographs, of a row, of a folder.
+"""The weights that an encoder starts from, where it does not start at random: those of the Hub, of a row, of a folder.
 
-A recipe names them by what they are, not by where they lie: a Hub repository, a row, or the digest of their tensors.
-The digest covers names, types, shapes and values of the network without its classifier, so it is the same whatever file
-they came in. A stem of three channels is folded into one by summing its kernels, which is exact for a band that is
-copied to all three.
+A recipe names them by what they are, not by where they are stored: a Hub repository, a row, or the digest of their
+tensors. The digest covers names, types, shapes and values of the network without its classifier, so it does not depend
+on the file format. A stem of three channels is folded into one by summing its kernels, which is exact for a band that
+is copied to all three.
 """
 
 import copy
@@ -33,7 +33,7 @@ class InitialWeights:
 
     Attributes:
         network: without classifier, with the input channels it was saved with.
-        source: the public name they were found under; ``"local-dir"`` for a folder, whose path is nobody's business.
+        source: their public name; ``"local-dir"`` for a folder, whose path is not recorded.
         architecture: timm's name.
         license: as the source states it.
         digest: ``sha256:`` and the digest of the network's tensors.
@@ -74,8 +74,8 @@ def initial_weights(model: ModelPart, source: str | None = None) -> InitialWeigh
         return None
     if source is None and model.init.startswith(DIGEST_PREFIX):
         raise UserError(
-            f"this recipe starts from weights of {model.architecture} whose tensors have the digest {model.init}; say "
-            "where they are with --init local-dir:PATH or --init hf-hub:ORG/NAME"
+            f"this recipe starts from weights of {model.architecture} whose tensors have the digest {model.init}; name "
+            "them with --init local-dir:PATH or --init hf-hub:ORG/NAME"
         )
     found = read_weights(source or model.init)
     if found.architecture != model.architecture:
@@ -114,7 +114,7 @@ def read_weights(source: str) -> InitialWeights:
     """Read weights by the name of their source.
 
     Raises:
-        UserError: whatever is wrong with the name or the files; a licence that is not stated; no convolutional stem.
+        UserError: the name or the files are wrong, the licence is not stated, or the stem is not a convolution.
     """
     config = download.resolve(source, with_weights=False).config
     license_id = config.pretrained_cfg.get("license")
@@ -138,7 +138,7 @@ def one_channel_network(architecture: str) -> nn.Module:
     """Return timm's network of that name with random weights, one input channel and no classifier.
 
     Raises:
-        UserError: timm has no such architecture, or it is no convolutional network.
+        UserError: timm has no such architecture, or it is not a convolutional network.
     """
     if not timm.is_model(architecture):
         near = timm.list_models(f"*{architecture.partition('_')[0]}*")[:3]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eo_backbones.networks.initialisation import STAGES
+from eo_backbones_train.recipes.recipe import ModelPart
 
 Passes = Literal["joint", "separate"]
 
@@ -83,6 +84,16 @@ def feature_width(encoder: nn.Module, trained_stages: int) -> int:
     if trained_stages == STAGES:
         return cast("int", encoder.num_features)
     return cast("Any", encoder).feature_info[trained_stages]["num_chs"]  # type: ignore[no-any-return]  # [0] is the stem
+
+
+def build_heads(encoder: nn.Module, model: ModelPart) -> tuple[nn.Sequential, nn.Sequential]:
+    """Return projector and predictor with fresh weights, in this order from torch's global generator."""
+    assert model.projector_layers, "a recipe of a method with heads has them"
+    features = feature_width(encoder, model.trained_stages)
+    return (
+        projector(features, model.projector_hidden, model.projector_out, layers=model.projector_layers),
+        predictor(model.projector_out, model.predictor_hidden, model.projector_out),
+    )
 
 
 def projector(in_features: int, hidden: int, out: int, *, layers: Literal[2, 3]) -> nn.Sequential:

@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from eo_backbones_train.methods.modules import (
     StepOutput,
+    build_heads,
     embed,
-    feature_width,
     negative_cosine,
     per_sensor,
-    predictor,
-    projector,
 )
 from eo_backbones_train.recipes.recipe import ModelPart
 
@@ -39,10 +37,7 @@ class SimSiam(nn.Module):
         """
         super().__init__()
         self.encoder = encoder
-        features = feature_width(encoder, model.trained_stages)
-        assert model.projector_layers, "a recipe of this method has heads"
-        self.projector = projector(features, model.projector_hidden, model.projector_out, layers=model.projector_layers)
-        self.predictor = predictor(model.projector_out, model.predictor_hidden, model.projector_out)
+        self.projector, self.predictor = build_heads(encoder, model)
         self._passes, self._symmetric = model.batch_norm, loss == "symmetric"
         self._stages = model.trained_stages
 

@@ -1,13 +1,13 @@
 """Several processes, one run: joining them, agreeing on decisions, averaging gradients.
 
-``torchrun`` starts the processes and sets the environment (``env://``); without it a run is one process and nothing
-here communicates. Processes speak NCCL on CUDA, gloo on the CPU.
+``torchrun`` starts the processes and sets the environment (``env://``); without it a run is one process, and nothing
+here communicates. The backend is NCCL on CUDA, gloo on the CPU.
 """
 
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -36,7 +36,7 @@ class Process:
         return self.rank == 0
 
     def on_first(self, action: Callable[[], T]) -> T:
-        """Run ``action`` in rank 0 and hand its result, or the :class:`UserError` it raised, to every process."""
+        """Run ``action`` in rank 0; every process gets its result, or the :class:`UserError` that it raised."""
         if self.world_size == 1:
             return action()
         outcome: list[tuple[T | None, str | None]] = [(None, None)]
@@ -52,7 +52,7 @@ class Process:
         return result  # type: ignore[return-value]  # None only where the action returns it
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in at least one process; every process must ask at the same place."""
+        """Whether the flag is set in at least one process; every process must call this at the same point."""
         if self.world_size == 1:
             return flag
         flags = torch.tensor(float(flag), device=self.device)
@@ -70,28 +70,28 @@ class Process:
 
 @contextmanager
 def joined(device: str) -> Iterator[Process]:
-    """Join the processes that ``torchrun`` started, or be the only one; leave them at the end.
+    """Join the processes that ``torchrun`` started, or be the only process; leave them at the end.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``; with CUDA each process takes the GPU of its local rank.
 
     Raises:
-        UserError: CUDA was asked for and there is none, or fewer GPUs than processes on this machine.
+        UserError: ``cuda`` without a CUDA GPU, or with fewer GPUs than processes on this machine.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     chosen = pick_device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
     process = Process(rank=rank, world_size=world_size, device=chosen)
-    if world_size == 1:
-        yield process
-        return
-    distributed.init_process_group(backend="nccl" if chosen.type == "cuda" else "gloo", init_method="env://")
-    try:
-        yield process
-    finally:
-        distributed.destroy_process_group()
+    # Within the block, the GPU of this process is the current one.
+    with torch.cuda.device(chosen) if chosen.type == "cuda" else nullcontext():
+        if world_size == 1:
+            yield process
+            return
+        distributed.init_process_group(backend="nccl" if chosen.type == "cuda" else "gloo", init_method="env://")
+        try:
+            yield process
+        finally:
+            distributed.destroy_process_group()
 
 
 def synchronize_batch_norm(method: nn.Module, process: Process) -> nn.Module:

@@ -24,11 +24,7 @@ from eo_backbones_train.methods.initial_weights import initial_weights
 from eo_backbones_train.optim import build_optimizer, learning_rates, target_decay
 from eo_backbones_train.pretraining.bookkeeping import Bookkeeper
 from eo_backbones_train.pretraining.checkpoint import RunState, read_checkpoint
-from eo_backbones_train.pretraining.distributed import (
-    average_gradients,
-    joined,
-    synchronize_batch_norm,
-)
+from eo_backbones_train.pretraining.distributed import average_gradients, joined, synchronize_batch_norm
 from eo_backbones_train.pretraining.monitors import CollapseDetector, EmbeddingMonitor
 from eo_backbones_train.pretraining.probe import Probe
 from eo_backbones_train.pretraining.run_folder import RESULT_FILE, claim, versions
@@ -59,7 +55,7 @@ def train(
         recipe: what is trained.
         options: where and how.
         build: makes the method, instead of :func:`build_method`; tests pass one with a tiny encoder.
-        progress: is told how it is getting on, by the first process only.
+        progress: shows the steps that are done; used by the first process only.
 
     Returns:
         The run folder; its ``result.json`` holds the digest of the trained encoder.
@@ -136,7 +132,11 @@ def train(
         )
 
         # Records, checkpoints, and reasons to stop.
-        log = RunLog(options.out, step=state.step, tensorboard=options.tensorboard) if process.first else None
+        log = (
+            stack.enter_context(RunLog(options.out, step=state.step, tensorboard=options.tensorboard))
+            if process.first
+            else None
+        )
         bookkeeper = Bookkeeper(
             state,
             options=options,
@@ -154,7 +154,7 @@ def train(
             signals=stack.enter_context(StopSignals()),
             tick=stack.enter_context((progress if process.first else SILENT).stage(recipe.name, steps, state.step)),
             global_batch=recipe.global_batch,
-            log=stack.enter_context(log) if log is not None else None,
+            log=log,
             probe=probe,
         )
 

@@ -46,11 +46,11 @@ class Start:
 def claim(
     options: RunOptions, recipe: Recipe, *, store_digest: str, machine: Machine, initial: InitialWeights | None = None
 ) -> Start:
-    """Make the run folder, or find where the run in it goes on.
+    """Make the run folder, or find where the run in it continues.
 
     Raises:
-        UserError: the folder holds a run and ``resume`` was not asked for, or something else, or a run of another
-            recipe or store; or it cannot be written.
+        UserError: the folder holds something else, a run of another recipe or store, or a run while ``resume`` is
+            false; or it cannot be written.
     """
     folder = options.out
     plan = {
@@ -62,14 +62,14 @@ def claim(
         "recipe": to_dict(recipe),
     }
     try:
-        begun = (folder / RECIPE_FILE).is_file()
+        has_run = (folder / RECIPE_FILE).is_file()
         refuse_occupied(
             folder,
             earlier="a run of eo-train",
-            recognised=begun,
+            recognised=has_run,
             remedy=None if options.resume else "add --resume to continue it",
         )
-        if begun:
+        if has_run:
             _refuse_another_run(folder, plan)
         else:
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,21 +77,21 @@ def claim(
         if (folder / RESULT_FILE).is_file():
             return Start(finished=True)
         write_json(folder / RUN_FILE, _description(options, machine))
-        found = newest_checkpoint(folder / CHECKPOINT_FOLDER)
+        newest = newest_checkpoint(folder / CHECKPOINT_FOLDER)
         remove_unfinished(folder / CHECKPOINT_FOLDER)
     except OSError as error:
         raise UserError(f"cannot write the run folder {folder}: {error.strerror}; name another with --out") from error
-    if found is None:
+    if newest is None:
         return Start()
-    path, content = found
+    path, content = newest
     changed = differences(content["machine"], machine.to_dict())
     if changed:
-        logger.warning("this run goes on, but not bit for bit as it began: %s", "; ".join(changed))
+        logger.warning("this run continues, but not bit for bit as it began: %s", "; ".join(changed))
     return Start(checkpoint=path)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say, field by field in dotted names, what differs between two JSON values."""
+    """Return one message for each field, in dotted names, that differs between two JSON values."""
     flat_before, flat_now = dict(_flat(before)), dict(_flat(now))
     return [
         f"{name} was {flat_before.get(name)!r} and is now {flat_now.get(name)!r}"
@@ -120,7 +120,7 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         for key, entry in value.items():
             yield from _flat(entry, f"{prefix}.{key}" if prefix else str(key))
     else:
-        # JSON has no tuples: what was read back must compare equal to what was written.
+        # JSON has no tuples: a value that was read back must equal the one that was written.
         yield prefix, list(value) if isinstance(value, tuple) else value
 
 
@@ -137,15 +137,15 @@ def _description(options: RunOptions, machine: Machine) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in RECORDED_PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"  # our own code, run from a checkout
+            installed[package] = "not installed"  # our own code, run from a checkout
     if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-    return found
+        installed["cuda"] = torch.version.cuda
+    return installed
 
 
 def git_commit() -> str | None:
@@ -157,7 +157,7 @@ def git_commit() -> str | None:
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", here.name)  # installed inside somebody else's checkout, say in its .venv?
+        git("ls-files", "--error-unmatch", here.name)  # or is it installed in another checkout, say in its .venv?
         return git("describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,7 +1,7 @@
-"""What a run writes about itself while it goes: ``metrics.jsonl``, TensorBoard events and ``loss.png``.
+"""What a run logs: ``metrics.jsonl``, TensorBoard events and ``loss.png``.
 
-``metrics.jsonl`` has one JSON object a line. A run that was killed has written records of steps that its last
-checkpoint does not know; resuming drops them, so that the file reads as if the run had never stopped.
+``metrics.jsonl`` has one JSON object per line. A run that was killed may have written records of steps after its last
+checkpoint; resuming drops them, so that the file reads as if the run had never stopped.
 """
 
 import json
@@ -29,7 +29,7 @@ class RunLog:
     """The records of one run, appended as they come; use it as a context manager."""
 
     def __init__(self, folder: Path, *, step: int, tensorboard: bool) -> None:
-        """Open the log of a run that goes on after ``step`` completed steps."""
+        """Open the log of a run that continues after ``step`` completed steps."""
         self._folder = folder
         self._events = _open_events(folder / TENSORBOARD_FOLDER, step) if tensorboard else None
         keep_records(folder / METRICS_FILE, up_to_step=step)
@@ -44,7 +44,7 @@ class RunLog:
             self._events.close()
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record; ``step`` names the completed steps, every other number becomes a TensorBoard curve."""
+        """Append one record; ``step`` is the number of completed steps, every other field a TensorBoard curve."""
         self._metrics.write(json.dumps(record) + "\n")
         self._metrics.flush()
         if self._events is not None:
@@ -53,7 +53,7 @@ class RunLog:
                     self._events.add_scalar(name, value, record["step"])
 
     def sync(self) -> None:
-        """Bring what was written to the disk as far as the next checkpoint, and draw the loss."""
+        """Flush what was written before a checkpoint is saved, and draw the loss."""
         if self._events is not None:
             self._events.flush()
         draw_loss(read_records(self._folder / METRICS_FILE), self._folder / LOSS_FILE)
@@ -91,7 +91,7 @@ def rolling_mean(values: Sequence[float], reach: int) -> list[float]:
 
 
 def draw_loss(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the loss over the steps with its rolling average, as figure 2 of the paper shows it."""
+    """Draw the loss over the steps with its rolling mean, as figure 2 of the paper does."""
     import matplotlib as mpl  # noqa: PLC0415 - only a run that draws pays for it
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -113,7 +113,7 @@ def draw_loss(records: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def require_tensorboard() -> None:
-    """Find out before anything is written.
+    """Check that TensorBoard can be imported, before anything is written.
 
     Raises:
         UserError: TensorBoard is not installed.
@@ -122,7 +122,7 @@ def require_tensorboard() -> None:
         import torch.utils.tensorboard  # noqa: F401, PLC0415 - an extra
     except ImportError as error:
         raise UserError(
-            'TensorBoard is not installed; type pip install "eo-backbones[train]", or add --no-tensorboard'
+            'TensorBoard is not installed; run pip install "eo-backbones[train]", or add --no-tensorboard'
         ) from error
 
 

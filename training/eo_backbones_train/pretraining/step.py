@@ -21,7 +21,7 @@ _WARM_UP_STEPS = 3  # before a capture, as torch's notes on CUDA graphs do it: l
 
 
 class StepResult(NamedTuple):
-    """What one step leaves for the log; both stay on the device, and a replayed graph overwrites them.
+    """What one step returns for the log; both stay on the device, and a replayed graph overwrites them.
 
     Attributes:
         loss: scalar, of this process's share of the batch, before the optimiser moved.
@@ -33,7 +33,7 @@ class StepResult(NamedTuple):
 
 
 class TrainStep:
-    """Calls the step in the manner the machine settings ask for."""
+    """Computes a step eagerly or by replaying a graph, in bf16 or fp32, as the machine settings say."""
 
     def __init__(
         self, method: nn.Module, forward: nn.Module, optimizer: Optimizer, *, size_px: int, machine: Machine
@@ -44,7 +44,7 @@ class TrainStep:
             method: BYOL or SimSiam, on its device.
             forward: what to call: ``method``, or the wrapper that averages its gradients between processes.
             optimizer: over the parameters of ``method``; capturable if a graph is to be recorded.
-            size_px: side of the views.
+            size_px: height and width of the views.
             machine: precision, and whether to record a graph.
         """
         device = next(method.parameters()).device
@@ -101,13 +101,13 @@ class _RecordedStep:
         method: nn.Module,
         optimizer: Optimizer,
     ) -> None:
-        """Warm up, take every trace of it back, and record; nothing has been trained when this returns."""
+        """Warm up, undo it, and record; nothing has been trained when this returns."""
         self._inputs = [tensor.clone() for tensor in inputs]
         before = Snapshot(method, optimizer)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side), warnings.catch_warnings():
-            # Outside of a capture torch wonders why the optimiser is capturable.
+            # Outside of a capture torch warns that the optimiser is capturable.
             warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
             for _ in range(_WARM_UP_STEPS):
                 compute(*self._inputs)
@@ -128,10 +128,10 @@ class _RecordedStep:
 
 
 class Snapshot:
-    """Weights, buffers and optimiser state at one moment, restored in place: a graph holds their addresses."""
+    """Weights, buffers and optimiser state at one moment, restored in place because a graph holds their addresses."""
 
     def __init__(self, method: nn.Module, optimizer: Optimizer) -> None:
-        """Copy all of it."""
+        """Copy all of them."""
         self._optimizer = optimizer
         self._weights = [(tensor, tensor.detach().clone()) for tensor in method.state_dict().values()]
         self._states = {
@@ -141,7 +141,7 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Go back; optimiser state that did not exist then becomes what a first step begins with."""
+        """Go back; optimiser state that did not exist then becomes what a first step starts with."""
         for tensor, value in self._weights:
             tensor.copy_(value)
         for parameter, state in self._optimizer.state.items():

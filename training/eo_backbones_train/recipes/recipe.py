@@ -74,8 +74,8 @@ class ModelPart:
 
     Attributes:
         projector_hidden, projector_out, projector_layers: projector; two layers as in BYOL and the paper, or three with
-            a last BatchNorm as in SimSiam's reference code. All of them 0: no heads, as in ``distill``.
-        predictor_hidden: hidden width of the predictor; 0 likewise.
+            a last BatchNorm as in SimSiam's reference code. 0 without heads, as in ``distill``.
+        predictor_hidden: hidden width of the predictor; 0 without heads.
         batch_norm: ``"joint"``: one forward pass holds both sensors, whose statistics mix; ``"separate"``: one forward
             pass for each sensor. Running statistics mix both, either way, wherever a network sees both.
         sync_batch_norm: batch statistics over all processes (CUDA only) instead of each process's share.
@@ -124,11 +124,11 @@ class TeacherPart:
 
     Attributes:
         sees: ``"view"``: the first view alone, copied to three channels; ``"colour"``: three Sentinel-2 bands of the
-            scene at the place of the first view, from long to short wavelength (red, green and blue where the scene
+            scene at the position of the first view, from long to short wavelength (red, green and blue where the scene
             has them).
-        sizes_px: sides in pixels at which the teacher gets the view, enlarged or reduced bilinearly; its features are
-            the mean over them.
-        standardize: compare features that are standardised by the teacher's mean and deviation, feature by feature.
+        sizes_px: sizes in pixels to which the view is resized bilinearly for the teacher; its features are the mean
+            over them.
+        standardize: compare features that are standardised by the teacher's mean and standard deviation.
     """
 
     sees: Literal["view", "colour"]
@@ -163,7 +163,7 @@ class OptimPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides the result, beside the images.
+    """Everything that decides the result, apart from the images.
 
     Attributes:
         loss: ``"one-directional"``: the Sentinel-2 view predicts the Sentinel-1 view (the paper's equation 1);

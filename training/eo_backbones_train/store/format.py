@@ -83,7 +83,7 @@ def manifest_digest(groups: Sequence[Mapping[str, Any]], scenes: Sequence[Sequen
 
     Args:
         groups: the groups of ``store.json``, each with its shards and their digests.
-        scenes: the rows of ``scenes.csv``. The source's name is left out: it is the name of a folder somewhere.
+        scenes: the rows of ``scenes.csv``. The source's name is left out: it is the name of a folder on some machine.
     """
     listed = hashlib.sha256()
     for scene, _source, *rest in scenes:

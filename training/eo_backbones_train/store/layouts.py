@@ -232,7 +232,7 @@ def _pixel_digests(root: Path, scenes: list[SceneFiles]) -> list[str]:
 # B10), 120, 60 or 20 pixels wide; BigEarthNet-S1/<product>/<name>/<name>_VV.tif: 120 pixels, dB. Version 1 lacks the
 # product folders. The coarser bands are enlarged to 120 pixels by repeating pixels.
 #
-# Which Sentinel-1 patch belongs to a Sentinel-2 patch stands in version 2's metadata.parquet, which takes another
+# Which Sentinel-1 patch belongs to a Sentinel-2 patch is recorded in version 2's metadata.parquet, which takes another
 # library to read, and in version 1's label files (corresponding_s2_patch). Without a label file the rule by which the
 # data set was made is applied: same tile, row and column, nearest date.
 

@@ -53,11 +53,11 @@ class Journal:
         self._path = path
         lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
         if lines:
-            begun = json.loads(lines[0])
-            if begun != identity:
-                different = ", ".join(key for key in identity if begun.get(key) != identity[key])
+            recorded = json.loads(lines[0])
+            if recorded != identity:
+                different = ", ".join(key for key in identity if recorded.get(key) != identity[key])
                 raise UserError(
-                    f"{path.parent} holds an unfinished source ({begun['layout']} {begun['root']}) that differs from "
+                    f"{path.parent} holds an unfinished source ({recorded['layout']} {recorded['root']}) that differs from "
                     f"this one in {different}; finish that one first, or remove {path} to discard it"
                 )
         self.done: dict[int, BlockResult] = {}
