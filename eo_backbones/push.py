@@ -1,8 +1,9 @@
-"""A weights folder onto the Hub: checked here, one commit, loaded back from there and compared, then tagged.
+"""Push a weights folder to the Hub: check it, upload it as one commit, load that back and compare it, then tag it.
 
-Nothing is kept between two runs but what the Hub itself holds, so a push that failed anywhere is finished by the same
-command: a folder that ``main`` holds already is not uploaded again, only loaded back and tagged. A tag therefore
-always names a commit that was loaded back and compared.
+No state is kept between two runs except on the Hub itself, so a push that failed at any point is finished by the same
+command: a folder that ``main`` already holds is not uploaded again, only loaded back and tagged. A tag therefore always
+names a commit that was loaded back and compared. A commit is all or nothing: the Hub takes large files before it, and
+they belong to nothing until the commit names them.
 """
 
 import hashlib
@@ -21,19 +22,26 @@ from huggingface_hub.hf_api import RepoFile
 from yaml import YAMLError
 
 from eo_backbones.errors import UserError
-from eo_backbones.hub.download import HUB_PREFIX, LOCAL_PREFIX
+from eo_backbones.hub.download import HUB_PREFIX, LOCAL_PREFIX, is_repo_id
 from eo_backbones.hub.errors import FAILURES, TOKEN_HELP, UPLOAD_FAILURES, explain_push
 from eo_backbones.hub.folder import CONFIG_FILE, GOLDEN_FILE, RECIPE_FILE, WEIGHTS_FILE, recorded_digest
 from eo_backbones.info import verify
 
-# FOLDED eo_backbones/push.py: "What a push asks of the Hugging Face Hub: the state of a repository, a new one, one commit, one tag.\n\n:mod:`eo_backbones.hub.download` is the other module that talks to the Hub; :mod:`eo_backbones.push` decides what happens in\nwhich order. A commit is all or nothing on the Hub's side: large files are uploaded before it, and belong to nothing\nuntil it names them."
-
 BRANCH = "main"
+CARD_FILE = "README.md"
+REQUIRED_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, GOLDEN_FILE, RECIPE_FILE)
+
+_RESULTS_FOLDER = ".eval_results"  # the one hidden name that the Hub reads
+_EXPORT = "'eo-train export RUN --out FOLDER'"
+
+logger = logging.getLogger(__name__)
+
+# The Hub's side
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A file's content under the two names that the Hub may know it by.
+    """The two digests that the Hub may know a file's content by, and its size.
 
     Attributes:
         git: sha1 of the git blob, for small files.
@@ -75,13 +83,16 @@ def content_of(path: Path) -> Content:
 
 
 def require_token() -> None:
-    """Raise a UserError that says how to get a token in, if huggingface_hub finds none."""
+    """Raise a UserError that says how to provide a token, if huggingface_hub finds none."""
     if get_token() is None:
         raise UserError(f"pushing needs a token: {TOKEN_HELP.format(endpoint=constants.ENDPOINT)}")
 
 
 class RemoteRepository:
-    """One repository on the Hub. Every method raises :class:`UserError` for a failure of the Hub."""
+    """One repository on the Hub: its state, creating it, one commit, one tag.
+
+    Every method raises :class:`UserError` if the Hub fails or refuses.
+    """
 
     def __init__(self, repo_id: str) -> None:
         self.repo_id = repo_id
@@ -89,11 +100,11 @@ class RemoteRepository:
 
     @property
     def url(self) -> str:
-        """Its page."""
+        """Address of its page."""
         return f"{constants.ENDPOINT}/{self.repo_id}"
 
     def state(self) -> RemoteState | None:
-        """Return what the repository holds, or ``None`` if it does not exist (or is not shown to us)."""
+        """Return what the repository holds, or ``None`` if it does not exist (or the token may not see it)."""
         try:
             info = self._api.model_info(self.repo_id, revision=BRANCH)
             files = self._files(str(info.sha))
@@ -117,7 +128,7 @@ class RemoteRepository:
             raise explain_push(error, repo_id=self.repo_id, doing="reading the commit back") from error
 
     def create(self, *, private: bool) -> None:
-        """Make the repository, if nobody did so meanwhile."""
+        """Create the repository unless it exists by now."""
         try:
             self._api.create_repo(self.repo_id, private=private, exist_ok=True)
         except FAILURES as error:
@@ -141,7 +152,7 @@ class RemoteRepository:
         return str(made.oid)
 
     def tag(self, name: str, commit: str) -> None:
-        """Give a commit a name for good."""
+        """Set a tag on a commit."""
         try:
             self._api.create_tag(self.repo_id, tag=name, revision=commit)
         except FAILURES as error:
@@ -156,23 +167,17 @@ class RemoteRepository:
         }
 
 
-_logger = logging.getLogger(__name__)
-
-CARD_FILE = "README.md"
-REQUIRED_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, GOLDEN_FILE, RECIPE_FILE)
-
-_RESULTS_FOLDER = ".eval_results"  # the one hidden name that the Hub reads
-_EXPORT = "'eo-train export RUN --out FOLDER'"
+# Checking a folder and pushing it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedFolder:
-    """A folder that may be pushed.
+    """A folder that is fit to be pushed.
 
     Attributes:
         files: name in the repository -> file here.
         contents: name in the repository -> its digests.
-        golden: largest difference from the recorded outputs.
+        golden: largest difference from the golden outputs.
         license: of the card.
     """
 
@@ -183,12 +188,18 @@ class CheckedFolder:
 
     @property
     def sha256(self) -> str:
-        """Digest of the weights."""
+        """Digest of the weights file."""
         return self.contents[WEIGHTS_FILE].sha256
 
     def missing_from(self, remote: Mapping[str, str]) -> list[str]:
-        """Return the files that a commit lacks or holds with another content."""
-        return [name for name, own in self.contents.items() if remote.get(name) not in (own.sha256, own.git)]
+        """Return the files that a commit lacks or holds with different content.
+
+        Args:
+            remote: name -> digest of the files of the commit, see :class:`RemoteState`.
+        """
+        return [
+            name for name, content in self.contents.items() if remote.get(name) not in (content.sha256, content.git)
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,13 +210,13 @@ class Pushed:
         repo_id: the repository; ``url`` its page.
         commit: that holds the folder; ``None`` in a dry run that would make it.
         tag: name of that commit.
-        created: whether the repository was made.
+        created: whether the repository is new.
         private: whether only its owner sees it.
         uploaded: files of the commit; empty if ``main`` held the folder already.
         kept: other files of the repository, which stay as they are.
         sha256: of the weights, as loaded back.
         golden: largest difference of the features, as loaded back (dry run: as loaded here).
-        dry_run: nothing was changed.
+        dry_run: whether nothing was changed.
         note: what a dry run could not find out.
     """
 
@@ -228,11 +239,11 @@ class Pushed:
 
 
 def push(folder: Path, repo_id: str, *, private: bool = False, tag: str | None = None, dry_run: bool = False) -> Pushed:
-    """Put a weights folder onto the Hub as one commit, load it back, tag it; or finish what an earlier call began.
+    """Push a weights folder to the Hub as one commit, load it back and tag it; or finish what an earlier call began.
 
     Args:
         folder: what ``eo-train export`` wrote, with results in its card.
-        repo_id: ``ORG/NAME``; made if it does not exist.
+        repo_id: ``ORG/NAME``; created if it does not exist.
         private: make it private; refused if it exists and is public.
         tag: name for the commit; default: the first of v1, v2, ... that is free.
         dry_run: check the folder and ask the Hub, change nothing; needs no token.
@@ -241,10 +252,10 @@ def push(folder: Path, repo_id: str, *, private: bool = False, tag: str | None =
         UserError: a folder that must not be published, no token, any failure of the Hub, or files that come back
             other than they were sent (then there is no tag).
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
-        raise UserError(f"--repo-id {repo_id!r} names no Hub repository; write ORG/NAME")
+    if not is_repo_id(repo_id):
+        raise UserError(f"--repo-id {repo_id!r} does not name a Hub repository; write ORG/NAME")
     if tag is not None and not re.fullmatch(r"\w[\w.-]*", tag):
-        raise UserError(f"--tag {tag!r} is no name for a tag; write something like v1")
+        raise UserError(f"--tag {tag!r} is not a valid tag; write something like v1")
     if not dry_run:
         require_token()
     checked = check_folder(folder)
@@ -255,17 +266,17 @@ def push(folder: Path, repo_id: str, *, private: bool = False, tag: str | None =
     created = state is None
     if state is None:
         repository.create(private=private)
-        _logger.info("made %s%s", repository.url, " (private)" if private else "")
+        logger.info("created %s%s", repository.url, " (private)" if private else "")
         state = repository.state()
         if state is None:
-            raise UserError(f"{repository.url} was made, but is not shown; check what the token may read")
+            raise UserError(f"{repository.url} was created, but cannot be seen; check what the token may read")
     plan = _plan(checked, repository, state, private=private, tag=tag)
     commit = state.commit
     if plan.uploaded:
-        _logger.info("uploading %d files as one commit", len(plan.uploaded))
+        logger.info("uploading %d files as one commit", len(plan.uploaded))
         message = f"Push weights {checked.sha256[:12]}"
         commit = repository.commit(checked.files, parent=state.commit, message=message)
-    _logger.info("loading commit %s back", commit[:12])
+    logger.info("loading commit %s back", commit[:12])
     golden = _compare(checked, repository, commit)
     if state.tags.get(plan.tag) != commit:
         repository.tag(plan.tag, commit)
@@ -273,7 +284,7 @@ def push(folder: Path, repo_id: str, *, private: bool = False, tag: str | None =
 
 
 def check_folder(folder: Path) -> CheckedFolder:
-    """Check that a folder may be published: all files, licence and results in the card, recorded outputs repeated.
+    """Check that a folder is fit to be published: all files, licence and results in the card, golden outputs reproduced.
 
     Raises:
         UserError: whatever is missing or wrong.
@@ -300,7 +311,7 @@ def _is_public(name: str) -> bool:
 
 
 def _check_card(path: Path) -> str:
-    """Return the licence that a card names.
+    """Return the licence that a model card names.
 
     Raises:
         UserError: the card cannot be read, or lacks licence or results.
@@ -312,7 +323,7 @@ def _check_card(path: Path) -> str:
         raise UserError(f"the front matter of {path} cannot be read ({reason}); write it with {_EXPORT}") from error
     assert isinstance(data, ModelCardData)
     if not data.license:
-        raise UserError(f"{path} names no licence; export with --license, say --license cc-by-4.0")
+        raise UserError(f"{path} does not name a licence; export with --license, say --license cc-by-4.0")
     if data.license == "other":
         link = data.get("license_link")
         if not data.license_name or not link:
@@ -333,7 +344,7 @@ def _check_card(path: Path) -> str:
 def _plan(
     checked: CheckedFolder, repository: RemoteRepository, state: RemoteState, *, private: bool, tag: str | None
 ) -> Pushed:
-    """Return what remains to be done.
+    """Return what is left to do.
 
     Raises:
         UserError: a public repository where a private one was asked for, or a tag that names other files.
@@ -342,23 +353,23 @@ def _plan(
         raise UserError(
             f"{repository.url} exists and is public; make it private in its settings first, or pass another --repo-id"
         )
-    held = not checked.missing_from(state.files)
+    already_there = not checked.missing_from(state.files)
     if tag is None:
-        tag = _tag_of(state) if held else None
+        tag = _tag_of(state) if already_there else None
         tag = tag or next(name for number in count(1) if (name := f"v{number}") not in state.tags)
-    elif tag in state.tags and not (held and state.tags[tag] == state.commit):
+    elif tag in state.tags and not (already_there and state.tags[tag] == state.commit):
         raise UserError(
-            f"{repository.repo_id} has a tag {tag} already, for other files (commit {state.tags[tag][:12]}); "
+            f"{repository.repo_id} already has a tag {tag} for other files (commit {state.tags[tag][:12]}); "
             f"pass another --tag"
         )
     return Pushed(
         repo_id=repository.repo_id,
         url=repository.url,
-        commit=state.commit if held else None,
+        commit=state.commit if already_there else None,
         tag=tag,
         created=False,
         private=state.private,
-        uploaded=() if held else tuple(checked.files),
+        uploaded=() if already_there else tuple(checked.files),
         kept=tuple(name for name in sorted(state.files) if name not in checked.files),
         sha256=checked.sha256,
         golden=checked.golden,
@@ -395,25 +406,25 @@ def _rehearse(checked: CheckedFolder, repository: RemoteRepository, *, private: 
 
 
 def _compare(checked: CheckedFolder, repository: RemoteRepository, commit: str) -> float:
-    """Load a commit back, into an empty cache, and return the largest difference of its features.
+    """Load a commit back into an empty cache and return the largest difference of its features from the golden ones.
 
     Raises:
-        UserError: a file came back with another content, or the features differ.
+        UserError: a file came back with different content, or the features differ.
     """
     changed = checked.missing_from(repository.files_at(commit))
     if changed:
         raise UserError(
-            f"{repository.url} holds other content than was sent for {', '.join(changed)} (commit {commit[:12]}); "
-            f"it was not tagged; push again"
+            f"{repository.url} returned different content than was sent for {', '.join(changed)} (commit "
+            f"{commit[:12]}); it was not tagged; push again"
         )
     with tempfile.TemporaryDirectory(prefix="eo-push-") as cache:
         try:
-            found = verify(f"{HUB_PREFIX}{repository.repo_id}@{commit}", cache_dir=cache, sha256=checked.sha256)
+            report = verify(f"{HUB_PREFIX}{repository.repo_id}@{commit}", cache_dir=cache, sha256=checked.sha256)
         except UserError as error:
             raise UserError(
                 f"commit {commit[:12]} is on {repository.url}, but was not tagged, because loading it back failed: "
                 f"{error}"
             ) from error
-    if found["golden"] is None:
+    if report["golden"] is None:
         raise UserError(f"{repository.url} has no {GOLDEN_FILE} at {commit[:12]}; it was not tagged; push again")
-    return float(found["golden"])
+    return float(report["golden"])

@@ -1,1 +1,1 @@
-"""From a name to a verified file: local folders, the Hub, and what may go wrong there."""
+"""From a model name to verified files: local folders, the Hub and its errors."""

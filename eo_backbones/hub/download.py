@@ -1,11 +1,11 @@
-"""From a name to verified files: all that talks to the Hugging Face Hub.
+"""From a name to verified files, downloaded from the Hugging Face Hub if need be.
 
 A name is a row of :mod:`eo_backbones.weights`, ``hf-hub:ORG/NAME[@REVISION]`` or ``local-dir:PATH``. Neither
 huggingface_hub (over plain HTTP) nor timm compares content with its digest, so this module does, on every route:
 
 * a row: sha256 of the file = sha256 of the row ("pinned");
 * any other Hub repository: the digest that the Hub reported when the file was downloaded, which the cache keeps as
-  the name of the blob, so it also works offline ("not pinned": whoever controls the repository controls the digest);
+  the name of the blob, so it also works offline ("not pinned": the owner of the repository controls the digest);
 * a local folder: the digest in its ``recipe.json``, if it has one.
 
 Environment: ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` as huggingface_hub reads them, and
@@ -37,7 +37,7 @@ from eo_backbones.hub.folder import (
 )
 from eo_backbones.weights import Weights
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 HUB_PREFIX = "hf-hub:"
 LOCAL_PREFIX = "local-dir:"
@@ -50,7 +50,7 @@ Route = Literal["embedded", "hub", "local"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a name points.
+    """What a model name refers to.
 
     Attributes:
         name: as the caller wrote it.
@@ -70,11 +70,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """Files that a name stands for, compared with their digests.
+    """The files that a model name refers to, compared with their digests.
 
     Attributes:
         name: as the caller wrote it.
-        route: how the files came here.
+        route: where the files come from.
         config: what is declared about the weights.
         weights_path: the weights file; ``None`` if only the declaration was asked for.
         sha256: its digest.
@@ -93,6 +93,11 @@ class Resolved:
     row: Weights | None = None
 
 
+def is_repo_id(text: str) -> bool:
+    """Return whether a text has the form ``ORG/NAME`` of a Hub repository."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
+
+
 def parse_source(name: str) -> Source:
     """Read a model name.
 
@@ -101,9 +106,9 @@ def parse_source(name: str) -> Source:
     """
     if name.startswith(HUB_PREFIX):
         repo_id, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        if not is_repo_id(repo_id):
             raise UserError(
-                f"{name!r} names no Hub repository; write {HUB_PREFIX}ORG/NAME or {HUB_PREFIX}ORG/NAME@REVISION"
+                f"{name!r} does not name a Hub repository; write {HUB_PREFIX}ORG/NAME or {HUB_PREFIX}ORG/NAME@REVISION"
             )
         return Source(name=name, kind="hub", repo_id=repo_id, revision=revision or None)
     if name.startswith(LOCAL_PREFIX):
@@ -112,7 +117,7 @@ def parse_source(name: str) -> Source:
         return Source(name=name, kind="row", row=rows.DEFAULT)
     if re.search(r"[/\\:]", name):
         raise UserError(
-            f"{name!r} is no declared model; write {HUB_PREFIX}ORG/NAME[@REVISION] for a Hub repository "
+            f"{name!r} is not a declared model; write {HUB_PREFIX}ORG/NAME[@REVISION] for a Hub repository "
             f"or {LOCAL_PREFIX}PATH for a folder"
         )
     return Source(name=name, kind="row", row=rows.get_weights(name))
@@ -133,7 +138,7 @@ def resolve(
         cache_dir: cache of huggingface_hub; its default is below ``HF_HOME``.
         local_files_only: take files from the cache only.
         with_weights: ``False`` fetches the declaration only, and accepts rows that are not published.
-        sha256: what the caller knows the weights of a Hub repository to have; the Hub's own word counts otherwise.
+        sha256: of the weights of a Hub repository, if the caller knows it; otherwise what the Hub reports counts.
 
     Raises:
         UserError: unknown or unpublished name, any failure of the Hub, missing or corrupted file.
@@ -186,13 +191,13 @@ def fetch_beside(
 
 @dataclass(frozen=True, slots=True)
 class _Cache:
-    """huggingface_hub's cache, with its failures turned into one line."""
+    """huggingface_hub's cache; its exceptions become one-line :class:`UserError`."""
 
     folder: str | Path | None
     local_files_only: bool
 
     def fetch(self, repo_id: str, revision: str | None, filename: str) -> Path:
-        """Return the path of a file inside the cache, downloading it if need be; its content is not compared yet."""
+        """Return the path of a file in the cache, downloaded if need be. Its content is not compared with a digest yet."""
         try:
             path = hf_hub_download(
                 repo_id,
@@ -245,7 +250,7 @@ def _resolve_repository(source: Source, cache: _Cache, with_weights: bool, sha25
         _compare(path, sha256, "the caller", _LOAD_AGAIN)
         return replace(declared, weights_path=path, sha256=sha256, expected=sha256)
     expected = _compare_with_hub(path)
-    _logger.warning(
+    logger.warning(
         "%s is not pinned: %s",
         source.name,
         "its content is what the Hub reports, which the repository's owner may change"
@@ -267,7 +272,7 @@ def _resolve_folder(source: Source, with_weights: bool) -> Resolved:
         raise UserError(f"there is no {WEIGHTS_FILE} in {folder}; other formats are not loaded")
     expected = recorded_digest(folder)
     if expected is None:
-        _logger.warning("%s is not verified: its folder records no sha256", path)
+        logger.warning("%s is not verified: its folder records no sha256", path)
     digest = _compare(path, expected, "its recipe.json", "export the folder again") if expected else sha256_of(path)
     return replace(declared, weights_path=path, sha256=digest, expected=expected)
 

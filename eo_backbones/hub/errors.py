@@ -1,7 +1,7 @@
-"""Every failure of the Hub as one line that says what would help.
+"""Every failure of the Hub as a one-line message that says what to do.
 
-Only exception classes of huggingface_hub are named. Its HTTP library changed between 1.x and 2.x (httpx, httpx2), so
-importing that library here would break with the other one.
+Only exception classes of huggingface_hub are named here: its HTTP library changed between 1.x and 2.x (httpx, httpx2),
+so importing either one would break with the other.
 """
 
 from huggingface_hub import constants
@@ -20,16 +20,17 @@ from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[a
 from eo_backbones.errors import UserError
 
 FAILURES = (OSError, EntryNotFoundError, HFValidationError, TransportError)
-"""What a call may raise: the Hub's answers are OSErrors, a connection that breaks off is a TransportError."""
+"""What a call may raise: error responses of the Hub are OSErrors, a broken connection is a TransportError."""
 
 UPLOAD_FAILURES = (RuntimeError, ValueError)
-"""What an upload may raise besides: around any failure of a large file's transfer, and for a card the Hub refuses."""
+"""What an upload may raise as well: RuntimeError around any failed transfer of a large file, ValueError for a card that
+the Hub refuses."""
 
 TOKEN_HELP = (
     "make one that may write at {endpoint}/settings/tokens, then set HF_TOKEN to it or run 'hf auth login' "
     "(--dry-run needs none)"
 )
-"""How to get a token in; ``endpoint`` is the Hub's address."""
+"""How to provide a token; ``endpoint`` is the Hub's address."""
 
 _TOKEN_HELP = "set HF_TOKEN to a token that may read it (or run 'hf auth login')"
 _UNREACHABLE_HELP = (
@@ -39,7 +40,7 @@ _UNREACHABLE_HELP = (
 
 
 class MissingFileError(UserError):
-    """The repository exists, the file does not."""
+    """The repository exists, but the file does not."""
 
 
 def explain(error: Exception, *, repo_id: str, revision: str | None, filename: str) -> UserError:  # noqa: PLR0911 one case a line
@@ -59,7 +60,7 @@ def explain(error: Exception, *, repo_id: str, revision: str | None, filename: s
         return UserError(f"{endpoint} has no repository {repo_id}: check the name; if it is private, {_TOKEN_HELP}")
     if isinstance(error, RevisionNotFoundError):
         return UserError(
-            f"{repo_id} has no revision {revision!r}; name a branch, tag or commit, or leave @REVISION away"
+            f"{repo_id} has no revision {revision!r}; name a branch, tag or commit, or leave out @REVISION"
         )
     if isinstance(error, LocalEntryNotFoundError):
         return _not_cached(error, repo_id, at_revision, filename)
@@ -68,7 +69,7 @@ def explain(error: Exception, *, repo_id: str, revision: str | None, filename: s
             f"{repo_id} has no file {filename}{at_revision}; is it a repository of weights for timm?"
         )
     if isinstance(error, HFValidationError):
-        return UserError(f"{repo_id!r} is no name of a Hub repository; write hf-hub:ORG/NAME[@REVISION]")
+        return UserError(f"{repo_id!r} is not the name of a Hub repository; write hf-hub:ORG/NAME[@REVISION]")
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         help_ = _TOKEN_HELP if status in (401, 403) else _UNREACHABLE_HELP
@@ -89,7 +90,7 @@ def _not_cached(error: LocalEntryNotFoundError, repo_id: str, at_revision: str, 
     if cause is None or isinstance(cause, OfflineModeIsEnabled):
         return UserError(
             f"{filename} of {repo_id}{at_revision} is not in the cache ({constants.HF_HUB_CACHE}, unless you pass "
-            f"cache_dir) and asking the Hub is switched off; load it once without HF_HUB_OFFLINE=1 and "
+            f"cache_dir) and access to the Hub is switched off; load it once without HF_HUB_OFFLINE=1 and "
             f"local_files_only, or load a copy with local-dir:PATH"
         )
     if isinstance(cause, HfHubHTTPError):
@@ -100,18 +101,18 @@ def _not_cached(error: LocalEntryNotFoundError, repo_id: str, at_revision: str, 
 
 
 def explain_push(error: Exception, *, repo_id: str, doing: str) -> UserError:
-    """Return the user's view of a failed request of a push; a second run goes on where this one ended.
+    """Return the user's view of a failed request of a push; a second run continues where this one stopped.
 
     Args:
         error: one of :data:`FAILURES` or :data:`UPLOAD_FAILURES`.
         repo_id: repository that is pushed to.
-        doing: what was tried, as in ``"creating it"``.
+        doing: what was tried, for the message: ``"creating it"``.
     """
     where = f"{constants.ENDPOINT}/{repo_id}"
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, FAILURES):
         doing, error = f"{doing} ({_first_line(error)})", error.__cause__
     if isinstance(error, HFValidationError):
-        return UserError(f"{repo_id!r} is no name of a Hub repository; write ORG/NAME ({_first_line(error)})")
+        return UserError(f"{repo_id!r} is not the name of a Hub repository; write ORG/NAME ({_first_line(error)})")
     if isinstance(error, OfflineModeIsEnabled):
         return UserError("HF_HUB_OFFLINE=1 forbids asking the Hub; unset it to push")
     if isinstance(error, HfHubHTTPError):
@@ -121,17 +122,17 @@ def explain_push(error: Exception, *, repo_id: str, doing: str) -> UserError:
             401: f"the token is not valid: {TOKEN_HELP.format(endpoint=constants.ENDPOINT)}",
             403: f"the token may not write to {repo_id}: {TOKEN_HELP.format(endpoint=constants.ENDPOINT)}",
             404: "check the name and whether the token may see it",
-            409: "somebody else set it meanwhile; push again",
-            412: "somebody else committed to it meanwhile; look at their commit, then push again",
+            409: "it was set by another client meanwhile; push again",
+            412: "another client committed to it meanwhile; look at that commit, then push again",
         }
         reason = " ".join((error.server_message or "no reason given").split())
-        help_ = helps.get(status, "push again later, it goes on where it ended")
+        help_ = helps.get(status, "push again later; it continues where it stopped")
         return UserError(f"{where}: {doing} failed with {status} ({reason}); {help_}")
     if isinstance(error, ValueError):
         return UserError(f"{where}: {doing} failed: {' '.join(str(error).split())}; correct the card, then push again")
     return UserError(
-        f"{where}: {doing} failed ({type(error).__name__}: {_first_line(error)}); check the connection and push again, "
-        f"it goes on where it ended"
+        f"{where}: {doing} failed ({type(error).__name__}: {_first_line(error)}); check the connection and push again; "
+        f"it continues where it stopped"
     )
 
 
