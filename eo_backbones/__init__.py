@@ -5,7 +5,7 @@
 >>> prepare = eo_backbones.create_transform(model, band="B04", unit="dn")
 >>> features = model(prepare(red).unsqueeze(0))  # red: (1, H, W) digital numbers -> (1, 2048)
 
-Importing registers our names in timm, and does nothing else.
+Importing registers the names of the declared weights in timm, and does nothing else.
 """
 
 from eo_backbones import timm_bridge as _timm_bridge  # noqa: F401  registers our names

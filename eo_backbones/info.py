@@ -1,4 +1,4 @@
-"""What is declared about a model, and whether its weights are what was declared."""
+"""Facts about a model (``info``), and whether its weights are what was declared (``verify``)."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -8,15 +8,15 @@ from typing import Any
 from eo_backbones.files import read_json
 from eo_backbones.hub import download
 from eo_backbones.hub.folder import DIGEST_KEY, RECIPE_FILE, check_golden
-from eo_backbones.models import _build
+from eo_backbones.models import build_model
 from eo_backbones.results import RESULTS_FILE, read_results, rows_of, scores
 
 
 def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False) -> dict[str, Any]:
     """Return all that is declared about a model, as JSON types; loads no weights.
 
-    For a row this needs no network. ``how_to_make`` is ``None`` unless the row is declared but not published.
-    ``recipe_digest`` and ``results`` are there as far as they are known: from the row, or from ``recipe.json`` and
+    For a row this needs no network access. ``how_to_make`` is ``None`` unless the row is declared but not published.
+    ``recipe_digest`` and ``results`` are there if they are known: from the row, or from ``recipe.json`` and
     ``results.csv`` beside the weights.
     """
     resolved = download.resolve(name, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=False)
@@ -47,7 +47,7 @@ def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bo
 
 
 def _recorded(name: str, where: Mapping[str, Any]) -> dict[str, Any]:
-    """Return recipe, digests and results of a Hub repository or folder, as far as its files say."""
+    """Return recipe, digests and results of a Hub repository or folder, as far as its files hold them."""
     recipe = download.fetch_beside(name, RECIPE_FILE, **where)
     if recipe is None:
         return {}
@@ -61,33 +61,33 @@ def _recorded(name: str, where: Mapping[str, Any]) -> dict[str, Any]:
     }
     measured = download.fetch_beside(name, RESULTS_FILE, **where)
     if measured is not None and sha256:
-        own = rows_of(read_results(measured), str(record.get("name")), sha256)
-        facts["results"] = [score.to_dict() for score in scores(own)]
+        rows = rows_of(read_results(measured), str(record.get("name")), sha256)
+        facts["results"] = [score.to_dict() for score in scores(rows)]
     return facts
 
 
 def verify(
     name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False, sha256: str | None = None
 ) -> dict[str, Any]:
-    """Fetch a model's weights, compare them with their digest, build the model and repeat its recorded outputs.
+    """Fetch a model's weights, compare them with their digest, build the model and compare it with its golden outputs.
 
     Args:
         name: as in :func:`create_model`.
         cache_dir: likewise.
         local_files_only: likewise.
-        sha256: what the weights of a Hub repository must have, if the caller knows better than the Hub.
+        sha256: of the weights of a Hub repository, if the caller knows it; otherwise what the Hub reports counts.
 
     Returns:
         ``name``, ``route`` (``"embedded"``, ``"hub"``, ``"local"``), ``file``, ``sha256``, ``expected`` (``None``:
         nothing says what it should be), ``pinned`` (whether a row of this package says it) and ``golden``: largest
-        absolute difference from the recorded outputs, ``None`` if there are none.
+        absolute difference from the golden outputs, ``None`` if there are none.
 
     Raises:
         UserError: whatever is wrong with the weights.
     """
     where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
     resolved = download.resolve(name, **where, sha256=sha256)
-    model = _build(resolved)
+    model = build_model(resolved)
     folder = download.fetch_golden(resolved, **where)
     return {
         "name": name,

@@ -1,8 +1,8 @@
-"""Models from names: ``create_model``, its ``create_transform``, and the facts for ``info`` and ``verify``.
+"""Models from names: ``create_model``, and ``create_transform`` for its input.
 
-timm builds the network and adapts stem and classifier; this module only hands it a file that was verified: content by
-:mod:`eo_backbones.hub.download`, names and shapes of all tensors here. timm itself loads non-strictly as soon as the
-number of classes differs, so a file that does not fit must never reach it.
+timm builds the network and adapts stem and classifier; this module only hands it files that were verified: their
+content by :mod:`eo_backbones.hub.download`, names and shapes of all tensors here. timm itself loads non-strictly as
+soon as the number of classes differs, so a file that does not fit must never reach it.
 """
 
 import re
@@ -32,15 +32,8 @@ TIMM_MINIMUM = (1, 0, 31)
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_OTHER_WEIGHTS = ("checkpoint_path", "pretrained_cfg")
-_OTHER_SOURCES = (
-    "file",
-    "url",
-    "state_dict",
-    "hf_hub_id",
-    "hf_hub_filename",
-    "source",
-)  # fields of timm's PretrainedCfg
+_OTHER_WEIGHTS = ("checkpoint_path", "pretrained_cfg")  # arguments of timm.create_model
+_OTHER_SOURCES = ("file", "url", "state_dict", "hf_hub_id", "hf_hub_filename", "source")  # fields of PretrainedCfg
 _FEATURE_ARGUMENTS = ("out_indices", "feature_cls")  # consumed by timm's feature wrapper, not by the network
 _NAMED_IN_MESSAGE = 4
 
@@ -98,7 +91,7 @@ def create_model(
     """
     _refuse_other_weights(timm_kwargs)
     resolved = download.resolve(name, cache_dir=cache_dir, local_files_only=local_files_only, with_weights=pretrained)
-    return _build(resolved, in_chans=in_chans, num_classes=num_classes, features_only=features_only, **timm_kwargs)
+    return build_model(resolved, in_chans=in_chans, num_classes=num_classes, features_only=features_only, **timm_kwargs)
 
 
 def create_transform(
@@ -146,7 +139,7 @@ def create_transform(
     return InputTransform(spec, band=band, unit=unit, offset=offset, display=display, check=check)
 
 
-def _build(
+def build_model(
     resolved: Resolved,
     *,
     in_chans: int | None = None,
@@ -154,7 +147,7 @@ def _build(
     features_only: bool = False,
     **timm_kwargs: Any,
 ) -> nn.Module:
-    """Build the network and load the resolved file into it."""
+    """Build the network and load the verified file into it; arguments as for :func:`create_model`."""
     config = resolved.config
     _check_shape_arguments(in_chans, num_classes)
     _check_description(resolved)
@@ -180,8 +173,12 @@ def _build(
     return model
 
 
-def _check_tensors(resolved: Resolved, found: Shapes, arguments: Mapping[str, Any]) -> None:
-    """Compare the file's tensors with those of the network as it was saved, changed only as the caller's kwargs say."""
+def _check_tensors(resolved: Resolved, shapes: Shapes, arguments: Mapping[str, Any]) -> None:
+    """Compare the file's tensors with those of the network as it was saved, changed only by the caller's ``timm_kwargs``.
+
+    Raises:
+        UserError: missing or unexpected tensors, or wrong shapes.
+    """
     config = resolved.config
     as_saved = {key: value for key, value in arguments.items() if key not in (*_FEATURE_ARGUMENTS, "device", "dtype")}
     as_saved |= {"in_chans": config.in_chans, "num_classes": config.num_classes}
@@ -189,12 +186,12 @@ def _check_tensors(resolved: Resolved, found: Shapes, arguments: Mapping[str, An
         reference = timm.create_model(config.architecture, pretrained=False, **as_saved)
     expected = {key: tuple(value.shape) for key, value in reference.state_dict().items()}
     problems = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - expected.keys()),
-        "of another shape": [
-            f"{key} {found[key]} instead of {expected[key]}"
-            for key in sorted(expected.keys() & found.keys())
-            if expected[key] != found[key]
+        "missing": sorted(expected.keys() - shapes.keys()),
+        "unexpected": sorted(shapes.keys() - expected.keys()),
+        "of the wrong shape": [
+            f"{key} {shapes[key]} instead of {expected[key]}"
+            for key in sorted(expected.keys() & shapes.keys())
+            if expected[key] != shapes[key]
         ],
     }
     if any(problems.values()):
@@ -247,12 +244,12 @@ def _check_shape_arguments(in_chans: int | None, num_classes: int | None) -> Non
 
 
 def _refuse_other_weights(timm_kwargs: Mapping[str, Any]) -> None:
-    """The name says which weights are loaded, and their digest is checked; a second source would bypass that."""
+    """Refuse a second source of weights: the name says which are loaded, and only their digest is checked."""
     overlay = timm_kwargs.get("pretrained_cfg_overlay") or {}
     refused = [key for key in _OTHER_WEIGHTS if timm_kwargs.get(key)]
     refused += [f"pretrained_cfg_overlay[{key!r}]" for key in _OTHER_SOURCES if overlay.get(key)]
     if refused:
         raise UserError(
-            f"{', '.join(refused)} would load other weights than the name says; load them with local-dir:PATH or "
+            f"{', '.join(refused)} would load weights other than those that the name refers to; load them with local-dir:PATH or "
             f"hf-hub:ORG/NAME instead"
         )

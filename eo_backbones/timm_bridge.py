@@ -1,4 +1,4 @@
-"""Our names in timm's registry: ``timm.create_model("eo_resnet50.byol_s1s2_mini")`` after ``import eo_backbones``.
+"""The declared names in timm's registry: ``timm.create_model("eo_resnet50.byol_s1s2_mini")`` after ``import eo_backbones``.
 
 The entry point is ``create_model`` under another name, so a model made through timm is the same, bit for bit, and its
 weights are verified the same way; timm's own download code is not used for them. The stock name ``resnet50`` is left

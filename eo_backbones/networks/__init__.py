@@ -1,1 +1,1 @@
-"""Networks around an encoder: several bands, segmentation, initial values."""
+"""Networks around an encoder: several bands, segmentation, initial values, digest and BatchNorm statistics."""

@@ -181,13 +181,13 @@ def _features_of_one_band(encoder: nn.Module) -> int:
     return width
 
 
-# FOLDED eo_backbones/networks/multi_band.py: "A saved :class:`~eo_backbones.networks.multi_band.MultiBandClassifier`, from its folder back to a network.\n\ntimm has no such network, so it is built here, from timm's encoder and our two joints. ``config.json`` names the\nencoder, the fusion and, in the input contract, the bands in order; the tensors are ``encoder.*`` and ``fc.*``."
-
-
 def build_multi_band(
     resolved: Resolved, *, in_chans: int | None, num_classes: int | None, features_only: bool, **timm_kwargs: Any
 ) -> nn.Module:
-    """Build the network and load the resolved file into it; arguments as in ``create_model``.
+    """Build a saved :class:`MultiBandClassifier` and load its file; arguments as in ``create_model``.
+
+    timm has no such network, so it is put together here: ``config.json`` names timm's encoder, the fusion and, in the
+    input contract, the bands in order; the tensors are ``encoder.*``, ``fc.*`` and, for attention, ``attention.*``.
 
     Raises:
         UserError: another number of channels than the model has bands, feature maps, or a file that does not fit.

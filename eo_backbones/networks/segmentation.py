@@ -1,10 +1,10 @@
 """An encoder and a light decoder that give every pixel a class: ``(B, C, H, W)`` -> ``(B, classes, H, W)``.
 
 The decoder is the U-Net's of segmentation-models-pytorch (Ronneberger et al. 2015, with nearest-neighbour enlargement
-and batch normalisation), narrower than its default. It is the one of that library's light decoders whose answer for a
-pixel depends on a neighbourhood only: the others take means over the whole image or enlarge by its size (FPN: group
-normalisation and aligned corners; DeepLab, PAN, PSP: pooling), so that a scene predicted in windows would show where
-they meet.
+and batch normalisation), narrower than its default. Of that library's light decoders it is the only one whose
+prediction for a pixel depends on a neighbourhood alone: the others take means over the whole image or enlarge by its
+size (FPN: group normalisation and aligned corners; DeepLab, PAN, PSP: pooling), so a scene that is predicted in windows
+would show their seams.
 """
 
 from collections.abc import Sequence
@@ -33,10 +33,10 @@ _HEAD_KERNEL = 3  # as the library's own U-Net
 
 
 def require_decoder() -> None:
-    """Find out before any work whether the decoder's package is there.
+    """Check that the package of the decoder is installed, before any work.
 
     Raises:
-        UserError: it is not.
+        UserError: it is missing.
     """
     if find_spec("segmentation_models_pytorch") is None:
         raise UserError(
@@ -47,15 +47,15 @@ def require_decoder() -> None:
 class SegmentationNetwork(nn.Module):
     """Encoder, decoder and head; tensors are ``encoder.*``, ``decoder.*`` and ``head.*``.
 
-    Images may have any height and width: they are continued to multiples of 32 by repeating their last row and column,
-    and the answer is cut to their size. ``eo-train finetune --task segmentation`` makes it, ``create_model`` loads it
+    Images may have any height and width: they are padded to multiples of 32 by repeating their last row and column,
+    and the output is cut to their size. ``eo-train finetune --task segmentation`` makes it, ``create_model`` loads it
     back.
 
     Args:
         encoder: a network of timm without classifier whose feature maps have :data:`STRIDES`.
         bands: names or aliases of the channels, in order; each must be in the encoder's input contract, if it has one.
-        fuse: several bands: ``"early"`` gives the encoder all at once (it then has one input channel a band);
-            ``"concat"`` and ``"mean"`` give it each band by itself and join the feature maps.
+        fuse: ``"early"`` gives the encoder all bands at once (it then has one input channel a band); ``"concat"`` and
+            ``"mean"`` give it each band separately and fuse the feature maps.
         num_classes: channels of the output.
 
     Attributes:
@@ -138,13 +138,13 @@ def _widths(encoder: nn.Module) -> list[int]:
     return [int(stage["num_chs"]) for stage in stages]
 
 
-# FOLDED eo_backbones/networks/segmentation.py: "A saved :class:`~eo_backbones.networks.segmentation.SegmentationNetwork`, from its folder back to a network.\n\ntimm has no such network, so it is built here, from timm's encoder and the decoder of segmentation-models-pytorch (the\nextra ``segmentation``). ``config.json`` names the encoder, the fusion, the value of each class in a mask and, in the\ninput contract, the bands in order; the tensors are ``encoder.*``, ``decoder.*`` and ``head.*``."
-
-
 def build_segmentation(
     resolved: Resolved, *, in_chans: int | None, num_classes: int | None, features_only: bool, **timm_kwargs: Any
 ) -> nn.Module:
-    """Build the network and load the resolved file into it; arguments as in ``create_model``.
+    """Build a saved :class:`SegmentationNetwork` and load its file; arguments as in ``create_model``.
+
+    timm has no such network, so it is put together here: ``config.json`` names timm's encoder, the fusion, the value of
+    each class in a mask and, in the input contract, the bands in order.
 
     Raises:
         UserError: the extra is missing; another number of channels or classes than was saved; feature maps; or a file
@@ -163,7 +163,7 @@ def build_segmentation(
         raise UserError(f"{resolved.name} takes its {len(bands)} bands ({', '.join(bands)}); leave in_chans out")
     if features_only or num_classes not in (None, config.num_classes):
         raise UserError(
-            f"{resolved.name} gives each pixel one of {config.num_classes} classes, it is no encoder of images; take "
+            f"{resolved.name} gives each pixel one of {config.num_classes} classes, it is not an encoder of images; use "
             "the encoder it was made from"
         )
     channels = len(bands) if config.fuse == "early" else 1

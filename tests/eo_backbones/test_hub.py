@@ -49,10 +49,10 @@ def row(hub: Hub, declare: Callable[..., None]) -> Weights:
         ("acme/model", r"write hf-hub:ORG/NAME\[@REVISION\] .* or local-dir:PATH"),
         ("./folder", "local-dir:PATH"),
         ("hub:acme/model", "hf-hub:ORG/NAME"),
-        ("hf-hub:model", "'hf-hub:model' names no Hub repository; write hf-hub:ORG/NAME"),
-        ("hf-hub:a/b/c", "names no Hub repository"),
-        ("hf-hub:", "names no Hub repository"),
-        ("hf-hub:acme/two--dashes", "is no name of a Hub repository"),
+        ("hf-hub:model", "'hf-hub:model' does not name a Hub repository; write hf-hub:ORG/NAME"),
+        ("hf-hub:a/b/c", "does not name a Hub repository"),
+        ("hf-hub:", "does not name a Hub repository"),
+        ("hf-hub:acme/two--dashes", "is not the name of a Hub repository"),
     ],
 )
 def test_a_name_that_is_none_says_what_to_write(name: str, message: str, tmp_path: Path) -> None:

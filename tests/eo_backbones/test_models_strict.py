@@ -34,7 +34,7 @@ class TestStrictness:
             (lambda t: t.update({"extra.bias": torch.zeros(1)}), "tensors unexpected: extra.bias$"),
             (
                 lambda t: t.update({"layer1.0.bn1.bias": torch.zeros(3)}),
-                r"tensors of another shape: layer1.0.bn1.bias \(3,\) instead of \(\d+,\)$",
+                r"tensors of the wrong shape: layer1.0.bn1.bias \(3,\) instead of \(\d+,\)$",
             ),
             (
                 lambda t: t.update({f"module.{k}": t.pop(k) for k in list(t)}),
@@ -80,7 +80,7 @@ class TestStrictness:
         ],
     )
     def test_a_second_source_of_weights_is_refused(self, tiny_encoder: Path, options: dict[str, Any]) -> None:
-        with pytest.raises(UserError, match="would load other weights than the name says"):
+        with pytest.raises(UserError, match="would load weights other than those that the name refers to"):
             create_model(f"local-dir:{tiny_encoder}", **options)
 
     @pytest.mark.parametrize(

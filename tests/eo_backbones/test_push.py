@@ -149,7 +149,7 @@ def test_files_of_others_are_left_alone(hub: Hub, small: Path) -> None:
 def test_a_tag_of_ones_own(hub: Hub, small: Path) -> None:
     assert push(small, REPO, tag="paper-1.0").tag == "paper-1.0"
     (small / "README.md").write_text(card(license="mit"))
-    with pytest.raises(UserError, match=r"has a tag paper-1\.0 already, for other files .*; pass another --tag"):
+    with pytest.raises(UserError, match=r"already has a tag paper-1\.0 for other files .*; pass another --tag"):
         push(small, REPO, tag="paper-1.0")
     assert len(commits(hub)) == 2, "found out before uploading"
 
@@ -219,7 +219,7 @@ def test_somebody_elses_commit_in_between_is_not_overwritten(
         return upload(self, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RemoteRepository, "commit", late)
-    with pytest.raises(UserError, match=r"412.*somebody else committed to it meanwhile"):
+    with pytest.raises(UserError, match=r"412.*another client committed to it meanwhile"):
         push(small, REPO)
     assert held(hub) == {"README.md": b"theirs"}
 
@@ -241,7 +241,9 @@ def test_a_hub_that_keeps_other_content_gets_no_tag(hub: Hub, small: Path, monke
         return original(repo_id, added | {"README.md": b"other"} if "README.md" in added else added, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(hub.store, "commit", spoil)
-    with pytest.raises(UserError, match=r"holds other content than was sent for README\.md .*; it was not tagged"):
+    with pytest.raises(
+        UserError, match=r"returned different content than was sent for README\.md .*; it was not tagged"
+    ):
         push(small, REPO)
     assert hub.store.repositories[REPO].tags == {}
 
@@ -308,7 +310,7 @@ def test_a_licence_of_ones_own_is_accepted_with_its_text(hub: Hub, small: Path) 
 
 @pytest.mark.parametrize("repo_id", ["toy", "a/b/c", "a b/c", ""])
 def test_a_wrong_repository_name(small: Path, repo_id: str) -> None:
-    with pytest.raises(UserError, match="names no Hub repository; write ORG/NAME"):
+    with pytest.raises(UserError, match="does not name a Hub repository; write ORG/NAME"):
         push(small, repo_id)
 
 

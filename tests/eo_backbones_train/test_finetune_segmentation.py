@@ -310,8 +310,8 @@ def test_the_folder_loads_here_and_is_refused_by_plain_timm(joined: Path, learne
         timm.create_model(f"local-dir:{joined}", pretrained=True)
     for changes, said in (
         ({"in_chans": 3}, "leave in_chans out"),
-        ({"num_classes": 0}, "it is no encoder of images"),
-        ({"features_only": True}, "it is no encoder of images"),
+        ({"num_classes": 0}, "it is not an encoder of images"),
+        ({"features_only": True}, "it is not an encoder of images"),
     ):
         with pytest.raises(UserError, match=said):
             eo_backbones.create_model(f"local-dir:{joined}", **changes)  # type: ignore[arg-type]
@@ -407,7 +407,7 @@ def test_train_and_predict_as_a_user_types_them(
     status, _, errors = typed(
         "eo-backbones", "embed", files[0], "--model", f"local-dir:{out}", "--bands", "B03", "--out", tmp_path / "e.tif"
     )
-    assert (status, "it is no encoder of images" in errors) == (2, True)
+    assert (status, "it is not an encoder of images" in errors) == (2, True)
 
 
 @pytest.mark.parametrize(
