@@ -1,10 +1,17 @@
-"""What a card is made from, besides results.
+"""Facts that a card is made from, besides results: the record of the training, sources of images, licences.
 
 The record, as ``eo-train export`` writes it into ``recipe.json``, has the keys ``name``, ``recipe`` (all values),
 ``recipe_digest``, ``weights_sha256``, ``dtype``, ``network``, ``seed``, ``steps``, ``finished``, ``data``
 (``manifest_digest``, ``sources``), ``machine``, ``versions`` and ``git_commit``, and ``init`` (``source``,
-``architecture``, ``license``, ``tensors``) unless the training started at random. Of weights that nobody has made yet
-only the first three are known.
+``architecture``, ``license``, ``tensors``) unless the training started at random. Of weights that do not exist yet only
+the first three are known.
+
+A source of training images is known by the name that it has in a store of ``eo-train prepare`` (the name of its
+folder), a planned set of sources by the field ``data.sources`` of a recipe. Numbers of scenes come from records, except
+in words about subsets.
+
+``license: other`` needs ``license_name`` and ``license_link`` in the front matter (Hugging Face Hub documentation,
+"Licenses"); the link is then a file of the same repository.
 """
 
 import re
@@ -19,7 +26,7 @@ from eo_backbones.hub.architectures import Architecture, architecture
 from eo_backbones.hub.folder import STOCK_ARCHITECTURE
 from eo_backbones.weights import Weights
 
-# FOLDED eo_backbones/cards/facts.py: 'Where training images come from and under which terms: what cards and licence files say about each source.\n\nA source is known by the name it has in a store of ``eo-train prepare`` (the name of its folder), a planned set of\nsources by the field ``data.sources`` of a recipe. Counts of scenes, except in words about subsets, come from records.'
+# Sources of training images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +34,10 @@ class SourceTerms:
     """One source of training images.
 
     Attributes:
-        title: how people call it.
-        content: what its images are, in plain words.
+        title: its usual name.
+        content: what its images are.
         origin: where it was published.
-        terms: its licence, in words.
+        terms: its licence.
     """
 
     title: str
@@ -46,10 +53,10 @@ SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
         "ombria": SourceTerms(
             title="OMBRIA",
             content=(
-                "places of floods, each before and after, 256 pixels of 10 m: radar VV, and B03, B08, B11. Both are "
-                "8-bit display values: radar stretched for each image by its own extremes, so that absolute "
-                "backscatter is lost, and optical bands without their reflectance; compressed as JPEG. Some of the "
-                "images after a flood are cloudy or under water"
+                "locations of floods, each before and after, 256 pixels of 10 m: radar VV, and B03, B08, B11. All are "
+                "8-bit display values, compressed as JPEG: each radar image is stretched between its own extremes, so "
+                "that absolute backscatter is lost, and the optical bands are not in reflectance. Some of the images "
+                "after a flood are cloudy or under water"
             ),
             origin="OMBRIA, IEEE JSTARS 2022, github.com/geodrak/OMBRIA",
             terms="its repository states no licence",
@@ -100,7 +107,7 @@ _PLANNED: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType(
 
 
 def planned_sources(sources: str) -> list[tuple[str, int]]:
-    """Return name and number of scenes of what a recipe asks for in ``data.sources``."""
+    """Return name and number of scenes of the sources that a recipe asks for in ``data.sources``."""
     return list(_PLANNED[sources])
 
 
@@ -115,7 +122,7 @@ class Plan:
     Attributes:
         commands: what to type, from images to folder.
         cost: what it would cost, as pairs of what and how much.
-        basis: one sentence that says where the figures come from.
+        basis: one sentence that says where the numbers come from.
     """
 
     commands: Sequence[str]
@@ -133,7 +140,7 @@ class CardFacts:
         record: content of ``recipe.json`` (module docstring).
         license: SPDX identifier of the weights in lower case, or ``"other"``.
         row: the declared row these weights belong to, if there is one.
-        plan: for a row whose weights nobody has made yet.
+        plan: for a row whose weights do not exist yet.
     """
 
     name: str
@@ -161,12 +168,12 @@ class CardFacts:
 
     @property
     def published(self) -> Weights | None:
-        """The row, if anybody can load it by its name."""
+        """The row, if it can be loaded by its name."""
         return self.row if self.row and self.row.published else None
 
     @property
     def source(self) -> str:
-        """What to type where a model name is asked for."""
+        """The model name to use in commands and code."""
         return self.published.name if self.published else "local-dir:FOLDER"
 
     @property
@@ -178,7 +185,7 @@ class CardFacts:
 
     @property
     def terms(self) -> list[SourceTerms]:
-        """What is known about the sources' origin and licence, for those that are known."""
+        """Origin and licence of the sources, for those that are known."""
         return [SOURCES[name] for name, _ in self.sources if name in SOURCES]
 
     @property
@@ -187,7 +194,8 @@ class CardFacts:
         return self.license == OTHER and self.row is not None and len(self.terms) == len(self.sources)
 
 
-# FOLDED eo_backbones/cards/facts.py: 'Under which terms weights may be used: the card\'s section, its front matter, and the text of ``LICENSE``.\n\n``license: other`` needs ``license_name`` and ``license_link`` in the front matter (Hugging Face Hub documentation,\n"Licenses"); the link is then a file of the same repository.'
+# Licences
+
 
 COPERNICUS = "Contains modified Copernicus Sentinel data."
 """The attribution that the legal notice on the use of Copernicus Sentinel data asks for; years as far as known."""
@@ -196,7 +204,7 @@ _UNNAMED = "see-licence-section"
 
 
 def check_license(license: str) -> None:  # noqa: A002  named as the option
-    """Refuse what the Hub would not take as a licence.
+    """Check that the Hub would accept a licence identifier.
 
     Raises:
         UserError: it is not written like an SPDX identifier in lower case.
@@ -208,7 +216,7 @@ def check_license(license: str) -> None:  # noqa: A002  named as the option
 
 
 def license_fields(facts: CardFacts) -> dict[str, str]:
-    """Return the licence as the front matter has it."""
+    """Return the licence fields of the front matter."""
     if facts.license != OTHER:
         return {"license": facts.license}
     if not facts.has_licence_file:
@@ -218,15 +226,15 @@ def license_fields(facts: CardFacts) -> dict[str, str]:
 
 
 def licence_section(facts: CardFacts) -> str:
-    """Return the section of the card."""
+    """Return the section on licence and attribution."""
     text = f"Weights: `{facts.license}`."
     if facts.has_licence_file:
         text += (
-            f" One source of the training images states no licence, so none of the standard ones is claimed for the "
-            f"weights; [{LICENSE_FILE}]({LICENSE_FILE}) says what is granted and what is not."
+            f" One source of the training images states no licence, so no standard licence is declared for the weights; "
+            f"[{LICENSE_FILE}]({LICENSE_FILE}) says what is granted and what is not."
         )
     elif facts.license == OTHER:
-        text += " No standard licence was chosen for them; the terms of the training images apply as far as they reach."
+        text += " No standard licence was chosen for them; the terms of the training images apply where they extend to weights."
     if facts.row:
         text += f" Training images: `{facts.row.data_license}`."
     sources = [f"- {entry.title}: {entry.terms} ({entry.origin})." for entry in facts.terms]

@@ -1,4 +1,13 @@
-"""All text files of a weights folder that follow from what is known about the weights and from results."""
+"""All text files of a weights folder: card, config, licence, results for the Hub, and the STAC item of the model.
+
+Results for the Hub, ``.eval_results/<data set>.yaml``: huggingface.co/docs/hub/eval-results, as
+``huggingface_hub.parse_eval_result_entries`` reads it. An entry names a data set on the Hub; data sets without a known
+repository there get no file.
+
+STAC item, ``stac_mlm.json``: STAC extension Machine Learning Model (stac-extensions/mlm), ``json-schema/schema.json``
+of v1.5.0; STAC 1.1 item specification. A model has no footprint and no acquisition time, so the geometry is null and
+the time range is the open one of the extension's own examples.
+"""
 
 import json
 import re
@@ -16,7 +25,45 @@ from eo_backbones.hub.architectures import Architecture
 from eo_backbones.hub.folder import CONFIG_FILE, config_json
 from eo_backbones.results import RESULTS_FILE, Result, Score, csv_text, renamed, rows_of, scores
 
-# FOLDED eo_backbones/cards/folder_texts.py: 'Results in the form that the Hub reads beside the card: ``.eval_results/<data set>.yaml``.\n\nFormat: huggingface.co/docs/hub/eval-results, as ``huggingface_hub.parse_eval_result_entries`` reads it. An entry names\na data set on the Hub; data sets without a known place there get no file.'
+
+def folder_texts(facts: CardFacts, results: Sequence[Result] = (), *, size_bytes: int | None = None) -> dict[str, str]:
+    """Return file name -> content of card, config, STAC item and, if there are any, results and licence.
+
+    Args:
+        facts: what is known about the weights, which are an encoder with one input channel.
+        results: rows of ``results.csv``, of these weights and of what they were compared with.
+        size_bytes: of ``model.safetensors``; ``None`` if there are no weights yet.
+
+    Raises:
+        UserError: a row for this model was measured with other weights.
+    """
+    item = stac_item(
+        name=facts.name,
+        license=facts.license,
+        input=facts.input,
+        record=facts.record,
+        size_bytes=size_bytes,
+        network=facts.network,
+    )
+    texts = {
+        CARD_FILE: model_card(facts, results),
+        CONFIG_FILE: _json(config_json(input=facts.input, license=facts.license, architecture=facts.network.name)),
+        STAC_FILE: _json(item),
+    }
+    if facts.has_licence_file:
+        texts[LICENSE_FILE] = licence_text(facts)
+    if results:
+        sha256 = facts.record["weights_sha256"]
+        texts |= hub_results(rows_of(results, facts.name, sha256))
+        texts[RESULTS_FILE] = csv_text(renamed(results, facts.name, sha256))
+    return texts
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+# Results for the Hub
 
 RESULTS_FOLDER = ".eval_results"
 
@@ -51,7 +98,8 @@ def _entry(score: Score) -> dict[str, Any]:
     }
 
 
-# FOLDED eo_backbones/cards/folder_texts.py: "The STAC item that describes a model: ``stac_mlm.json`` in its folder.\n\nSource: STAC extension Machine Learning Model (stac-extensions/mlm), ``json-schema/schema.json`` of v1.5.0; STAC 1.1\nitem specification. A model has no footprint and no acquisition time, so the geometry is null and the time range is\nthe open one of the extension's own examples."
+# The STAC item
+
 
 STAC_FILE = "stac_mlm.json"
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
@@ -79,7 +127,7 @@ def stac_item(
         license: SPDX identifier, or ``"other"``.
         input: the input contract. Each band becomes one input: the encoder takes any one of them at a time.
         record: content of ``recipe.json`` as :mod:`eo_backbones.cards.facts` describes it.
-        size_bytes: of ``model.safetensors``; ``None`` if nobody has made the weights yet.
+        size_bytes: of ``model.safetensors``; ``None`` if there are no weights yet.
         network: of the encoder; loaded, each parameter takes four bytes (float32).
     """
     recipe = record["recipe"]
@@ -207,42 +255,5 @@ def _input(entry: BandInput, contract: InputSpec) -> dict[str, Any]:
 
 
 def _plain(name: str) -> str:
-    """Return the name with what ``mlm:name`` allows, letters, digits, dot, dash and underscore, ends alphanumeric."""
+    """Return the name in the form that ``mlm:name`` allows: letters, digits, dot, dash, underscore; ends alphanumeric."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-_.")
-
-
-def folder_texts(facts: CardFacts, results: Sequence[Result] = (), *, size_bytes: int | None = None) -> dict[str, str]:
-    """Return name -> content of card, config, STAC item and, where there are such, results and licence.
-
-    Args:
-        facts: what is known about the weights, which are an encoder with one input channel.
-        results: rows of ``results.csv``, of these weights and of what they were compared with.
-        size_bytes: of ``model.safetensors``; ``None`` if nobody has made the weights yet.
-
-    Raises:
-        UserError: a row for this model was measured with other weights.
-    """
-    item = stac_item(
-        name=facts.name,
-        license=facts.license,
-        input=facts.input,
-        record=facts.record,
-        size_bytes=size_bytes,
-        network=facts.network,
-    )
-    texts = {
-        CARD_FILE: model_card(facts, results),
-        CONFIG_FILE: _json(config_json(input=facts.input, license=facts.license, architecture=facts.network.name)),
-        STAC_FILE: _json(item),
-    }
-    if facts.has_licence_file:
-        texts[LICENSE_FILE] = licence_text(facts)
-    if results:
-        sha256 = facts.record["weights_sha256"]
-        texts |= hub_results(rows_of(results, facts.name, sha256))
-        texts[RESULTS_FILE] = csv_text(renamed(results, facts.name, sha256))
-    return texts
-
-
-def _json(content: object) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -1,15 +1,21 @@
 """Results in a card and in the project's README: Markdown tables, the commands behind them, and ``model-index``."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from huggingface_hub import EvalResult
 
-from eo_backbones.results import Result, grouped, mean_f1, scores
+from eo_backbones.results import Result, Score, grouped, mean_f1, scores
 
 _SETTING = ("dataset", "protocol", "split", "fraction", "size")  # what two results must share to stand in one table
 _TASK = "image-classification"
+
+COMPARED_BASELINES = ("random", "random-bn", "stats")
+COMPARED_PROTOCOLS = ("logistic", "paper")
+REQUIRED_POINTS = 10.0
+UNTRAINED = "random-averaging"
+"""What the mini weights were before training; ``random`` is the start that other encoders have."""
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -78,13 +84,87 @@ def evaluation_commands(rows: Sequence[Result]) -> list[str]:
     return commands
 
 
+def baseline_comparison(own: Sequence[Result], results: Sequence[Result]) -> str:
+    """Return a table of gains over the best baseline with a verdict, or ``""`` where no baseline was measured.
+
+    The criterion was set before weights were made from small data: on the test images, with the protocols ``logistic``
+    and ``paper``, at least 10 points of weighted F1 above the best of random initialisation and image statistics, for
+    each band, with separate intervals. Whether it is met is computed from the results.
+
+    Args:
+        own: rows of the weights.
+        results: all rows, those of baselines among them.
+    """
+    baselines = {name: _scores_by_setting(name, results) for name in COMPARED_BASELINES}
+    lines, missed = [], 0
+    for score in scores(own):
+        measured = {name: found[score.setting] for name, found in baselines.items() if score.setting in found}
+        if score.protocol not in COMPARED_PROTOCOLS or not measured:
+            continue
+        name, best = max(measured.items(), key=lambda item: item[1].f1.value)
+        gain = round(100 * (score.f1.value - best.f1.value), 2)  # scores have four decimals
+        met = gain >= REQUIRED_POINTS and score.f1.low > best.f1.high
+        missed += not met
+        lines.append(
+            [_setting(score), score.band, str(score.f1), f"{name} {best.f1}", f"{gain:+.1f}", "yes" if met else "no"]
+        )
+    if not lines:
+        return ""
+    verdict = (
+        "It is met in every comparison."
+        if not missed
+        else f"It is **not met** in {missed} of {len(lines)} comparisons."
+    )
+    unmeasured = [f"`{name}`" for name in COMPARED_BASELINES if not baselines[name]]
+    if unmeasured:
+        verdict += f" Not measured, and therefore not compared: {', '.join(unmeasured)}."
+    return "\n\n".join(
+        [
+            "### Compared with the best baseline",
+            f"The criterion was set before the training: at least {REQUIRED_POINTS:g} points of weighted F1 above the "
+            f"best of {', '.join(COMPARED_BASELINES)} for each band, with intervals that do not overlap. {verdict}",
+            markdown_table(["setting", "band", "these weights", "best baseline", "points", "met"], lines),
+            *_contribution_of_training(own, results),
+        ]
+    )
+
+
+def _contribution_of_training(own: Sequence[Result], results: Sequence[Result]) -> Iterator[str]:
+    """Yield how much of the gain is due to training, if the network before training was measured too."""
+    before = _scores_by_setting(UNTRAINED, results)
+    pairs = [
+        (score, before[score.setting])
+        for score in scores(own)
+        if score.protocol in COMPARED_PROTOCOLS and score.setting in before
+    ]
+    if not pairs:
+        return
+    yield (
+        f"`{UNTRAINED}` is the network in its state before training. It is not one of the baselines of the criterion: "
+        "the gain over it is due to training, the rest to the initialisation."
+    )
+    lines = [
+        [_setting(score), score.band, str(score.f1), str(start.f1), f"{100 * (score.f1.value - start.f1.value):+.1f}"]
+        for score, start in pairs
+    ]
+    yield markdown_table(["setting", "band", "these weights", f"`{UNTRAINED}`", "points"], lines)
+
+
+def _scores_by_setting(model: str, results: Sequence[Result]) -> dict[tuple[object, ...], Score]:
+    return {score.setting: score for score in scores([row for row in results if row.model == model])}
+
+
+def _setting(score: Score) -> str:
+    return f"{score.dataset}, {score.protocol}, {score.n_train:,} training images"
+
+
 def imagenet_note(rows: Iterable[Result]) -> str:
-    """Return what a table without ImageNet's weights must say about them, or ``""``."""
+    """Return a note that ImageNet weights are missing from a table, or ``""`` if they are in it."""
     if any(row.model.startswith("imagenet") for row in rows):
         return ""
     return (
-        "ImageNet weights (the channel copied to three): not measured here, they could not be reached; add `imagenet` "
-        "to `--models` to measure them."
+        "ImageNet weights (the channel copied to three) are not measured here because they could not be downloaded; add "
+        "`imagenet` to `--models` to measure them."
     )
 
 

@@ -111,7 +111,7 @@ def test_the_contract_is_shown_per_band_in_native_units() -> None:
 
 def test_image_normalisation_shows_no_fixed_figures() -> None:
     card = model_card(facts(input=replace(unit_range(("B04",)), normalization="image")))
-    assert "each image is standardised by its own mean and deviation" in card
+    assert "each image is standardised by its own mean and standard deviation" in card
     assert table_row(card, "B04") == ["B04", "664.6 nm", "10 m", "reflectance", "0 … 1", "0 … 0.275"]
 
 
@@ -129,15 +129,15 @@ def test_training_names_recipe_data_seed_and_versions() -> None:
 def test_an_unfinished_run_says_so() -> None:
     assert "Unfinished" not in model_card(facts())
     card = model_card(facts(record=record(finished=False)))
-    assert "**Unfinished.** The training had done 1,234 steps" in card
-    assert "its recipe asks for 7 epochs" in card
+    assert "**Unfinished.** Training had completed 1,234 steps" in card
+    assert "the recipe asks for 7 epochs" in card
 
 
 @pytest.mark.parametrize(
     ("method", "text"),
-    [("byol", "the target network (a moving average"), ("simsiam", "the projector and the predictor served")],
+    [("byol", "the target network (a moving average"), ("simsiam", "the projector and the predictor were needed")],
 )
-def test_the_card_says_which_networks_were_thrown_away(method: str, text: str) -> None:
+def test_the_card_says_which_networks_are_not_included(method: str, text: str) -> None:
     card = model_card(facts(record=record(recipe=record()["recipe"] | {"method": method})))
     assert text in card
     assert ("target network" in card) == (method == "byol")
@@ -145,7 +145,7 @@ def test_the_card_says_which_networks_were_thrown_away(method: str, text: str) -
 
 def test_one_directional_byol_admits_that_the_encoder_saw_one_sensor() -> None:
     recipe = record()["recipe"] | {"loss": "one-directional"}
-    sentence = "this encoder learned from Sentinel-2 bands only"
+    sentence = "this encoder was trained on Sentinel-2 bands only"
     assert sentence in model_card(facts(record=record(recipe=recipe)))
     assert sentence not in model_card(facts(record=record(recipe=recipe | {"method": "simsiam"})))
     assert sentence not in model_card(facts())
@@ -228,12 +228,12 @@ def mini(**changes: Any) -> CardFacts:
 @pytest.mark.parametrize(
     ("f1", "low", "verdict"),
     [
-        (0.75, 0.73, "Bar reached everywhere."),
-        (0.69, 0.67, "**Bar missed** in 1 of 1 comparisons."),  # 9 points
-        (0.75, 0.61, "**Bar missed** in 1 of 1 comparisons."),  # intervals touch
+        (0.75, 0.73, "It is met in every comparison."),
+        (0.69, 0.67, "It is **not met** in 1 of 1 comparisons."),  # 9 points
+        (0.75, 0.61, "It is **not met** in 1 of 1 comparisons."),  # intervals touch
     ],
 )
-def test_the_bar_is_computed_from_the_results(f1: float, low: float, verdict: str) -> None:
+def test_the_criterion_is_computed_from_the_results(f1: float, low: float, verdict: str) -> None:
     """10 points above the best baseline, 0.60 [0.58, 0.62], not above the other one."""
     rows = [
         result(f1_weighted=f1, f1_low=low, f1_high=0.80),
@@ -243,9 +243,9 @@ def test_the_bar_is_computed_from_the_results(f1: float, low: float, verdict: st
         result(model="raw", weights_digest="p", f1_weighted=0.95),
     ]
     card = model_card(mini(), rows)
-    assert f"{verdict} Not measured, so not compared with: `random-bn`." in card
+    assert f"{verdict} Not measured, and therefore not compared: `random-bn`." in card
     assert "| stats 0.600 [0.580, 0.620] |" in card
-    assert "Bar" not in model_card(facts(), rows), "weights from large data have no such bar"
+    assert "criterion" not in model_card(facts(), rows), "weights from large data have no such criterion"
 
 
 def test_stages_that_were_not_trained_are_told() -> None:
@@ -260,11 +260,11 @@ def test_what_training_brought_is_told_apart_from_the_initialisation() -> None:
         result(f1_weighted=0.75, f1_low=0.73, f1_high=0.77),
         result(model="stats", weights_digest="s", f1_weighted=0.60, f1_low=0.58, f1_high=0.62),
     ]
-    assert "what training brought" not in model_card(mini(), rows)
+    assert "is due to training" not in model_card(mini(), rows)
     untrained = result(model="random-averaging", weights_digest="a", f1_weighted=0.70, f1_low=0.68, f1_high=0.72)
     card = model_card(mini(), [*rows, untrained])
     assert "0.750 [0.730, 0.770] | 0.700 [0.680, 0.720] | +5.0 |" in card
-    assert "| stats 0.600 [0.580, 0.620] | +15.0 | reached |" in card, "no baseline of the bar"
+    assert "| stats 0.600 [0.580, 0.620] | +15.0 | yes |" in card, "not a baseline of the criterion"
 
 
 def test_hub_results_are_read_back_by_the_client() -> None:

@@ -151,7 +151,7 @@ def test_cards_without_weights_say_so_and_how_to_make_them(repository: Path, row
     assert f"digest `{digest(get_recipe(row.recipe))}`" in card
     assert "Not measured yet" in card
     assert "model-index" not in card
-    cost_lines = card.split("Expected cost (nothing of this was run):")[1].split("## How to load")[0]
+    cost_lines = card.split("Expected cost (none of this has been run):")[1].split("## How to load")[0]
     assert "benchmarks/2026-11-22-cpu.md" in cost_lines
     assert "not measured" in cost_lines or "On the GPU" in cost_lines
 
