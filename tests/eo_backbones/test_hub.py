@@ -370,12 +370,12 @@ class TestFolder:
 
 _TRY = """
 import json, sys
-from eo_backbones import hub
+from eo_backbones.hub.download import resolve
 from eo_backbones.errors import UserError
 
 def attempt(name):
     try:
-        return hub.resolve(name).sha256
+        return resolve(name).sha256
     except UserError as error:
         return f"error: {error}"
 """
