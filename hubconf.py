@@ -27,7 +27,7 @@ def byol_resnet50(weights: str = "s1s2_mini", pretrained: bool = True, **kwargs:
     Raises:
         eo_backbones.UserError: unknown or unpublished weights, or a failure of the download.
     """
-    return _create("byol", weights, pretrained, kwargs)
+    return _create("byol_resnet50", weights, pretrained, kwargs)
 
 
 def simsiam_resnet50(weights: str = "s1s2_mini", pretrained: bool = True, **kwargs: _Any) -> _Module:
@@ -48,16 +48,16 @@ def simsiam_resnet50(weights: str = "s1s2_mini", pretrained: bool = True, **kwar
     Raises:
         eo_backbones.UserError: unknown or unpublished weights, or a failure of the download.
     """
-    return _create("simsiam", weights, pretrained, kwargs)
+    return _create("simsiam_resnet50", weights, pretrained, kwargs)
 
 
-def _create(method: str, weights: str, pretrained: bool, kwargs: dict[str, _Any]) -> _Module:
+def _create(entry: str, weights: str, pretrained: bool, kwargs: dict[str, _Any]) -> _Module:
     # imported here, so that torch.hub can name a missing dependency before this import fails on it
     from eo_backbones import create_model  # noqa: PLC0415
     from eo_backbones.errors import unknown_name  # noqa: PLC0415
     from eo_backbones.weights import WEIGHTS  # noqa: PLC0415
 
-    names = {row.tag.removeprefix(f"{method}_"): row.name for row in WEIGHTS.values() if row.method == method}
+    names = {row.hub_entry[1]: row.name for row in WEIGHTS.values() if row.hub_entry[0] == entry}
     if weights not in names:
-        raise unknown_name(f"{method} weights", weights, names)
+        raise unknown_name(f"{entry} weights", weights, names)
     return create_model(names[weights], pretrained, **kwargs)

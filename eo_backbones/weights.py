@@ -5,7 +5,7 @@ whose ``sha256`` is ``None`` is declared but not published: asking for its weigh
 which makes them, never a fallback to random values. Imports no torch.
 
 What is known only once weights are made (digest, size, results) is written by a command, not by hand: it lies in
-``published/<tag>.json``, and becomes fields of the row. A row without that file is not published.
+``published/<name>.json``, and becomes fields of the row. A row without that file is not published.
 """
 
 import json
@@ -21,10 +21,7 @@ from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.results import Score
 
-Method = Literal["byol", "simsiam"]
-
-ARCHITECTURE = "eo_resnet50"
-"""Our name in timm's registry. The files on the Hub name timm's own ``resnet50`` (docs/decisions/0002)."""
+Method = Literal["byol", "simsiam", "distill"]
 
 NAMESPACE = "eo-backbones"
 """Hub organisation of the published rows; the environment variable below overrides it."""
@@ -46,19 +43,22 @@ class Weights:
     """One weight file and all that is declared about it.
 
     Attributes:
-        name: ``eo_resnet50.<method>_<data>``.
+        name: ``<family>.<method>_<data>``, such as ``eo_resnet50.byol_s1s2_mini``.
         method: how it was pretrained.
         data: what it was trained on, in words.
         recipe: name of the ``eo-train`` recipe that makes it.
         input: the input contract (bands, units, clip, normalisation).
         license: SPDX identifier or ``"other"`` for the weights; ``data_license`` likewise for the training images.
+        architecture: timm's own name of the network, which the files on the Hub have too (docs/decisions/0002).
         num_features: length of the pooled feature vector.
-        num_params: parameters of the encoder without a classifier.
+        num_params: parameters of the encoder with one input channel and no classifier.
+        init: the weights that the training started from, with their author and licence, in words; ``None``: random.
         revision: commit of the Hub repository (40 hex digits), for published rows on the Hub.
         sha256, size_bytes: of ``model.safetensors``; ``None`` while the row is not published.
         recipe_digest: of the recipe that made the published weights.
         results: what was measured with them; baselines and single seeds are in the card's ``results.csv``.
-        embedded: file name inside :data:`EMBEDDED_FOLDER` if the weights ship with the package.
+        embedded: file inside :data:`EMBEDDED_FOLDER` if the weights ship with the package. Its ``golden.safetensors``
+            lies beside it, so no two rows may share a folder: take ``<name>/model.safetensors``.
     """
 
     name: str
@@ -68,8 +68,10 @@ class Weights:
     input: InputSpec
     license: str
     data_license: str
+    architecture: str = "resnet50"
     num_features: int = 2048
-    num_params: int = 23_501_760  # timm resnet50 with in_chans=1, num_classes=0
+    num_params: int = 23_501_760
+    init: str | None = None
     revision: str | None = None
     sha256: str | None = None
     size_bytes: int | None = None
@@ -78,9 +80,19 @@ class Weights:
     embedded: str | None = None
 
     @property
+    def family(self) -> str:
+        """The part of the name before the dot: our name in timm's registry, shared by all rows of an architecture."""
+        return self.name.partition(".")[0]
+
+    @property
     def tag(self) -> str:
-        """The part of the name after the architecture, as in timm."""
+        """The part of the name after the dot, as in timm."""
         return self.name.partition(".")[2]
+
+    @property
+    def hub_entry(self) -> tuple[str, str]:
+        """Entry point of ``hubconf.py`` and its argument ``weights``: ``("byol_resnet50", "s1s2_mini")``."""
+        return f"{self.method}_{self.family.removeprefix('eo_')}", self.tag.removeprefix(f"{self.method}_")
 
     @property
     def published(self) -> bool:
@@ -171,7 +183,7 @@ _DECLARED = (
 
 def with_published_facts(row: Weights) -> Weights:
     """Return a row with what its file in :data:`PUBLISHED_FOLDER` says, or as it is if there is none."""
-    path = PUBLISHED_FOLDER / f"{row.tag}.json"
+    path = PUBLISHED_FOLDER / f"{row.name}.json"
     if not path.is_file():
         return row
     facts = json.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +193,7 @@ def with_published_facts(row: Weights) -> Weights:
 _ROWS = tuple(map(with_published_facts, _DECLARED))
 WEIGHTS: Mapping[str, Weights] = MappingProxyType({row.name: row for row in _ROWS})
 DEFAULT = _ROWS[0]
-"""The row that ``eo_resnet50`` without a tag stands for, and that ``demo`` uses."""
+"""The row that ``demo`` and the README show. What a family's name alone stands for: :func:`default_of_family`."""
 
 
 def get_weights(name: str) -> Weights:
@@ -193,6 +205,16 @@ def get_weights(name: str) -> Weights:
     if name not in WEIGHTS:
         raise unknown_name("model", name, WEIGHTS)
     return WEIGHTS[name]
+
+
+def families() -> list[str]:
+    """Return the first parts of the declared names, such as ``"eo_resnet50"``, in the order of declaration."""
+    return list(dict.fromkeys(row.family for row in WEIGHTS.values()))
+
+
+def default_of_family(family: str) -> Weights:
+    """Return the row that a family's name without a tag stands for: the first that was declared."""
+    return next(row for row in WEIGHTS.values() if row.family == family)
 
 
 def list_models(pattern: str = "*", *, published: bool | None = None) -> list[str]:

@@ -211,7 +211,7 @@ def open_model(name: str, sizes: Sequence[int]) -> EvaluatedModel:
             raise NotMeasuredHereError(f"{name} is not measured here: {error}") from error
     if name.startswith(f"{IMAGENET}="):
         return _foreign(name, _load(name.removeprefix(f"{IMAGENET}=")), sizes)
-    if ":" not in name and "/" not in name and name not in (rows.ARCHITECTURE, *rows.WEIGHTS):
+    if ":" not in name and "/" not in name and name not in (*rows.families(), *rows.WEIGHTS):
         raise unknown_name("model", name, (*BASELINES, *rows.WEIGHTS, "hf-hub:ORG/NAME", "local-dir:PATH"))
     network = _load(name)
     spec = network.eo_input

@@ -113,8 +113,8 @@ def parse_source(name: str) -> Source:
         return Source(name=name, kind="hub", repo_id=repo_id, revision=revision or None)
     if name.startswith(LOCAL_PREFIX):
         return Source(name=name, kind="local", folder=Path(name.removeprefix(LOCAL_PREFIX)).expanduser())
-    if name == rows.ARCHITECTURE:
-        return Source(name=name, kind="row", row=rows.DEFAULT)
+    if name in rows.families():
+        return Source(name=name, kind="row", row=rows.default_of_family(name))
     if re.search(r"[/\\:]", name):
         raise UserError(
             f"{name!r} is not a declared model; write {HUB_PREFIX}ORG/NAME[@REVISION] for a Hub repository "

@@ -59,12 +59,12 @@ def golden(row: Weights) -> dict[str, torch.Tensor]:
 
 def test_every_route_gives_the_recorded_features(row: Weights, repository: Path) -> None:
     expected = golden(row)
-    entry = f"{row.method}_resnet50"
+    entry, tag = row.hub_entry
     made = {
         "create_model": eo_backbones.create_model(row.name),
-        "the architecture alone": eo_backbones.create_model(weights.ARCHITECTURE),
+        "the family alone": eo_backbones.create_model(row.family),
         "timm": timm.create_model(row.name, pretrained=True),
-        "torch.hub": torch.hub.load(str(repository), entry, source="local"),
+        "torch.hub": torch.hub.load(str(repository), entry, weights=tag, source="local"),
     }
     for route, model in made.items():
         with torch.inference_mode():

@@ -51,7 +51,7 @@ def test_every_row_has_an_entry(hubconf: ModuleType, row: Weights, monkeypatch: 
         asked.append((*positional, named))
 
     monkeypatch.setattr(eo_backbones, "create_model", create_model)
-    entry, weights = f"{row.method}_resnet50", row.tag.removeprefix(f"{row.method}_")
+    entry, weights = row.hub_entry
     getattr(hubconf, entry)(weights=weights, pretrained=False, in_chans=3)
     assert asked == [(row.name, False, {"in_chans": 3})]
     assert f'"{weights}"' in getattr(hubconf, entry).__doc__
@@ -69,7 +69,7 @@ def test_the_default_is_the_small_one_with_weights(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_unknown_weights_show_the_nearest(hubconf: ModuleType, method: str) -> None:
-    with pytest.raises(UserError, match=rf"unknown {method} weights 'sen12ms'; did you mean sen12ms_90k"):
+    with pytest.raises(UserError, match=rf"unknown {method}_resnet50 weights 'sen12ms'; did you mean sen12ms_90k"):
         getattr(hubconf, f"{method}_resnet50")(weights="sen12ms")
 
 

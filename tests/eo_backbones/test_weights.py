@@ -28,7 +28,8 @@ def test_the_model_is_as_declared(row: Weights) -> None:
 
 @every_row
 def test_the_row_is_complete(row: Weights) -> None:
-    assert row.name == f"{weights.ARCHITECTURE}.{row.tag}"
+    assert row.name == f"{row.family}.{row.tag}"
+    assert {other.architecture for other in WEIGHTS.values() if other.family == row.family} == {row.architecture}
     assert re.fullmatch(rf"{row.method}_[a-z0-9]+(_[a-z0-9]+)*", row.tag)
     assert row.input.bands
     assert len(set(row.input.band_names)) == len(row.input.bands)
@@ -110,3 +111,9 @@ def test_the_namespace_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
 def test_the_embedded_file_lies_inside_the_package() -> None:
     assert weights.DEFAULT.embedded_path == Path(weights.__file__).parent / "embedded" / "byol_s1s2_mini.safetensors"
     assert get_weights("eo_resnet50.byol_dfc2020").embedded_path is None
+
+
+def test_no_two_embedded_files_share_a_folder() -> None:
+    """Each has its own ``golden.safetensors`` beside it."""
+    folders = [row.embedded_path.parent for row in WEIGHTS.values() if row.embedded_path]
+    assert len(set(folders)) == len(folders)

@@ -131,16 +131,22 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def declare(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Let other rows than the package's be declared during a test; the first is the default."""
+    from timm.models import _registry
+
     from eo_backbones import timm_bridge, weights
 
     def declare_rows(*rows: weights.Weights) -> None:
         monkeypatch.setattr(weights, "WEIGHTS", {row.name: row for row in rows})
         monkeypatch.setattr(weights, "DEFAULT", rows[0])
-        timm_bridge.register(weights.WEIGHTS, weights.DEFAULT)
+        timm_bridge.register()
 
     yield declare_rows
+    registered = set(weights.families())
     monkeypatch.undo()
-    timm_bridge.register(weights.WEIGHTS, weights.DEFAULT)
+    for family in registered.difference(weights.families()):
+        _registry._clear_model_entries(family)
+        del _registry._model_entrypoints[family]
+    timm_bridge.register()
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,6 @@
 """Published weights into the repository: what an exported folder and its measurement become there.
 
-The weights of an embedded row go into the package, what is known about them into ``eo_backbones/published/<tag>.json``
+The weights of an embedded row go into the package, what is known about them into ``eo_backbones/published/<name>.json``
 (which makes the row a published one), the rest into ``model_cards/<name>``, and its recipe under lock. Everything is
 checked before anything is written; the same command can be typed again, also with other weights.
 """
@@ -66,15 +66,15 @@ def install(folder: Path, results: Path, checkout: Path, *, revision: str | None
         "results": [score.to_dict() for score in scores(own)],
     }
     texts = {
-        checkout / "eo_backbones" / "published" / f"{row.tag}.json": _json(facts),
+        checkout / "eo_backbones" / "published" / f"{row.name}.json": _json(facts),
         row_folder(checkout, row) / RESULTS_FILE: csv_text(rows),
         row_folder(checkout, row) / RECIPE_FILE: _json({**record, "name": row.name}),
         checkout / SNAPSHOTS / f"{row.recipe}.json": json.dumps(_snapshot(row), indent=2, sort_keys=True) + "\n",
     }
     copies = {row_folder(checkout, row) / name: folder / name for name in _COPIED}
     if row.embedded:
-        embedded = checkout / "eo_backbones" / "embedded"
-        copies |= {embedded / row.embedded: folder / WEIGHTS_FILE, embedded / GOLDEN_FILE: folder / GOLDEN_FILE}
+        target = checkout / "eo_backbones" / "embedded" / row.embedded
+        copies |= {target: folder / WEIGHTS_FILE, target.with_name(GOLDEN_FILE): folder / GOLDEN_FILE}
     for target, source in copies.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
