@@ -28,7 +28,6 @@ from eo_backbones.hub.errors import FAILURES, MissingFileError, explain
 from eo_backbones.hub.folder import (
     CONFIG_FILE,
     GOLDEN_FILE,
-    STOCK_ARCHITECTURE,
     WEIGHTS_FILE,
     FolderConfig,
     read_config,
@@ -215,11 +214,11 @@ class _Cache:
 def row_config(row: Weights) -> FolderConfig:
     """Return the declaration of a row in the form that ``config.json`` has."""
     return FolderConfig(
-        architecture=STOCK_ARCHITECTURE,
+        architecture=row.architecture,
         num_classes=0,
         in_chans=1,
         input=row.input,
-        pretrained_cfg=timm_fields(license=row.license),
+        pretrained_cfg=timm_fields(license=row.license, architecture=row.architecture),
     )
 
 
