@@ -6,6 +6,7 @@ carries what its user needs to know (:data:`METADATA_KEY`). It holds the network
 the contract inside says, or with :func:`eo_backbones.create_transform`.
 """
 
+import copy
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn import functional as F
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError, unknown_name
@@ -154,7 +157,7 @@ def export_network(
     }
     expected = _take_any_size(network, network, in_chans)
     logger.info("tracing the network")
-    program = _trace(network, in_chans)
+    program = _trace(_traceable(network), in_chans)
     opset = None
     with atomic_file(out, shared=True) as unfinished:
         if format == "onnx":
@@ -194,6 +197,39 @@ def _check_request(out: Path, format: str, *, overwrite: bool) -> None:  # noqa:
     missing = [package for package in _ONNX_PACKAGES if find_spec(package) is None]
     if format == "onnx" and missing:
         raise UserError(f"writing ONNX needs {', '.join(missing)}; type: pip install 'eo-backbones[export]'")
+
+
+class _MirroredConvolution(nn.Module):
+    """A convolution of stride 2 with TensorFlow's SAME padding, without arithmetic on the size of the image.
+
+    SAME pads the far edges by an amount that depends on the size: for the five such layers of an EfficientNet the
+    tracer needs more than ten minutes to simplify the sizes. In the mirrored image, under the mirrored kernel, it is
+    ordinary padding, the same on all sides: with an even size the last column is one that no step reaches.
+    """
+
+    def __init__(self, convolution: Conv2dSame) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(convolution.weight.detach().flip((2, 3)))
+        self.bias = convolution.bias
+        self.padding = tuple((side - 1) // 2 for side in convolution.kernel_size)
+        self.groups = convolution.groups
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return what the convolution gives."""
+        mirrored = F.conv2d(images.flip((2, 3)), self.weight, self.bias, 2, self.padding, groups=self.groups)
+        return mirrored.flip((2, 3))
+
+
+def _traceable(network: nn.Module) -> nn.Module:
+    """Return a network with the same outputs whose sizes the tracer can follow; the given one stays as it is."""
+    if not any(isinstance(module, Conv2dSame) for module in network.modules()):
+        return network
+    network = copy.deepcopy(network)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, Conv2dSame) and (module.stride, module.dilation) == ((2, 2), (1, 1)):
+            if all(side % 2 for side in module.kernel_size):
+                network.set_submodule(name, _MirroredConvolution(module))
+    return network
 
 
 def _trace(network: nn.Module, in_chans: int) -> ExportedProgram:

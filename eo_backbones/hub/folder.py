@@ -38,8 +38,6 @@ DIGEST_KEY = "weights_sha256"
 
 STOCK_ARCHITECTURE = "resnet50"
 """timm's own name: plain timm loads our folders without this package (docs/decisions/0002)."""
-STOCK_NUM_FEATURES = 2048
-STOCK_REDUCTION = 32  # input pixels per cell of the last feature map
 DEFAULT_SIZE_PX = 64  # nominal only, the network takes any size; EuroSAT images have it
 
 MULTI_BAND_ARCHITECTURE = "eo_multi_band"
