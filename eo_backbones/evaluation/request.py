@@ -23,7 +23,7 @@ from eo_backbones.progress import Progress
 from eo_backbones.results import RESULTS_FILE, Result, ResultsFile, Section
 
 COMMANDS_FILE = "commands.txt"
-SMALLEST_SIZE_PX = 32  # a ResNet50 divides by 32
+SMALLEST_SIZE_PX = 32  # one cell of the last feature map of a ResNet50 or EfficientNet
 
 
 def default_sizes(protocols: Sequence[str]) -> tuple[int, ...]:
@@ -150,7 +150,7 @@ def _prepare(request: Request, root: Path) -> tuple[LabelledImages, Plan]:
         raise UserError(f"--seeds {request.seeds}: at least 1 is needed")
     for size in request.sizes:
         if size < SMALLEST_SIZE_PX:
-            raise UserError(f"--size {size}: a ResNet50 needs at least {SMALLEST_SIZE_PX} pixels")
+            raise UserError(f"--size {size}: networks need at least {SMALLEST_SIZE_PX} pixels")
     protocols, budgets = protocol_names(request.protocols), request.budgets
     names, positions = named_positions(request.bands)
     whole = open_dataset(request.dataset, root, positions=positions, units=request.units)

@@ -22,6 +22,7 @@ from eo_backbones.contract import unit_range
 from eo_backbones.datasets.class_folders import class_folders
 from eo_backbones.datasets.splits import seeded_split
 from eo_backbones.errors import UserError
+from eo_backbones.hub.folder import config_json
 from eo_backbones.networks.multi_band import MultiBandClassifier
 from eo_backbones.prediction.classify import open_classifier, predict
 from eo_backbones.push import check_folder
@@ -152,6 +153,24 @@ def test_partial_mode_trains_the_last_stages_only(encoder: Path) -> None:
         if isinstance(module, nn.BatchNorm2d) and module.training
     }
     assert updating == {"layer3", "layer4"}, "frozen BatchNorm keeps its statistics"
+
+
+@pytest.mark.parametrize("fuse", ["early", "concat"])
+def test_partial_mode_takes_the_last_blocks_of_any_network(fuse: str, tmp_path: Path) -> None:
+    """timm counts the last convolution of an EfficientNet with its last block."""
+    described = config_json(input=unit_range(["B04", "VV"]), architecture="tf_efficientnet_lite0")
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    wanted = settings(model=f"local-dir:{tmp_path}", mode="partial", stages=2, fuse=fuse)
+    network = build_network(wanted, bands=("B04", "VV"), num_classes=3)
+    freeze(network, wanted)
+    train_mode(network)
+    learning = {name.removeprefix("encoder.") for name, value in network.named_parameters() if value.requires_grad}
+    parts = {".".join(name.split(".")[:2]) if name.startswith("blocks") else name.split(".")[0] for name in learning}
+    assert parts == {"blocks.5", "blocks.6", "conv_head", "bn2", "classifier" if fuse == "early" else "fc"}
+    loss = network(torch.rand(2, 2, 64, 64)).square().sum()
+    loss.backward()
+    rates = {group["lr_scale"] for group in parameter_groups(network, wanted) if group["params"]}
+    assert rates == {1.0}
 
 
 def test_scores_are_those_of_scikit_learn() -> None:

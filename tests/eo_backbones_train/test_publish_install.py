@@ -5,9 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from eo_backbones import weights
@@ -16,7 +18,7 @@ from eo_backbones.push import check_folder
 from eo_backbones.results import csv_text
 from eo_backbones.weights import PUBLISHED_FOLDER
 from eo_backbones_train.export import export
-from eo_backbones_train.recipes.published import get_recipe, smoke
+from eo_backbones_train.recipes.published import get_recipe, input_spec, smoke
 from eo_backbones_train.recipes.serialise import override
 from publish import install as module
 from publish.install import install
@@ -191,6 +193,45 @@ def test_a_locked_recipe_is_not_unlocked(exported: Path, measured: Path, unpubli
 def test_an_embedded_row_has_no_revision(exported: Path, measured: Path, unpublished: Path) -> None:
     with pytest.raises(UserError, match="ships in the package, --revision has no meaning"):
         install(exported, measured, unpublished, revision="a" * 40)
+
+
+def test_a_row_of_another_family_gets_files_of_its_own(
+    unpublished: Path, declare: Callable[..., None], tmp_path: Path
+) -> None:
+    """The golden outputs of the first embedded row stay where they are."""
+    recipe = get_recipe("distill-mini")
+    name = "eo_efficientnet_lite0.distill_toy"
+    row = weights.Weights(
+        name=name, method="distill", data="made-up images", recipe=recipe.name, input=input_spec(recipe),
+        license="other", data_license="other", architecture=recipe.model.architecture, num_features=1280,
+        num_params=3_370_432, init="ImageNet EfficientNet-Lite0 (Google, Apache-2.0)",
+        embedded=f"{name}/model.safetensors",
+    )  # fmt: skip
+    declare(row, *weights.WEIGHTS.values())
+    encoder = timm.create_model(recipe.model.architecture, in_chans=1, num_classes=0)
+    state = {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
+    out = tmp_path / "out"
+    assert export(write_run(tmp_path / "run", recipe, state), out, dtype="fp16")["name"] == name
+    config = json.loads((out / "config.json").read_text())
+    assert (config["architecture"], config["num_features"]) == (recipe.model.architecture, 1280)
+    item = json.loads((out / "stac_mlm.json").read_text())
+    entry = item["assets"]["source_code"]["mlm:entrypoint"]
+    assert entry == "timm.models.efficientnet:tf_efficientnet_lite0"
+    assert item["properties"]["mlm:total_parameters"] == row.num_params
+    card = (out / "README.md").read_text()
+    assert "An EfficientNet-Lite0 encoder" in card
+    assert "1,280 features" in card
+    assert f"started from {row.init}" in card
+
+    sha256 = json.loads((out / "recipe.json").read_text())["weights_sha256"]
+    rows = [result(model=f"local-dir:{out}", weights_digest=sha256, seed=seed) for seed in (0, 1)]
+    (tmp_path / "results.csv").write_text(csv_text(rows))
+    package = unpublished / "eo_backbones"
+    written = install(out, tmp_path / "results.csv", unpublished)
+    files = [package / "embedded" / name / file for file in ("model.safetensors", "golden.safetensors")]
+    assert {*files, package / "published" / f"{name}.json"} <= set(written)
+    assert not (package / "embedded" / "golden.safetensors").exists(), "the place of the first row"
+    assert files[0].read_bytes() == (out / "model.safetensors").read_bytes()
 
 
 def test_every_published_file_belongs_to_a_row() -> None:

@@ -17,6 +17,7 @@ import timm
 import torch
 from torch import Tensor
 
+from eo_backbones import weights
 from eo_backbones.cards import CardFacts, folder_texts
 from eo_backbones.cards.facts import check_license
 from eo_backbones.errors import UserError, unknown_name
@@ -34,7 +35,7 @@ from eo_backbones.hub.folder import (
 )
 from eo_backbones.models import create_model
 from eo_backbones.results import read_results, rows_of
-from eo_backbones.weights import WEIGHTS, Weights
+from eo_backbones.weights import Weights
 from eo_backbones_train.pretraining import run_folder
 from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint
 from eo_backbones_train.pretraining.run_folder import CHECKPOINT_FOLDER, RESULT_FILE, RUN_FILE
@@ -210,7 +211,8 @@ def declared_row(trained: TrainedRun, sha256: str) -> Weights | None:
     recipe = trained.recipe
     if not trained.finished or recipe.name not in RECIPES or digest(recipe) != digest(RECIPES[recipe.name]):
         return None
-    return next((row for row in WEIGHTS.values() if row.recipe == recipe.name and row.sha256 in {None, sha256}), None)
+    rows = weights.WEIGHTS.values()
+    return next((row for row in rows if row.recipe == recipe.name and row.sha256 in {None, sha256}), None)
 
 
 def golden_inputs() -> Tensor:

@@ -18,7 +18,7 @@ from eo_backbones.files import read_json
 from eo_backbones.hub.folder import DIGEST_KEY, GOLDEN_FILE, RECIPE_FILE
 from eo_backbones.networks.initialisation import STAGES
 from eo_backbones.results import RESULTS_FILE, read_results
-from eo_backbones.weights import WEIGHTS, Weights
+from eo_backbones.weights import DEFAULT, WEIGHTS, Weights
 from eo_backbones_train.export import LOG_FILE
 from eo_backbones_train.pretraining.runlog import LOSS_FILE
 from eo_backbones_train.recipes.published import get_recipe
@@ -84,6 +84,8 @@ def cost(recipe: Recipe, scenes: int, checkout: Path) -> tuple[list[tuple[str, s
     if cpu is None:
         raise UserError("benchmarks/ holds no report of a CPU; write one with eo-train bench --device cpu")
     figures = cpu.figures
+    if (recipe.method, recipe.loss, recipe.model.batch_norm) not in _CPU_STEPS:
+        return [*lines, ("time", "not measured")], f"`eo-train bench` times no step of {recipe.method}."
     field, kind = _CPU_STEPS[recipe.method, recipe.loss, recipe.model.batch_norm]
     measured = figures["step_batch"] / (figures[field] / 1000)
     speed = measured * (figures["step_size_px"] / recipe.views.size_px) ** 2
@@ -122,14 +124,25 @@ CARDS_FOLDER = "model_cards"
 INSTALLED_FILES = (RECIPE_FILE, RESULTS_FILE, GOLDEN_FILE, LOG_FILE, LOSS_FILE)
 """Files of a published row that are copied from the exported folder and the measurement, not generated."""
 
+_PREPARE_OMBRIA = (
+    # display values of OMBRIA's optical bands stand for reflectance 0 to 1 (benchmarks/2026-11-23-mini-recipe.md)
+    "eo-train prepare --layout pairs --root ombria --unit B03=uint8:0:1 --unit B08=uint8:0:1 --unit B11=uint8:0:1 "
+    "--unit VV=uint8 --out STORE"
+)
 _PREPARE = {
     "dfc2020": ("eo-train prepare --layout dfc2020 --root DFC2020 --out STORE",),
     "sen12ms-90k": ("eo-train prepare --layout sen12ms --root SEN12MS --subset 90k --out STORE",),
     "s1s2-mini": (
-        # display values of OMBRIA's optical bands stand for reflectance 0 to 1 (benchmarks/2026-11-23-mini-recipe.md)
-        "eo-train prepare --layout pairs --root ombria --unit B03=uint8:0:1 --unit B08=uint8:0:1 --unit B11=uint8:0:1 "
-        "--unit VV=uint8 --out STORE",
+        _PREPARE_OMBRIA,
         "eo-train prepare --layout pairs --root multiband_pairs --out STORE",
+        "eo-train prepare --layout sen12ms --root sen12ms_layout --out STORE",
+    ),
+    "s1s2-mini-all": (
+        _PREPARE_OMBRIA,
+        # the grey pictures of this sample of SEN1-2 are a mix of the visible bands, closest to B03
+        "eo-train prepare --layout pairs --root sen12_five_pretrain --unit uint8 --bands B03=1 VV=1 --out STORE",
+        "eo-train prepare --layout pairs --root sen12_rgb_pairs --unit uint8 --out STORE",
+        "eo-train prepare --layout pairs --root multiband_pretrain --out STORE",
         "eo-train prepare --layout sen12ms --root sen12ms_layout --out STORE",
     ),
 }
@@ -239,7 +252,7 @@ def readme_text(checkout: Path) -> str:
     text = (checkout / README_FILE).read_text(encoding="utf-8")
     rows = list(WEIGHTS.values())
     text = _replaced(text, WEIGHTS_PART, weights_part(rows))
-    results = results_part(checkout, rows[0])
+    results = results_part(checkout, DEFAULT)
     return text if results is None else _replaced(text, RESULTS_PART, results)
 
 

@@ -10,13 +10,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from eo_backbones import weights
 from eo_backbones.errors import UserError
 from eo_backbones.files import read_json
 from eo_backbones.hub.download import LOCAL_PREFIX
 from eo_backbones.hub.folder import CONFIG_FILE, GOLDEN_FILE, RECIPE_FILE, WEIGHTS_FILE, read_config
 from eo_backbones.info import verify
 from eo_backbones.results import RESULTS_FILE, csv_text, read_results, renamed, rows_of, scores
-from eo_backbones.weights import WEIGHTS, Weights
+from eo_backbones.weights import Weights
 from eo_backbones_train.recipes.published import get_recipe
 from eo_backbones_train.recipes.serialise import digest, to_dict
 from publish.generated import INSTALLED_FILES, row_folder
@@ -86,7 +87,7 @@ def install(folder: Path, results: Path, checkout: Path, *, revision: str | None
 
 def _row_of(folder: Path, record: dict[str, Any]) -> Weights:
     name = record["recipe"]["name"]
-    for row in WEIGHTS.values():
+    for row in weights.WEIGHTS.values():
         if row.recipe == name:
             return row
     raise UserError(
