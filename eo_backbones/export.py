@@ -220,15 +220,19 @@ class _MirroredConvolution(nn.Module):
         return mirrored.flip((2, 3))
 
 
+def _is_mirrored_exactly(convolution: Conv2dSame) -> bool:
+    odd = all(side % 2 for side in convolution.kernel_size)
+    return odd and (convolution.stride, convolution.dilation) == ((2, 2), (1, 1))
+
+
 def _traceable(network: nn.Module) -> nn.Module:
     """Return a network with the same outputs whose sizes the tracer can follow; the given one stays as it is."""
     if not any(isinstance(module, Conv2dSame) for module in network.modules()):
         return network
     network = copy.deepcopy(network)
     for name, module in list(network.named_modules()):
-        if isinstance(module, Conv2dSame) and (module.stride, module.dilation) == ((2, 2), (1, 1)):
-            if all(side % 2 for side in module.kernel_size):
-                network.set_submodule(name, _MirroredConvolution(module))
+        if isinstance(module, Conv2dSame) and _is_mirrored_exactly(module):
+            network.set_submodule(name, _MirroredConvolution(module))
     return network
 
 
