@@ -14,6 +14,7 @@ import eo_backbones
 from eo_backbones import demo, weights
 from eo_backbones.contract import standardized
 from eo_backbones.export import export_network
+from eo_backbones.files import sha256_of
 from eo_backbones.hub import folder
 from eo_backbones.info import info, verify
 from eo_backbones.networks.segmentation import SegmentationNetwork
@@ -44,7 +45,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.save_golden(path, model, inputs)
     config = folder.config_json(input=standardized(["B04", "VV"]), license="other", architecture=STOCK)
     (path / folder.CONFIG_FILE).write_text(json.dumps(config))
-    record = {folder.DIGEST_KEY: folder.sha256_of(path / folder.WEIGHTS_FILE)}
+    record = {folder.DIGEST_KEY: sha256_of(path / folder.WEIGHTS_FILE)}
     (path / folder.RECIPE_FILE).write_text(json.dumps(record))
     return path
 
@@ -66,7 +67,7 @@ def row(saved: Path, declare: Callable[..., None], monkeypatch: pytest.MonkeyPat
         num_params=3_370_432,
         init="ImageNet EfficientNet-Lite0 (Google, Apache-2.0)",
         embedded=f"{NAME}/{folder.WEIGHTS_FILE}",
-        sha256=folder.sha256_of(file),
+        sha256=sha256_of(file),
         size_bytes=file.stat().st_size,
     )
     monkeypatch.setattr(weights, "EMBEDDED_FOLDER", saved.parent)
