@@ -1,6 +1,6 @@
-"""Embeddings of whole rasters: windows of a scene through an encoder, on a grid that lies on the scene.
+"""Embeddings of whole rasters: windows of a scene through an encoder, on a regular grid.
 
-* :func:`embed_scene` turns a scene into a file of embeddings, one cell a window.
+* :func:`embed_scene` turns a scene into a file of embeddings, one cell per window.
 * :func:`find_similar` maps how similar every cell is to one of them.
 
 Needs rasterio; ``import eo_backbones`` does not load this package.

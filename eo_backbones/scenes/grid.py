@@ -1,4 +1,4 @@
-"""Where the windows of a scene lie, and where their cells lie on the ground.
+"""Where the windows of a scene are, and where their cells are on the ground.
 
 Window ``(row, col)`` takes the pixels from ``(row * stride, col * stride)`` on, ``size`` a side; only whole windows
 count. Its centre is at pixel coordinate ``col * stride + size / 2``. A cell is ``stride`` pixels a side and has the

@@ -24,22 +24,22 @@ from eo_backbones.scenes.grid import Grid, at
 logger = logging.getLogger(__name__)
 
 _SAME_PIXEL = 0.01  # grids whose corners lie closer, in pixels, are the same grid
-_CACHE_MIB = (64, 512)
-_SAMPLED_WINDOWS, _SAMPLED_PX = 5, 256
+_MIN_CACHE_MIB, _MAX_CACHE_MIB = 64, 512
+_SAMPLES_PER_SIDE, _SAMPLE_PX = 5, 256  # what check_units looks at
 
 
 class Scene:
     """Bands of one scene; use it as a context manager.
 
     Args:
-        bands: where each is.
+        bands: where each one is.
         nodata: value that means "missing" besides what the files themselves declare.
 
     Attributes:
         height, width: pixels.
         transform: pixel ``(col, row)`` -> coordinates.
         crs: of the coordinates, or ``None``.
-        dtypes: number format of each band.
+        dtypes: dtype of each band.
 
     Raises:
         UserError: on entering: a file cannot be read, holds complex numbers, or is not on the grid of the first.
@@ -70,7 +70,7 @@ class Scene:
             for band, dtype in zip(self.bands, self.dtypes, strict=True):
                 if dtype.startswith("complex"):
                     raise UserError(f"{band.path} holds complex numbers; convert it to sigma nought in dB first")
-            cache = min(max(2 * sum(map(_row_of_blocks, self._open.values())) >> 20, _CACHE_MIB[0]), _CACHE_MIB[1])
+            cache = min(max(2 * sum(map(_row_of_blocks, self._open.values())) >> 20, _MIN_CACHE_MIB), _MAX_CACHE_MIB)
             stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache))
             self._stack = stack.pop_all()
         return self
@@ -104,7 +104,7 @@ class Scene:
     def check_units(self, spec: InputSpec, units: Sequence[Unit]) -> None:
         """Compare the values with their declared units, on windows spread over the scene.
 
-        Once for the scene and not window by window: a window may well hold bright or dark ground only.
+        Once for the scene and not window by window: a single window may hold bright or dark ground only.
 
         Args:
             spec: contract of the model.
@@ -115,15 +115,15 @@ class Scene:
         """
         sample = np.concatenate([values.reshape(len(self.bands), -1) for values in self._sample()], axis=1)
         for band, dtype, unit, values in zip(self.bands, self.dtypes, units, sample, strict=True):
-            seen = values[np.isfinite(values)]
-            if not seen.size:
+            finite = values[np.isfinite(values)]
+            if not finite.size:
                 continue
-            tensor = torch.from_numpy(seen)
-            typed = tensor.to(torch.uint8) if dtype == "uint8" else tensor
-            problem = check_values(typed, spec.for_band(band.name), unit)
+            tensor = torch.from_numpy(finite)
+            as_stored = tensor.to(torch.uint8) if dtype == "uint8" else tensor
+            problem = check_values(as_stored, spec.for_band(band.name), unit)
             if problem:
                 raise UnitError(f"{band.path}: {problem}")
-            if not seen.any():
+            if not finite.any():
                 logger.warning(
                     "%s: band %s looks all zero; if 0 means missing, say so in the file (gdal_edit -a_nodata 0)",
                     band.path,
@@ -131,7 +131,7 @@ class Scene:
                 )
 
     def _sample(self) -> Iterator[np.ndarray]:
-        height, width = min(self.height, _SAMPLED_PX), min(self.width, _SAMPLED_PX)
+        height, width = min(self.height, _SAMPLE_PX), min(self.width, _SAMPLE_PX)
         for top in _spread(self.height - height):
             for left in _spread(self.width - width):
                 values = np.empty((len(self.bands), height, width), np.float32)
@@ -141,37 +141,37 @@ class Scene:
     def _check_grid(self, path: str, dataset: Any) -> None:
         """Refuse a file that is not on the grid of the first."""
         first = self.bands[0].path
-        how = f"bring them to one grid first, e.g. gdalbuildvrt -separate -resolution highest -r bilinear S.vrt {first}"
+        how = f"resample them to one grid first, e.g. gdalbuildvrt -separate -resolution highest -r bilinear S.vrt {first}"
         if (dataset.height, dataset.width) != (self.height, self.width):
             raise UserError(
                 f"the bands differ in size: {first} has {self.width} x {self.height} pixels, {path} {dataset.width} x "
                 f"{dataset.height}; {how} {path}"
             )
         corners = [(0, 0), (self.width, 0), (0, self.height)]
-        off = max(math.dist(corner, at(~self.transform, *at(dataset.transform, *corner))) for corner in corners)
-        if dataset.crs != self.crs or off > _SAME_PIXEL:
-            raise UserError(f"{path} does not lie on the pixels of {first} (another place or projection); {how} {path}")
+        offset_px = max(math.dist(corner, at(~self.transform, *at(dataset.transform, *corner))) for corner in corners)
+        if dataset.crs != self.crs or offset_px > _SAME_PIXEL:
+            raise UserError(f"{path} is not on the pixel grid of {first} (another place or projection); {how} {path}")
 
     def warn_control_points(self) -> bool:
-        """Warn, and return ``True``, where control points alone say where the scene lies: what is made of it has none.
+        """Warn, and return ``True``, where a scene is georeferenced by control points only: outputs of it are not.
 
-        A picture without any place is no reason for a warning.
+        A picture without any coordinates is no reason for a warning.
         """
         path = self.bands[0].path
-        only_points = bool(self._open[path].gcps[0]) and self.transform.is_identity
-        if only_points:
-            logger.warning("%s lies on the ground by control points only; warp it first (gdalwarp) for a map", path)
-        return only_points
+        only_by_points = bool(self._open[path].gcps[0]) and self.transform.is_identity
+        if only_by_points:
+            logger.warning("%s is georeferenced by control points only; warp it first (gdalwarp) to get a map", path)
+        return only_by_points
 
     def warn_unplaced(self) -> None:
-        """Warn where the files do not say where the scene lies."""
+        """Warn where the scene is not georeferenced."""
         if not self.warn_control_points() and self.crs is None:
-            logger.warning("%s has no coordinate system, so neither have the embeddings", self.bands[0].path)
+            logger.warning("%s has no coordinate system, so the embeddings have none either", self.bands[0].path)
 
 
 def _spread(last: int) -> list[int]:
     """Return a few starts from 0 to ``last``."""
-    return sorted({round(last * step / (_SAMPLED_WINDOWS - 1)) for step in range(_SAMPLED_WINDOWS)})
+    return sorted({round(last * step / (_SAMPLES_PER_SIDE - 1)) for step in range(_SAMPLES_PER_SIDE)})
 
 
 def _row_of_blocks(dataset: Any) -> int:

@@ -1,6 +1,6 @@
-"""Where a scene looks like this place: cosine similarity of every cell with one of them.
+"""Where a scene looks like a given place: cosine similarity of every cell with one of them.
 
-Between features as they are in the file. A network's features are all positive, so even unlike places reach high
+It is computed from the features in the file. A network's features are all positive, so even different places reach high
 values; components are centred on the scene's mean, which spreads the values over -1 to 1.
 """
 
@@ -26,7 +26,7 @@ class Similar:
     Attributes:
         out: the map, one band, float32, NaN where a cell has no value.
         preview: the picture.
-        cell: row and column of the cell that all are compared with.
+        cell: row and column of the cell that all cells are compared with.
         median: of the map.
     """
 
@@ -56,7 +56,7 @@ def find_similar(
         out: default: ``<embedding>_similar.tif`` beside it.
 
     Raises:
-        UserError: not such a file; a place outside, without a value, or that cannot be found for lack of a coordinate
+        UserError: not such a file; a place outside, without a value, or given in degrees where the file has no coordinate
             system.
     """
     target = out or embedding.with_name(f"{embedding.stem}_similar.tif")

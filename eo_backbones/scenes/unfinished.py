@@ -1,7 +1,7 @@
-"""Embeddings on their way: a folder beside the output that survives a kill.
+"""Unfinished embeddings: a folder beside the output that survives a kill.
 
-``features.f32`` holds rows of cells as they are finished, float32 ``(cols, features)``, NaN where a cell has no value;
-how far it got is its length. ``job.json`` says what it belongs to. The folder goes when the output is whole.
+``features.f32`` holds the finished rows of cells, float32 ``(cols, features)``, NaN where a cell has no value; its
+length says how far it got. ``job.json`` says what it belongs to. The folder is removed when the output is whole.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 from eo_backbones.errors import UserError
 
 FORMAT = 1
-"""Part of every job: changed when rows of the same job would come out differently."""
+"""Part of every job: changed when the same job would give other rows."""
 _JOB, _FEATURES = "job.json", "features.f32"
 
 
@@ -23,8 +23,8 @@ class UnfinishedEmbedding:
     """Rows of features of one job.
 
     Args:
-        out: the output that they are for.
-        job: all that decides the features, as JSON types.
+        out: the output that they belong to.
+        job: everything that determines the features, as JSON types.
         rows, cols, features: how many there will be.
 
     Raises:
@@ -38,9 +38,9 @@ class UnfinishedEmbedding:
         self._begin(json.dumps({"format": FORMAT, **job}, sort_keys=True, indent=1))
 
     def _begin(self, job: str) -> None:
-        described = self.folder / _JOB
-        if described.is_file():
-            if described.read_text(encoding="utf-8") != job:
+        job_file = self.folder / _JOB
+        if job_file.is_file():
+            if job_file.read_text(encoding="utf-8") != job:
                 raise UserError(
                     f"{self.folder} holds the unfinished embedding of another scene, model or setting; delete it to "
                     "start anew, or repeat its command to finish it"
@@ -52,7 +52,7 @@ class UnfinishedEmbedding:
                 raise UserError(f"cannot write into {self.folder.parent}: {error.strerror}; pass another --out") from (
                     error
                 )
-            described.write_text(job, encoding="utf-8")
+            job_file.write_text(job, encoding="utf-8")
         needed = (self.rows - self.rows_done) * self.row_bytes
         free = shutil.disk_usage(self.folder).free
         if needed > free:
@@ -68,11 +68,11 @@ class UnfinishedEmbedding:
 
     @property
     def rows_done(self) -> int:
-        """Whole rows that are there."""
+        """Number of whole rows in the file."""
         return self._file.stat().st_size // self.row_bytes if self._file.is_file() else 0
 
     def resume_at(self, row: int) -> None:
-        """Drop everything from a row on: what a kill left behind of a block of rows."""
+        """Drop everything from a row on: the part of a block that a kill left behind."""
         with self._file.open("ab") as file:
             file.truncate(row * self.row_bytes)
 
@@ -82,7 +82,7 @@ class UnfinishedEmbedding:
             file.write(np.ascontiguousarray(block, np.float32).data)
 
     def read(self) -> Iterator[np.ndarray]:
-        """Yield the rows that are there, float32 ``(cols, features)`` each."""
+        """Yield the rows in the file, float32 ``(cols, features)`` each."""
         with self._file.open("rb") as file:
             for _ in range(self.rows_done):
                 values = np.frombuffer(file.read(self.row_bytes), np.float32)

@@ -106,7 +106,7 @@ def rewrite(path: Path, *, count: int = 4, size: int = 32, dtype: str = "uint16"
         (lambda path: rewrite(path, size=40), r"differ in pixels: .*image_3\.tif has 40 x 40, .* has 32 x 32"),
         (lambda path: rewrite(path, count=5), r"differ in bands: .*image_3\.tif has 5, .* has 4"),
         (lambda path: rewrite(path, dtype="float32"), r"differ in dtype: .* has float32, .* has uint16"),
-        (lambda path: path.write_bytes(b"no image"), r"cannot read .*image_3\.tif: it is truncated or no raster"),
+        (lambda path: path.write_bytes(b"no image"), r"cannot read .*image_3\.tif: it is truncated or not a raster"),
     ],
 )
 def test_images_that_are_not_alike(folder: Path, spoil: Callable[[Path], None], message: str) -> None:

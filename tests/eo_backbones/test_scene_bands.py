@@ -111,12 +111,12 @@ def damaged(folder: Path) -> list[str]:
         (
             lambda f: two(f, numbers(1, 64, 64), transform=shifted(UTM, 10.0)),
             {"bands": ("B04", "B08")},
-            "B08.tif does not lie on the pixels of .*B04.tif",
+            "B08.tif is not on the pixel grid of .*B04.tif",
         ),
         (
             lambda f: two(f, numbers(1, 64, 64), crs="EPSG:32633"),
             {"bands": ("B04", "B08")},
-            "does not lie on the pixels of",
+            "is not on the pixel grid of",
         ),
         (lambda f: one(f, np.zeros((1, 64, 64), np.uint16), nodata=0), {}, "every window has more than 10% missing"),
         (lambda f: one(f, np.full((1, 64, 64), np.nan, np.float32)), {}, "every window has more than 10% missing"),

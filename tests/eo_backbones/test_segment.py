@@ -181,7 +181,7 @@ def test_a_place_by_control_points_only_is_warned_of(tmp_path: Path, caplog: pyt
     with rasterio.open(tmp_path / "a.tif", "r+") as file:
         file.gcps = (points, "EPSG:32632")
     segmented([tmp_path / "a.tif"], tmp_path / "masks")
-    assert "a.tif lies on the ground by control points only" in caplog.text
+    assert "a.tif is georeferenced by control points only" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [b"\n", b"one,two\n", b"\xff\xfe\n"], ids=["blank", "short", "not UTF-8"])
@@ -233,8 +233,8 @@ def test_what_stands_in_the_way_is_said_before_anything_is_written(tmp_path: Pat
     assert not out.exists()
     segmented([image], out)
     before = (out / "a.tif").read_bytes()
-    assert "is no mask of the same image, bands and units by the same model" in refused([other])
-    assert "is no mask of the same image, bands and units by the same model" in refused([image], values=(3, 10))
+    assert "is not a mask of the same image, bands and units by the same model" in refused([other])
+    assert "is not a mask of the same image, bands and units by the same model" in refused([image], values=(3, 10))
     assert (out / "a.tif").read_bytes() == before
     assert segment(classifier(), [image], out, units=["dn"])[0].before, "dn is what it was read as"
     with pytest.raises(UserError, match="gives every pixel a class"):
