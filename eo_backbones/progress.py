@@ -28,7 +28,7 @@ class Tick(Protocol):
 
 
 class Progress(Protocol):
-    """Is told how a long job is getting on."""
+    """Receives the progress of a long job."""
 
     def stage(self, text: str, total: int, done: int = 0) -> AbstractContextManager[Tick]:
         """Enter a stage of ``total`` steps, of which an earlier run did ``done``."""

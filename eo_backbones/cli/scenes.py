@@ -42,7 +42,7 @@ SIMILAR_EPILOG = """Examples:
 
 [bold]eo-backbones similar OUT.tif --cell 10,20 --out MAP.tif[/bold]  (a scene without coordinates)
 
-Features of a network are all positive, so even unlike places come near 1; embeddings made with --components are \
+Features of a network are all positive, so even different places come near 1; embeddings made with --components are \
 centred and use the whole range from -1 to 1."""
 
 

@@ -140,7 +140,7 @@ def _common_facts(paths: Sequence[Path]) -> RasterFacts:
             if value(facts) != value(first):
                 raise UserError(
                     f"images differ in {what}: {path} has {value(facts)}, {paths[0]} has {value(first)}; remove it, or "
-                    "convert all images alike"
+                    "convert all images to the same form"
                 )
     return first
 

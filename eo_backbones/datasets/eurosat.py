@@ -181,4 +181,4 @@ def _archive(path: Path, process: int) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is no readable .zip archive ({error}); download it again") from error
+        raise UserError(f"{path} is not a readable .zip archive ({error}); download it again") from error

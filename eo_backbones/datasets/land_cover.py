@@ -130,20 +130,20 @@ def _open(kind: _Kind, root: Path) -> LabelledImages:
             f"{root}: {len(present)} class has {SMALLEST_GROUP} images or more, at least two classes are needed; "
             "get more of the data set"
         )
-    own = tuple(mapped[row] for row in kept)
-    parts = np.array([_part(kind, path) for path in own])
+    kept_paths = tuple(mapped[row] for row in kept)
+    parts = np.array([_part(kind, path) for path in kept_paths])
     bands = (*LAYOUTS["sen12ms-s2"], *LAYOUTS["sen12ms-s1"])
     return LabelledImages(
         name=kind.name,
         classes=tuple(LAND_COVER_CLASSES[number] for number in present),
-        paths=own,
+        paths=kept_paths,
         labels=np.searchsorted(present, majority[kept]),
         bands=bands,
         units=tuple(BANDS[name].unit for name in bands),
         reader=_read,
         load_bytes=partial(_heads, kind),
         official=OfficialSplit(parts=parts, source=kind.source),
-        # SEN12MS's maps were enlarged from 500 m pixels: good for a scene's label, no truth for a pixel.
+        # SEN12MS's maps were enlarged from 500 m pixels: good enough for the label of a scene, not for that of a pixel.
         maps=ClassMaps(classes=LAND_COVER_CLASSES, reader=partial(_read_map, kind)) if kind is _DFC2020 else None,
     )
 
@@ -217,11 +217,11 @@ def _read_map(kind: _Kind, path: Path) -> np.ndarray:
 def _read(path: Path, bands: Sequence[str]) -> np.ndarray:
     """Return bands of both sensors, in the given order; each file is opened once."""
     planes: dict[str, np.ndarray] = {}
-    for sensor, own in (("s2", S2_BANDS), ("s1", S1_BANDS)):
-        asked = [band for band in bands if band in own]
-        if asked:
-            values = read_bands(_twin(path, sensor), asked, layout=f"sen12ms-{sensor}")
-            planes |= dict(zip(asked, values, strict=True))
+    for sensor, sensor_bands in (("s2", S2_BANDS), ("s1", S1_BANDS)):
+        requested = [band for band in bands if band in sensor_bands]
+        if requested:
+            values = read_bands(_twin(path, sensor), requested, layout=f"sen12ms-{sensor}")
+            planes |= dict(zip(requested, values, strict=True))
     shapes = {values.shape for values in planes.values()}
     if len(shapes) > 1:
         raise UserError(f"{path} and its Sentinel-1 twin differ in size; restore both from the archive")

@@ -194,17 +194,17 @@ def facts_of(path: Path) -> RasterFacts:
 
 
 def band_order(path: Path) -> tuple[str | None, ...]:
-    """Return the band at each position of a file, ``None`` where it cannot be told; a guess is logged.
+    """Return the band at each position of a file, ``None`` where it is unknown; a guess is logged.
 
     Raises:
-        UserError: the file is missing or damaged, or nothing in it tells its bands.
+        UserError: the file is missing or damaged, or its bands cannot be identified.
     """
     with gdal_environment(), _opened(path, None) as dataset:
         return order_in(dataset, path)
 
 
 class _opened:  # noqa: N801 -- a context manager, used like a function
-    """A rasterio dataset of a path or of bytes, with GDAL's errors told as the user's."""
+    """A rasterio dataset of a path or of bytes, with GDAL's errors as user errors."""
 
     def __init__(self, path: Path, content: bytes | None) -> None:
         self._path, self._content = path, content
@@ -281,7 +281,7 @@ def order_in(dataset: Any, path: Path | str, *, layout: str | None = None) -> tu
         layout: as in :func:`resolve_bands`.
 
     Raises:
-        UserError: nothing in it tells its bands, or it does not fit the layout.
+        UserError: its bands cannot be identified, or it does not fit the layout.
     """
     described = tuple(band_named_in(text) for text in dataset.descriptions)
     if any(described):

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
 
-_VALIDATING = 0.2  # of an official training part without validation images (ours)
+_VALIDATING = 0.2  # of an official training part without validation images; chosen by this project
 
 # Lists of 16,200/5,400/5,400 file names: at random (arXiv 1911.06721) and by longitude (torchgeo/datasets/eurosat.py).
 STANDARD_LISTS = {"standard": "eurosat-{part}.txt", "spatial": "eurosat-spatial-{part}.txt"}

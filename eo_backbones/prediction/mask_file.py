@@ -181,8 +181,8 @@ _SATURATION, _BRIGHTNESS = (0.55, 0.85), (0.95, 0.75, 0.55)
 def class_colours(number: int) -> list[Colour]:
     """Return a colour for each class: a fixed list of eight, then hues around the circle."""
     colours = list(_FIRST[:number])
-    for place in range(number - len(colours)):
-        saturation, brightness = _SATURATION[place % 2], _BRIGHTNESS[place % 3]
-        red, green, blue = hsv_to_rgb(place * _TURN % 1, saturation, brightness)
+    for index in range(number - len(colours)):
+        saturation, brightness = _SATURATION[index % 2], _BRIGHTNESS[index % 3]
+        red, green, blue = hsv_to_rgb(index * _TURN % 1, saturation, brightness)
         colours.append((round(255 * red), round(255 * green), round(255 * blue)))
     return colours

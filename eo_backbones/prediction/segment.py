@@ -80,7 +80,7 @@ def segment(
         out: folder for the masks, ``NAME.tif`` for each ``NAME.*``.
         bands: ``B04=4`` where the files do not say which band is at which position; default: the model's bands by name.
         units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
-        progress: is told how it is getting on.
+        progress: where progress is reported.
         window_size: of the parts that larger images are read in.
 
     Raises:

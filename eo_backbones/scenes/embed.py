@@ -95,7 +95,7 @@ def embed_scene(
         request: what to embed.
         device: where to compute.
         dtype: of the network's computation; bfloat16 runs under autocast.
-        progress: is told how it is getting on.
+        progress: where progress is reported.
         cells_per_block: see :data:`CELLS_PER_BLOCK`.
         pixels_per_batch: default: what suits the device, see :data:`PIXELS_PER_BATCH`.
 
@@ -225,7 +225,7 @@ def compute(
         max_nodata: a window has no value if more than this share of its pixels is missing in any band.
         device: where to compute.
         dtype: of the network's computation; bfloat16 runs under autocast.
-        progress: is told after each block.
+        progress: where progress is reported, after each block.
         cells_per_block: cells of a block of rows, at least.
         pixels_per_batch: pixels of a batch, all bands together, at most (but one window).
     """

@@ -76,7 +76,7 @@ def finetune(
         license: of the weights.
         device: ``auto``, ``cpu`` or ``cuda``.
         tensorboard: also write TensorBoard events.
-        progress: is told how it is getting on.
+        progress: where progress is reported.
         **values: other fields of :class:`Settings`.
 
     Returns:

@@ -76,7 +76,7 @@ class FinetuneContext:
         settings: all else that decides the result.
         run: folder of the run.
         tensorboard: also write TensorBoard events.
-        progress: is told how it is getting on.
+        progress: where progress is reported.
     """
 
     network: nn.Module

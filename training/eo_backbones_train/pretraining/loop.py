@@ -55,7 +55,7 @@ def train(
         recipe: what is trained.
         options: where and how.
         build: makes the method, instead of :func:`build_method`; tests pass one with a tiny encoder.
-        progress: shows the steps that are done; used by the first process only.
+        progress: where the first process reports progress.
 
     Returns:
         The run folder; its ``result.json`` holds the digest of the trained encoder.

@@ -107,7 +107,7 @@ def prepare(
         exact: keep 16 bits instead of 8; the same for all sources of a store.
         hold_out: also take the official test scenes of SEN12MS.
         workers: processes; default: one per core.
-        progress: is told after each block.
+        progress: where progress is reported, after each block.
         block_scenes: scenes in a block; the same when a killed job is resumed.
         shard_bytes: largest size of a file of tiles.
 
