@@ -92,7 +92,7 @@ def evaluate(
     ] = None,
     size: Annotated[
         list[int] | None,
-        typer.Option(metavar="PX...", help="Side that networks get (64; with segmentation 256)."),
+        typer.Option(metavar="PX...", help="Image size in pixels that networks get (64; with segmentation 256)."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use about N images, the same share of every class.")] = None,
     device: DeviceOption = "auto",
