@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from eo_backbones.cards.tables import markdown_table
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.splits import Split
-from eo_backbones.evaluation import encoders, features, metrics
+from eo_backbones.evaluation import features, metrics
 from eo_backbones.evaluation.columns import choose_columns
 from eo_backbones.evaluation.encoders import open_model
 from eo_backbones.evaluation.features import ModelInput
 from eo_backbones.evaluation.probes import protocols
 from eo_backbones.evaluation.probes.task import Task
+from eo_backbones.networks.state import batch_norm_layers, estimating_batch_norm
 from eo_backbones.progress import ProgressBars
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -38,7 +39,9 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("models", nargs="+")
     parser.add_argument("--band", default="B03")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[64], help="side that images are brought to, pixels")
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, default=[64], help="height and width that images are resized to, pixels"
+    )
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     data, split = validation_part(options.root)
@@ -50,15 +53,17 @@ def main() -> None:
         network = model.build(0).network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         inputs = [ModelInput(data, setting, band) for setting in model.settings]
         if model.seeded:
-            with encoders.estimating_batch_norm(network), torch.no_grad():
+            with estimating_batch_norm(batch_norm_layers(network)), torch.no_grad():
                 pooled(network, data, inputs[0], band.source, split.train, f"{name}: BatchNorm")
-        for own in inputs:
+        for model_input in inputs:
             with torch.inference_mode():
-                found = pooled(network, data, own, band.source, np.arange(len(data)), f"{name}, {own.size} px")
-            for stage, stage_features in found.items():
+                means = pooled(
+                    network, data, model_input, band.source, np.arange(len(data)), f"{name}, {model_input.size} px"
+                )
+            for stage, stage_features in means.items():
                 scores = probed(stage_features, data, split)
                 shown = [f"{scores[protocol]:.3f}" for protocol in PROTOCOLS]
-                rows.append([f"`{name}`", str(own.size), stage, str(stage_features.shape[1]), *shown])
+                rows.append([f"`{name}`", str(model_input.size), stage, str(stage_features.shape[1]), *shown])
     table = markdown_table(["model", "size", "stage", "width", *PROTOCOLS], rows)
     command = " ".join("DIR" if word == str(options.root) else word for word in sys.argv[1:])
     text = f"Command: `python benchmarks/features_by_depth.py {command}`\n\n{table}\n"
@@ -71,16 +76,16 @@ def pooled(
     network: nn.Module, data: LabelledImages, inputs: ModelInput, source: str, rows: np.ndarray, what: str
 ) -> Mapping[str, Tensor]:
     """Return for each stage the spatial means of its output ``(images, channels)``."""
-    found: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
+    means: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
     with ProgressBars() as progress, progress.stage(what, len(rows)) as tick:
         for _, raw in features.read_batches(data, [source], rows):
             maps = network.forward_intermediates(  # type: ignore[operator]
                 inputs(raw[:, 0]), indices=[1, 2, 3, 4], intermediates_only=True
             )
-            for stage, own in zip(STAGES, maps, strict=True):
-                found[stage].append(own.mean(dim=(2, 3)))
+            for stage, stage_map in zip(STAGES, maps, strict=True):
+                means[stage].append(stage_map.mean(dim=(2, 3)))
             tick(len(raw))
-    return {stage: torch.cat(parts) for stage, parts in found.items()}
+    return {stage: torch.cat(parts) for stage, parts in means.items()}
 
 
 def probed(features: Tensor, data: LabelledImages, split: Split) -> dict[str, float]:
@@ -93,9 +98,11 @@ def probed(features: Tensor, data: LabelledImages, split: Split) -> dict[str, fl
         seed=0,
     )
     true = data.labels[split.test]
-    answers = {name: protocols.fit_predict([name], [task], torch.float32)[name][0] for name in PROTOCOLS}
-    confusions = {name: metrics.confusion_matrix(true, own, len(data.classes)) for name, own in answers.items()}
-    return {name: float(metrics.weighted_f1(own)) for name, own in confusions.items()}
+    predicted = {name: protocols.fit_predict([name], [task], torch.float32)[name][0] for name in PROTOCOLS}
+    confusions = {
+        name: metrics.confusion_matrix(true, of_protocol, len(data.classes)) for name, of_protocol in predicted.items()
+    }
+    return {name: float(metrics.weighted_f1(confusion)) for name, confusion in confusions.items()}
 
 
 if __name__ == "__main__":

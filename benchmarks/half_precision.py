@@ -5,8 +5,8 @@
 DIR holds EuroSAT RGB. One encoder, band B04: by default one randomly initialised ResNet50, since an untrained network
 has the smallest differences between images and rounding hurts it most. Aim: less than 0.2 points of weighted F1.
 
-``logistic`` and ``knn`` see the number format of the features only. ``paper`` also trains in it, and a training is a
-chaotic sequence of steps: two of them end in other places however small their first difference was. What counts is
+``logistic`` and ``knn`` see the dtype of the features only. ``paper`` also trains in it, and a training is a
+chaotic sequence of steps: two of them end elsewhere however small their first difference was. What counts is
 therefore the mean over seeds beside its standard error.
 """
 
@@ -28,8 +28,8 @@ from eo_backbones.evaluation.request import limited
 from eo_backbones.progress import ProgressBars
 from eo_backbones.results import Key, ResultsFile
 
-Answers = dict[Key, tuple[float, np.ndarray]]
-"""For each figure its weighted F1 and the predicted classes."""
+Measured = dict[Key, tuple[float, np.ndarray]]
+"""For each row its weighted F1 and the predicted classes."""
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
             splits=make_splits(data, "seeded", range(options.seeds), lists=None),
         )
 
-        def measured(dtype: torch.dtype) -> Answers:
+        def measured(dtype: torch.dtype) -> Measured:
             results = ResultsFile(Path(folder) / str(dtype) / "results.csv", data_digest=data.digest)
             with ProgressBars() as progress:
                 run.evaluate(
@@ -68,19 +68,19 @@ def main() -> None:
         full = measured(torch.float32)
         half = measured(torch.bfloat16)
         print(f"{len(data)} images, {options.seeds} seeds, encoder: {options.model or 'random weights, one network'}\n")
-        print("| protocol | float32 | bfloat16 | difference in points | standard error | answers that differ |")
+        print("| protocol | float32 | bfloat16 | difference in points | standard error | predictions that differ |")
         print("| --- | --- | --- | --- | --- | --- |")
         for protocol in plan.protocols:
             print(line(protocol, full, half))
 
 
-def line(protocol: str, first: Answers, second: Answers) -> str:
+def line(protocol: str, first: Measured, second: Measured) -> str:
     """Return one line of the table: the mean over seeds of second minus first."""
     keys = [key for key in first if key.protocol == protocol]
     points = [100 * (second[key][0] - first[key][0]) for key in keys]
     error = stdev(points) / len(points) ** 0.5
     differing = fmean(float(np.mean(first[key][1] != second[key][1])) for key in keys)
-    means = [fmean(answers[key][0] for key in keys) for answers in (first, second)]
+    means = [fmean(measured[key][0] for key in keys) for measured in (first, second)]
     moved = f"{fmean(points):+.2f} | {error:.2f} | {100 * differing:.1f} %"
     return f"| {protocol} | {means[0]:.4f} | {means[1]:.4f} | {moved} |"
 

@@ -22,7 +22,7 @@ from mini_validation import BANDS, validation_part
 from eo_backbones.datasets import open_dataset
 from eo_backbones.datasets.splits import Split, seeded_split, subset_of
 from eo_backbones.evaluation import run
-from eo_backbones.evaluation.columns import choose_bands
+from eo_backbones.evaluation.columns import choose_columns
 from eo_backbones.results import ResultsFile, markdown_table
 
 EPOCHS = 4
@@ -106,7 +106,7 @@ class Validation:
         for name, (data, bands, splits) in self._parts.items():
             plan = run.Plan(
                 models=(model,),
-                bands=choose_bands(data, bands),
+                columns=choose_columns(data, bands),
                 protocols=("logistic",),
                 splits=splits,
                 sizes=SIZES,

@@ -156,7 +156,7 @@ class FeatureWriter:
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Job:
+class FeatureJob:
     """One band through one encoder into one file."""
 
     encoder: Encoder
@@ -195,9 +195,9 @@ def feature_key(data: LabelledImages, encoder_digest: str, setting: Setting, ban
     }
 
 
-def extract(
+def extract_features(
     data: LabelledImages,
-    jobs: Sequence[Job],
+    jobs: Sequence[FeatureJob],
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -248,7 +248,7 @@ def adapt_batch_norm(
         bands: one copy is made for each.
         train: the images whose statistics are taken; read in random order, so that no batch holds one class only.
         device: where to compute.
-        dtype: as in :func:`extract`.
+        dtype: as in :func:`extract_features`.
         tick: told after each batch how many images it held.
     """
     sources = list(dict.fromkeys(band.source for band in bands))

@@ -26,7 +26,14 @@ from eo_backbones.evaluation.encoders import (
     Setting,
     open_model,
 )
-from eo_backbones.evaluation.features import FeatureFile, Job, adapt_batch_norm, adapted_digest, extract, feature_key
+from eo_backbones.evaluation.features import (
+    FeatureFile,
+    FeatureJob,
+    adapt_batch_norm,
+    adapted_digest,
+    extract_features,
+    feature_key,
+)
 from eo_backbones.evaluation.metrics import THRESHOLD, Metrics, class_metrics, label_metrics, pixel_metrics
 from eo_backbones.evaluation.predictions import NO_PROJECTION, Predictions, principal_components, write_predictions
 from eo_backbones.evaluation.probes import protocols, segmentation
@@ -245,12 +252,12 @@ class _Evaluation:
                 continue
             encoder_of = self._encoder_of_band(model, setting, seed, encoder, bands)
             jobs = [
-                Job(encoder=encoder_of[band.label], setting=setting, band=band, file=files[seed, band.label])
+                FeatureJob(encoder=encoder_of[band.label], setting=setting, band=band, file=files[seed, band.label])
                 for band in bands
             ]
             text = f"{_stage_name(model, setting, seed)}: features of {', '.join(encoder_of)}"
             with self.progress.stage(text, len(self.data)) as tick:
-                extract(self.data, jobs, device=self.device, dtype=self.dtype, tick=tick)
+                extract_features(self.data, jobs, device=self.device, dtype=self.dtype, tick=tick)
         return files
 
     def _encoder_of_band(

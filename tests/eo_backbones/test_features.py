@@ -56,8 +56,8 @@ def features_of(
 ) -> Tensor:
     (choice,) = choose_columns(data, [band])
     file = FeatureFile(folder, features.feature_key(data, encoder.digest, SETTING, choice), encoder.stored_as or dtype)
-    job = features.Job(encoder=encoder, setting=SETTING, band=choice, file=file)
-    features.extract(data, [job], device=CPU, dtype=dtype, tick=tick, batch_size=batch_size)
+    job = features.FeatureJob(encoder=encoder, setting=SETTING, band=choice, file=file)
+    features.extract_features(data, [job], device=CPU, dtype=dtype, tick=tick, batch_size=batch_size)
     return file.read()
 
 
@@ -81,12 +81,12 @@ def test_all_bands_of_a_pass_are_read_at_once(rgb: LabelledImages, tmp_path: Pat
 
     data = replace(rgb, reader=counted)
     jobs = [
-        features.Job(
+        features.FeatureJob(
             encoder=STATS, setting=SETTING, band=band, file=FeatureFile(tmp_path, {"b": band.label}, torch.float32)
         )
         for band in choose_columns(data, ["B02", "B03", "B04"])
     ]
-    features.extract(data, jobs, device=CPU, dtype=torch.float32, tick=lambda _: None)
+    features.extract_features(data, jobs, device=CPU, dtype=torch.float32, tick=lambda _: None)
     assert len(reads) == len(data)
     assert not torch.equal(jobs[0].file.read(), jobs[2].file.read())
 

@@ -1,4 +1,4 @@
-"""Results as tables: what stands in which cell, against values worked out by hand."""
+"""Results as Markdown tables: what stands in which cell, against values worked out by hand."""
 
 from eo_backbones.cards.tables import summary_tables
 from eo_backbones.results import Result
