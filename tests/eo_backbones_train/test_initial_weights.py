@@ -139,7 +139,7 @@ def test_other_weights_than_the_recipes_are_refused(tiny_folder: Path, tmp_path:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("byol-full", {"batch_norm_statistics": "kept"}, "a random start has none worth keeping"),
+        ("byol-full", {"batch_norm_statistics": "kept"}, "a random start has no statistics worth keeping"),
         ("byol-full", {"init": "local-dir:here"}, "pass it as --init local-dir:here"),
         ("byol-mini", {"architecture": "resnet18"}, "model.trained_stages is 2, which is for resnet50 only"),
         ("byol-mini", {"init": "hf-hub:a/b"}, "late stages of model.init exist"),

@@ -240,7 +240,7 @@ def _colour_table(store: Store, wanted: Sequence[str]) -> tuple[Array, Array]:
     A triple goes from long to short wavelength, as red, green and blue do. Of many bands, half of the triples are the
     true colours; one or two bands are repeated.
     """
-    found: list[list[tuple[int, ...]]] = []
+    triples_by_group: list[list[tuple[int, ...]]] = []
     for group in store.groups:
         longest_first = sorted(
             (name for name in wanted if name in group.bands), key=lambda name: BANDS[name].wavelength_nm, reverse=True
@@ -250,8 +250,8 @@ def _colour_table(store: Store, wanted: Sequence[str]) -> tuple[Array, Array]:
             triples = [tuple(longest_first[index * len(longest_first) // 3] for index in range(3))]
         if set(_TRUE_COLOUR) <= set(longest_first):
             triples += [_TRUE_COLOUR] * (len(triples) - 2)
-        found.append([tuple(group.bands.index(name) for name in triple) for triple in triples])
-    table = np.zeros((len(found), max(map(len, found)), 3), np.int64)
-    for row, group_triples in zip(table, found, strict=True):
+        triples_by_group.append([tuple(group.bands.index(name) for name in triple) for triple in triples])
+    table = np.zeros((len(store.groups), max(map(len, triples_by_group)), 3), np.int64)
+    for row, group_triples in zip(table, triples_by_group, strict=True):
         row[: len(group_triples)] = group_triples
-    return table, np.array([len(triples) for triples in found], np.int64)
+    return table, np.array([len(group_triples) for group_triples in triples_by_group], np.int64)

@@ -77,18 +77,18 @@ def initial_weights(model: ModelPart, source: str | None = None) -> InitialWeigh
             f"this recipe starts from weights of {model.architecture} whose tensors have the digest {model.init}; name "
             "them with --init local-dir:PATH or --init hf-hub:ORG/NAME"
         )
-    found = read_weights(source or model.init)
-    if found.architecture != model.architecture:
+    weights = read_weights(source or model.init)
+    if weights.architecture != model.architecture:
         raise UserError(
-            f"{source or model.init} holds a {found.architecture}, the recipe trains a {model.architecture}; "
-            f"pass other weights, or --set model.architecture={found.architecture}"
+            f"{source or model.init} holds a {weights.architecture}, the recipe trains a {model.architecture}; "
+            f"pass other weights, or --set model.architecture={weights.architecture}"
         )
-    if model.init.startswith(DIGEST_PREFIX) and found.digest != model.init:
+    if model.init.startswith(DIGEST_PREFIX) and weights.digest != model.init:
         raise UserError(
-            f"the tensors of {source} have the digest {found.digest}, the recipe starts from {model.init}; pass its "
+            f"the tensors of {source} have the digest {weights.digest}, the recipe starts from {model.init}; pass its "
             "weights with --init"
         )
-    return found
+    return weights
 
 
 def starting_from(recipe: Recipe, source: str) -> Recipe:
@@ -103,11 +103,11 @@ def starting_from(recipe: Recipe, source: str) -> Recipe:
     """
     if source == RANDOM:
         return override(recipe, [f"model.init={RANDOM}"]) if recipe.model.init != RANDOM else recipe
-    found = read_weights(source)
-    if recipe.model.init in (source, found.digest):
+    weights = read_weights(source)
+    if recipe.model.init in (source, weights.digest):
         return recipe
     public = not source.startswith(download.LOCAL_PREFIX)
-    return override(recipe, [f"model.init={source if public else found.digest}"])
+    return override(recipe, [f"model.init={source if public else weights.digest}"])
 
 
 def read_weights(source: str) -> InitialWeights:

@@ -6,7 +6,7 @@ rule stands in :func:`_check`, which runs whenever one is built, read back or ov
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -216,7 +216,7 @@ def _wrong_start(recipe: Recipe) -> Iterator[str]:
     model = recipe.model
     if model.batch_norm_statistics == "kept" and model.init == RANDOM:
         yield (
-            "model.batch_norm_statistics is kept, but a random start has none worth keeping; set model.init "
+            "model.batch_norm_statistics is kept, but a random start has no statistics worth keeping; set model.init "
             "(--init SOURCE), or model.batch_norm_statistics=trained"
         )
     if model.trained_stages != STAGES and model.architecture != "resnet50":
@@ -237,9 +237,9 @@ def _wrong_teacher(recipe: Recipe) -> Iterator[str]:
     if recipe.teacher is None:
         yield "method distill needs a teacher (sees, sizes_px)"
     elif not recipe.teacher.sizes_px or min(recipe.teacher.sizes_px) < MIN_SIZE_PX:
-        yield f"teacher.sizes_px is {recipe.teacher.sizes_px}; name at least one side, each of {MIN_SIZE_PX} or more"
+        yield f"teacher.sizes_px is {recipe.teacher.sizes_px}; name at least one size, each of {MIN_SIZE_PX} or more"
     if recipe.loss != "to-teacher":
-        yield f"loss is {recipe.loss}; method distill has to-teacher alone"
+        yield f"loss is {recipe.loss}; method distill has only to-teacher"
     if recipe.model.init == RANDOM:
         yield (
             "method distill starts from the teacher's weights, and model.init is random; pass --init SOURCE "
@@ -249,40 +249,40 @@ def _wrong_teacher(recipe: Recipe) -> Iterator[str]:
 
 def _out_of_range(recipe: Recipe) -> Iterator[str]:
     views, model, optim = recipe.views, recipe.model, recipe.optim
-    # Heads: what distill has not, the others have.
+    # distill has no heads, the other methods have both.
     head_low, head_high = (0, 0) if recipe.method == "distill" else (1, 65536)
-    limits: Mapping[str, tuple[float, float, float]] = {  # field -> value, lowest, highest
-        "data.s2_s2_share": (recipe.data.s2_s2_share, 0, 1),
-        "views.size_px": (views.size_px, MIN_SIZE_PX, 1024),
-        "views.crop_scale": (min(views.crop_scale), 1e-3, 1),
-        "views.crop_scale ": (max(views.crop_scale), 1e-3, 1),
-        "views.flip_p": (views.flip_p, 0, 1),
-        "views.rotation_p": (views.rotation_p, 0, 1),
-        "views.rotation_degrees": (views.rotation_degrees, 0, 180),
-        "views.blur_p": (views.blur_p, 0, 1),
-        "views.blur_sigma": (min(views.blur_sigma), 0, MAX_BLUR_SIGMA_PX),
-        "views.blur_sigma ": (max(views.blur_sigma), 0, MAX_BLUR_SIGMA_PX),
-        "views.brightness": (views.brightness, 0, 1),
-        "views.contrast": (views.contrast, 0, 1),
-        "views.spread": (views.spread, 0, 1),
-        "model.projector_hidden": (model.projector_hidden, head_low, head_high),
-        "model.projector_out": (model.projector_out, head_low, head_high),
-        "model.projector_layers": (model.projector_layers, 2 * head_low, head_high),
-        "model.predictor_hidden": (model.predictor_hidden, head_low, head_high),
-        "model.trained_stages": (model.trained_stages, 1, STAGES),
-        "optim.base_lr": (optim.base_lr, 1e-12, 100),
-        "optim.weight_decay": (optim.weight_decay, 0, 1),
-        "optim.momentum": (optim.momentum, 0, 0.9999),
-        "optim.warmup_epochs": (optim.warmup_epochs, 0, math.inf),
-        "target.decay": (recipe.target.decay if recipe.target else 0, 0, 1),
-        "epochs": (recipe.epochs, 1, math.inf),
-        "global_batch": (recipe.global_batch, 2, math.inf),  # BatchNorm of the heads needs two samples
-        "seed": (recipe.seed, 0, 2**63 - 1),
-    }
-    for path, (value, low, high) in limits.items():
+    limits: tuple[tuple[str, float, float, float], ...] = (  # field, value, lowest, highest
+        ("data.s2_s2_share", recipe.data.s2_s2_share, 0, 1),
+        ("views.size_px", views.size_px, MIN_SIZE_PX, 1024),
+        ("views.crop_scale", min(views.crop_scale), 1e-3, 1),
+        ("views.crop_scale", max(views.crop_scale), 1e-3, 1),
+        ("views.flip_p", views.flip_p, 0, 1),
+        ("views.rotation_p", views.rotation_p, 0, 1),
+        ("views.rotation_degrees", views.rotation_degrees, 0, 180),
+        ("views.blur_p", views.blur_p, 0, 1),
+        ("views.blur_sigma", min(views.blur_sigma), 0, MAX_BLUR_SIGMA_PX),
+        ("views.blur_sigma", max(views.blur_sigma), 0, MAX_BLUR_SIGMA_PX),
+        ("views.brightness", views.brightness, 0, 1),
+        ("views.contrast", views.contrast, 0, 1),
+        ("views.spread", views.spread, 0, 1),
+        ("model.projector_hidden", model.projector_hidden, head_low, head_high),
+        ("model.projector_out", model.projector_out, head_low, head_high),
+        ("model.projector_layers", model.projector_layers, 2 * head_low, head_high),
+        ("model.predictor_hidden", model.predictor_hidden, head_low, head_high),
+        ("model.trained_stages", model.trained_stages, 1, STAGES),
+        ("optim.base_lr", optim.base_lr, 1e-12, 100),
+        ("optim.weight_decay", optim.weight_decay, 0, 1),
+        ("optim.momentum", optim.momentum, 0, 0.9999),
+        ("optim.warmup_epochs", optim.warmup_epochs, 0, math.inf),
+        ("target.decay", recipe.target.decay if recipe.target else 0, 0, 1),
+        ("epochs", recipe.epochs, 1, math.inf),
+        ("global_batch", recipe.global_batch, 2, math.inf),  # BatchNorm of the heads needs two samples
+        ("seed", recipe.seed, 0, 2**63 - 1),
+    )
+    for path, value, low, high in limits:
         if not low <= value <= high:
             bounds = f"at least {low}" if high == math.inf else f"between {low:g} and {high:g}"
-            yield f"{path.strip()} is {value:g}; it must be {bounds}"
+            yield f"{path} is {value:g}; it must be {bounds}"
 
 
 def _wrong_bands(path: str, names: tuple[str, ...], sensor: Sensor) -> Iterator[str]:

@@ -92,12 +92,12 @@ class Layout:
 
 
 def _complete_pairs(
-    found: Iterable[tuple[str, str, Mapping[str, str]]],
+    candidates: Iterable[tuple[str, str, Mapping[str, str]]],
 ) -> tuple[list[SceneFiles], list[tuple[str, str]]]:
     """Split ``(scene, roi, sensor -> path)`` into complete pairs and ``(scene, reason)`` of those without a sensor."""
     scenes: list[SceneFiles] = []
     skipped: list[tuple[str, str]] = []
-    for name, roi, paths in found:
+    for name, roi, paths in candidates:
         missing = {"s1", "s2"} - paths.keys()
         if missing:
             skipped.append((name, f"missing partner: no {missing.pop()} file"))
@@ -151,21 +151,21 @@ def _numbered_patches(
     Returns:
         Sorted by collection, region and patch number.
     """
-    found: dict[tuple[str, str, int], dict[str, str]] = {}
+    paths_of: dict[tuple[str, str, int], dict[str, str]] = {}
     for collection, sensor, region, folder in _sensor_folders(root, collections, folders):
         name = re.compile(rf"{collection}_{sensor}_\w+_p(\d+)\.tif")
         for file in folder.iterdir():
             if match := name.fullmatch(file.name):
                 key = (collection, region, int(match[1]))
-                found.setdefault(key, {})[sensor] = file.relative_to(root).as_posix()
-    if not found:
+                paths_of.setdefault(key, {})[sensor] = file.relative_to(root).as_posix()
+    if not paths_of:
         raise UserError(f"no patches found in {root}; --root is the folder that holds {example}/s2_.../..._p1.tif")
 
     def order(key: tuple[str, str, int]) -> tuple[str, int, str, int]:
         collection, region, number = key
         return (collection, int(region) if region.isdigit() else 0, region, number)
 
-    return [_Patch(*key, found[key]) for key in sorted(found, key=order)]
+    return [_Patch(*key, paths_of[key]) for key in sorted(paths_of, key=order)]
 
 
 def _sensor_folders(
@@ -271,7 +271,7 @@ def _scan_bigearthnet(root: Path, include_hold_out: bool) -> Scan:
 
 def _patch_folders(root: Path, pattern: re.Pattern[str]) -> list[_PatchFolder]:
     """Patch folders one to three levels below the root, sorted by name."""
-    found: list[_PatchFolder] = []
+    patches: list[_PatchFolder] = []
     level = [root]
     for _ in range(3):
         below: list[Path] = []
@@ -279,11 +279,11 @@ def _patch_folders(root: Path, pattern: re.Pattern[str]) -> list[_PatchFolder]:
             if match := pattern.fullmatch(folder.name):
                 day, tile, row, column = match.groups()
                 cell = (tile, int(row), int(column))
-                found.append(_PatchFolder(folder, date(int(day[:4]), int(day[4:6]), int(day[6:])), cell))
+                patches.append(_PatchFolder(folder, date(int(day[:4]), int(day[4:6]), int(day[6:])), cell))
             elif not folder.suffix and folder.is_dir():
                 below.append(folder)
         level = below
-    return sorted(found, key=lambda patch: patch.folder.name)
+    return sorted(patches, key=lambda patch: patch.folder.name)
 
 
 def _radar_partners(radar: list[_PatchFolder]) -> tuple[dict[str, _PatchFolder], dict[_GridCell, list[_PatchFolder]]]:
@@ -316,19 +316,19 @@ _SUFFIXES = {".tif", ".tiff", ".jpg", ".jpeg", ".png"}
 
 
 def _scan_pairs(root: Path, include_hold_out: bool) -> Scan:
-    found: dict[str, dict[str, str]] = {}
+    paths_of: dict[str, dict[str, str]] = {}
     for sensor in ("s2", "s1"):
         folder = root / sensor
         if not folder.is_dir():
             raise UserError(f"no folder {folder}; --root holds two folders, s1 and s2, with the same file names")
         for file in folder.iterdir():
             if file.suffix.lower() in _SUFFIXES:
-                found.setdefault(file.stem, {})[sensor] = f"{sensor}/{file.name}"
-    if not found:
+                paths_of.setdefault(file.stem, {})[sensor] = f"{sensor}/{file.name}"
+    if not paths_of:
         raise UserError(
             f"no GeoTIFF, JPEG or PNG files in {root / 's2'} and {root / 's1'}; --root holds pairs of files with the same name"
         )
-    scenes, skipped = _complete_pairs((stem, "", found[stem]) for stem in sorted(found))
+    scenes, skipped = _complete_pairs((stem, "", paths_of[stem]) for stem in sorted(paths_of))
     return Scan(scenes=tuple(scenes), skipped=tuple(skipped))
 
 
