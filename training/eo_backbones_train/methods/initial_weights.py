@@ -172,8 +172,8 @@ def _stem(network: nn.Module) -> nn.Conv2d:
 
 def _check_convolutional(network: nn.Module, architecture: str) -> None:
     """Refuse what does not turn an image of any size into a map [N, C, H, W] by convolutions."""
-    place = network.pretrained_cfg.get("first_conv")  # type: ignore[union-attr, operator]  # timm's plain data
-    stem = network.get_submodule(place) if isinstance(place, str) and place else None
+    first_conv = network.pretrained_cfg.get("first_conv")  # type: ignore[union-attr, operator]  # timm's plain data
+    stem = network.get_submodule(first_conv) if isinstance(first_conv, str) and first_conv else None
     if not isinstance(stem, nn.Conv2d) or _map_of(network, stem.in_channels) is None:
         raise UserError(
             f"model.architecture is {architecture}, which does not begin with a convolution or gives no map for images "
