@@ -9,7 +9,7 @@ N are among them); a fifth of them validates, i.e. decides which epoch is kept, 
 options of ``eo-train finetune``; ``random`` is the same architecture with timm's initialisation, another one for each
 seed.
 
-A figure is the mean over the seeds with a 95 % interval (Student's t). FOLDER keeps every finished training, so the
+A value is the mean over the seeds with a 95 % interval (Student's t). FOLDER keeps every finished training, so the
 same command goes on after an interruption; one folder may hold those of several bands and fusions. Aim: ``linear`` from
 the weights beats ``linear`` from random values; ``full`` is reported as it is.
 """
@@ -98,7 +98,7 @@ def train(
         epochs=epochs[shots],
         seed=seed,
     )
-    for name in ("model.safetensors", "golden.safetensors"):  # a hundred MiB each time, and nobody uses them
+    for name in ("model.safetensors", "golden.safetensors"):  # a hundred MiB each time, and not needed
         (out / name).unlink(missing_ok=True)
     return record
 
