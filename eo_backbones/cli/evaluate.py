@@ -20,20 +20,20 @@ EVALUATE_EPILOG = """Examples:
 
 [bold]eo-backbones evaluate --dataset eurosat-rgb --root DIR --models stats --limit 2000 --out OUT[/bold]
 
-[bold]eo-backbones evaluate --dataset eurosat-rgb --root DIR --models random stats --bands B02 B03 B04 --seeds 3
+[bold]eo-backbones evaluate --dataset eurosat-rgb --root DIR --models random stats --bands B02 B03 B04 --seeds 3 \
 --out OUT[/bold]
 
-[bold]eo-backbones evaluate --dataset eurosat-ms --root DIR --models local-dir:FOLDER imagenet --bands paper
+[bold]eo-backbones evaluate --dataset eurosat-ms --root DIR --models local-dir:FOLDER imagenet --bands paper \
 --protocol paper logistic --out OUT[/bold]
 
-[bold]eo-backbones evaluate --dataset eurosat-rgb --root DIR --models stats --bands B04 B02+B03+B04 --fuse concat mean
+[bold]eo-backbones evaluate --dataset eurosat-rgb --root DIR --models stats --bands B04 B02+B03+B04 --fuse concat mean \
 --out OUT[/bold]
 
-[bold]eo-backbones evaluate --dataset folder --root DIR --models random stats --bands B04=3 B08=4 --unit reflectance
+[bold]eo-backbones evaluate --dataset folder --root DIR --models random stats --bands B04=3 B08=4 --unit reflectance \
 --out OUT[/bold]
 
-OUT gets results.csv, report.md, report.html and bands.png. The same command again measures only what is missing, also
-after Ctrl-C. Features are kept in --cache, else EO_BACKBONES_CACHE, else ~/.cache/eo_backbones; any file there may be
+OUT gets results.csv, report.md, report.html and bands.png. The same command again measures only what is missing, also \
+after Ctrl-C. Features are kept in --cache, else EO_BACKBONES_CACHE, else ~/.cache/eo_backbones; any file there may be \
 deleted."""
 
 

@@ -25,7 +25,7 @@ def bench(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder that gets the report, DATE-DEVICE.md.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="See in a minute whether it works; the numbers mean nothing.")
+        bool, typer.Option("--quick", help="See in a minute whether it works; the results mean nothing.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

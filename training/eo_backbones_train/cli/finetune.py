@@ -14,34 +14,34 @@ FINETUNE_EPILOG = """Examples:
 
 [bold]eo-train finetune --data FIELDS --model eo_resnet50.byol_s1s2_mini --bands B04 --mode linear --out FOLDER[/bold]
 
-[bold]eo-train finetune --data labels.csv --model local-dir:ENCODER --bands B04=3 B08=4 --unit reflectance --mode full
+[bold]eo-train finetune --data labels.csv --model local-dir:ENCODER --bands B04=3 B08=4 --unit reflectance --mode full \
 --out FOLDER[/bold]
 
-[bold]eo-train finetune --task segmentation --data LAND --model eo_resnet50.byol_s1s2_mini --bands B04
+[bold]eo-train finetune --task segmentation --data LAND --model eo_resnet50.byol_s1s2_mini --bands B04 \
 --out FOLDER[/bold]
 
 [bold]eo-backbones predict new/*.tif --model FOLDER[/bold]
 
-FIELDS holds one folder of images for each class; labels.csv has the columns path,label and, if you want, split (train,
-val or test). Otherwise 60 % of each class train, 20 % validate, 20 % test. LAND holds the folders images and masks, with
-files of the same names (or a table has path,mask). A mask has one band with the number of each pixel's class, 255 where
-there is none; LAND/classes.csv (value,name) names them. Images to segment are never shrunk: squares of --size are cut
+FIELDS holds one folder of images per class; labels.csv has the columns path,label and, if you want, split (train, \
+val or test). Otherwise 60 % of each class train, 20 % validate, 20 % test. LAND holds the folders images and masks, with \
+files of the same names (or a table has path,mask). A mask has one band with the number of each pixel's class, 255 where \
+there is none; LAND/classes.csv (value,name) names them. Images to segment are never resized: squares of --size are cut \
 out of them. It needs: pip install 'eo-backbones\\[segmentation]'.
 
-Which mode: linear for a first result in minutes and for few labels; full with hundreds of images a class; partial in
-between. After Ctrl-C or a crash the same command with --resume goes on from the last whole epoch."""
+Which mode: linear for a first result in minutes and for few labels; full with hundreds of images per class; partial in \
+between. After Ctrl-C or a crash the same command with --resume continues from the last whole epoch."""
 
 
 def finetune(
     data: Annotated[
         Path,
-        typer.Option(help="Folder with a folder of images for each class (or with images and masks), or a CSV file."),
+        typer.Option(help="Folder with one folder of images per class (or with images and masks), or a CSV file."),
     ],
     model: Annotated[
         str,
         typer.Option(help="Encoder: a row of [bold]eo-backbones list[/bold], hf-hub:ORG/NAME or local-dir:PATH."),
     ],
-    out: Annotated[Path, typer.Option(help="The folder to make: weights, config, card, metrics.")],
+    out: Annotated[Path, typer.Option(help="The folder to create: weights, config, card, metrics.")],
     bands: Annotated[
         list[str] | None,
         typer.Option(metavar="BAND...", help="Bands to use, by name; B04=4: the file's fourth band is B04."),
@@ -56,11 +56,11 @@ def finetune(
     fuse: Annotated[
         str,
         typer.Option(
-            help="Several bands: concat or mean of each band's features (one pass a band); early: one pass for all, "
+            help="Several bands: concat or mean of each band's features (one pass per band); early: one pass for all, "
             "needs --mode full; such a classifier loads in plain timm."
         ),
     ] = "concat",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, or start it.")] = False,
     epochs: Annotated[int, typer.Option(help="Passes over the training images, at most.")] = 50,
     patience: Annotated[
         int,
@@ -70,17 +70,17 @@ def finetune(
     ] = 10,
     lr: Annotated[float, typer.Option(help="Learning rate at its peak.")] = 1e-3,
     layer_decay: Annotated[
-        float, typer.Option(help="full: a block's rate is that of the next one times this; 1: all alike.")
+        float, typer.Option(help="full: a block's learning rate is that of the next one times this; 1: equal for all.")
     ] = 0.85,
     stages: Annotated[int, typer.Option(help="partial: how many of the encoder's last stages are trained.")] = 1,
     batch: Annotated[
-        int | None, typer.Option(help="Images a step; 32, for segmentation 8, unless given.", show_default=False)
+        int | None, typer.Option(help="Images per step; 32, for segmentation 8, unless given.", show_default=False)
     ] = None,
     size: Annotated[
         int | None,
         typer.Option(
             metavar="PX",
-            help="Side that images are resized to; their own, up to 224, unless given. Segmentation: side of the "
+            help="Height and width that images are resized to; their own, up to 224, unless given. Segmentation: size of the "
             "squares to train on; up to 256 unless given.",
         ),
     ] = None,
@@ -91,9 +91,9 @@ def finetune(
         str, typer.Option(help="none, or balanced: rare classes (by images, or by pixels) count more.")
     ] = "none",
     pretrained: Annotated[
-        bool, typer.Option(help="Off: start from random values instead of the model's weights, for comparison.")
+        bool, typer.Option(help="Off: start from random weights instead of the model's, for comparison.")
     ] = True,
-    seed: Annotated[int, typer.Option(help="Of split, subset, order, augmentation and initial values.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of split, subset, order, augmentation and initialisation.")] = 0,
     license_id: Annotated[
         str, typer.Option("--license", help="Of the weights, for the card, say cc-by-4.0.")
     ] = "other",
@@ -101,7 +101,7 @@ def finetune(
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a classifier or a segmentation on your own images, from an encoder: no code, few labels."""
+    """Train a classifier or a segmentation network on your own images, from an encoder: no code, few labels."""
     from eo_backbones.progress import ProgressBars
     from eo_backbones_train.finetuning.finetune import RUN_FOLDER
     from eo_backbones_train.finetuning.finetune import finetune as run

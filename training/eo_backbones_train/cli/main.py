@@ -26,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Pretrain encoders for single satellite bands on Sentinel-1/2 pairs, with BYOL or SimSiam.",
+    help="Pretrain encoders for single satellite bands on Sentinel-1/2 pairs, with BYOL, SimSiam or distillation.",
     epilog="""The whole way:
 
 [bold]eo-train prepare --layout sen12ms --root SEN12MS --out STORE[/bold]
@@ -73,13 +73,11 @@ def prepare(
     ] = None,
     bands: Annotated[
         list[str] | None,
-        typer.Option(metavar="BAND[=POSITION]", help="A band to keep, and its place in the file counted from 1."),
+        typer.Option(metavar="BAND[=POSITION]", help="A band to keep, and its index in the file, from 1."),
     ] = None,
     subset: Annotated[str | None, typer.Option(help="90k, or a number of scenes drawn proportionally.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Keep 16 bits a pixel instead of 8.")] = False,
-    hold_out: Annotated[
-        bool, typer.Option("--hold-out", help="Also take the official test scenes of SEN12MS.")
-    ] = False,
+    hold_out: Annotated[bool, typer.Option("--hold-out", help="Also use the official test scenes of SEN12MS.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core unless given.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -125,7 +123,7 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="Show this recipe in full.", show_default=False)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the recipes, or show one in full: everything that decides what comes out of a run."""
+    """List the recipes, or show one in full: everything that decides the result."""
     from eo_backbones_train.recipes.published import RECIPES, get_recipe, recipe_fields, recipe_list
     from eo_backbones_train.recipes.serialise import to_dict
 
@@ -156,9 +154,9 @@ def pretrain(
     store: Annotated[Path, typer.Option(help="Folder written by [bold]eo-train prepare[/bold].")],
     out: Annotated[Path, typer.Option(help="The run folder: checkpoints, metrics.jsonl, loss.png, result.json.")],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or start it; nothing to do if finished.")
+        bool, typer.Option("--resume", help="Continue the run in --out, or start it; a finished one stays as it is.")
     ] = False,
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number of epochs.")] = None,
     init: Annotated[
         str | None,
         typer.Option(
@@ -188,7 +186,7 @@ def pretrain(
     threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
     checkpoint_every: Annotated[str, typer.Option(metavar="N(min|steps)", help="Say 10min or 500steps.")] = "10min",
     log_every: Annotated[int, typer.Option(help="Steps that one record of metrics.jsonl averages over.")] = 20,
-    monitor_every: Annotated[int, typer.Option(help="Steps between two looks at the embeddings.")] = 100,
+    monitor_every: Annotated[int, typer.Option(help="Steps between two readings of the embeddings.")] = 100,
     stop_on_collapse: Annotated[bool, typer.Option(help="End the run when the embeddings collapse.")] = True,
     compress_gradients: Annotated[
         bool, typer.Option("--compress-gradients", help="Average gradients between GPUs in bf16.")
@@ -196,9 +194,9 @@ def pretrain(
     tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard events.")] = True,
     probe_data: Annotated[
         str | None,
-        typer.Option(metavar="KIND=DIR", help="Labelled images to judge the encoder by, say eurosat-rgb=DIR."),
+        typer.Option(metavar="KIND=DIR", help="Labelled images to probe the encoder with, say eurosat-rgb=DIR."),
     ] = None,
-    probe_every: Annotated[int, typer.Option(metavar="EPOCHS", help="Epochs between two such judgements.")] = 1,
+    probe_every: Annotated[int, typer.Option(metavar="EPOCHS", help="Epochs between two probes.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe on a store. Can be interrupted at any moment and resumed bit for bit."""
@@ -265,7 +263,7 @@ def pretrain(
 )
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of [bold]eo-train pretrain[/bold]; it need not be finished.")],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    out: Annotated[Path, typer.Option(help="The folder to create.")],
     dtype: Annotated[str, typer.Option(help="fp32, or fp16: convolutions in half precision.")] = "fp32",
     license_id: Annotated[
         str | None,
