@@ -9,7 +9,7 @@ import csv
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from eo_backbones.hub.folder import WEIGHTS_FILE
 from support.hub_http import Hub
 
 GUIDES = Path(__file__).parent.parent / "docs" / "guides"
-COMMANDS: dict[str, Callable[[], None]] = {
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "eo-backbones": eo_backbones.cli.main.main,
     "eo-train": eo_backbones_train.cli.main.main,
 }
@@ -50,15 +50,14 @@ def words(line: str) -> list[str]:
     return found
 
 
-def run_command(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = words(line)
-    monkeypatch.setattr("sys.argv", arguments)
+def run_command(line: str) -> None:
+    command, *arguments = words(line)
     with pytest.raises(SystemExit) as end:
-        COMMANDS[arguments[0]]()
+        COMMANDS[command](arguments)
     assert not end.value.code, line
 
 
-def run_blocks(text: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def run_blocks(text: str) -> dict[str, Any]:
     """Run all blocks; Python blocks share their names, as in one session. Returns these names."""
     session: dict[str, Any] = {"__name__": "guide"}
     for language, code in blocks(text):
@@ -68,7 +67,7 @@ def run_blocks(text: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             assert language == "bash", f"a block of {language!r} would not be tested"
             for line in code.replace("\\\n", " ").splitlines():
                 if line.strip():
-                    run_command(line, monkeypatch)
+                    run_command(line)
     return session
 
 
@@ -93,8 +92,8 @@ def mini(weights_folder: Path, declare: Callable[..., None], monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_load_and_embed(mini: str, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = run_blocks((GUIDES / "load-and-embed.md").read_text(), monkeypatch)
+def test_load_and_embed(mini: str, empty: Path) -> None:
+    session = run_blocks((GUIDES / "load-and-embed.md").read_text())
     assert session["features"].shape == (1, 2048)
     assert session["about"]["weights_sha256"] == mini
     assert session["red_input"]["unit"] == "reflectance"
@@ -106,8 +105,8 @@ def test_load_and_embed(mini: str, empty: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("mini")
-def test_fine_tune_on_a_class_folder(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = run_blocks((GUIDES / "fine-tune-on-a-class-folder.md").read_text(), monkeypatch)
+def test_fine_tune_on_a_class_folder(empty: Path) -> None:
+    session = run_blocks((GUIDES / "fine-tune-on-a-class-folder.md").read_text())
     assert session["model"].num_classes == 3
     with (empty / "predictions.csv").open(newline="") as file:
         answers = list(csv.DictReader(file))
@@ -117,8 +116,8 @@ def test_fine_tune_on_a_class_folder(empty: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("mini")
-def test_segment_your_own_images(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = run_blocks((GUIDES / "segment-your-own-images.md").read_text(), monkeypatch)
+def test_segment_your_own_images(empty: Path) -> None:
+    session = run_blocks((GUIDES / "segment-your-own-images.md").read_text())
     with (empty / "land" / "classes.csv").open(newline="") as file:
         values = {int(row["value"]) for row in csv.DictReader(file)}
     assert session["scores"].shape == (2, len(values), 50, 70)
@@ -131,7 +130,7 @@ def test_segment_your_own_images(empty: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.slow
 def test_retrain_and_publish(hub: Hub, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_write")
-    run_blocks((GUIDES / "retrain-and-publish.md").read_text(), monkeypatch)
+    run_blocks((GUIDES / "retrain-and-publish.md").read_text())
     assert set(hub.store.repositories["acme/eo_resnet50.byol_mydata"].tags) == {"v1"}
     assert "0." in (empty / "results" / "report.md").read_text()
 
@@ -188,9 +187,9 @@ def test_the_notebook_is_kept_without_outputs() -> None:
 @pytest.mark.parametrize(
     "text", ["```python\nassert 1 == 2\n```", "```bash\neo-backbones info nonsense\n```", "```sh\nls\n```"]
 )
-def test_a_block_that_does_not_work_is_noticed(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_that_does_not_work_is_noticed(text: str) -> None:
     with pytest.raises(AssertionError):
-        run_blocks(text + "\n", monkeypatch)
+        run_blocks(text + "\n")
 
 
 def test_the_readme_links_every_guide(repository: Path) -> None:

@@ -5,6 +5,7 @@ Each command imports what it needs when it runs, so that ``--help`` is quick. Re
 """
 
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated
@@ -41,10 +42,14 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """Run the command; user mistakes become one line and exit status 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; user mistakes become one line and exit status 2.
+
+    Args:
+        arguments: after the name of the command; default: those of the process.
+    """
     try:
-        app()
+        app(args=arguments, prog_name="eo-backbones")
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -27,11 +27,10 @@ def measure(tmp_path: Path) -> Measure:
     return run_request
 
 
-def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
+def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Run the command; return its one line on standard error."""
-    monkeypatch.setattr("sys.argv", ["eo-backbones", "evaluate", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        main()
+        main(["evaluate", *map(str, arguments)])
     assert ended.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     return line
@@ -86,7 +85,7 @@ def test_a_folder_of_radar_only_needs_no_bands_typed(measure: Measure, tmp_path:
 
 
 def test_values_in_another_unit_than_declared(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, weights_folder: Path
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], weights_folder: Path
 ) -> None:
     root = write_class_folders(tmp_path / "own", bands=("B04",))
     for path in root.glob("*/*.tif"):  # as reflectance, which nobody said
@@ -97,20 +96,13 @@ def test_values_in_another_unit_than_declared(
             target.descriptions = ("B04",)
     options = ("--dataset", "folder", "--root", root, "--out", tmp_path / "out", "--cache", tmp_path / "cache")
     model = ("--models", f"local-dir:{weights_folder}", "--size", 32)
-    line = fails(capsys, monkeypatch, *options, *model)
+    line = fails(capsys, *options, *model)
     assert "are fractions, not digital numbers (reflectance x 10000); pass unit='reflectance'" in line
-    line = fails(capsys, monkeypatch, *options, *model, "--unit", "db")
+    line = fails(capsys, *options, *model, "--unit", "db")
     assert "band B04 cannot be in unit 'db'; pass one of dn, reflectance, uint8" in line
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(
-        "sys.argv", ["eo-backbones", "evaluate", *map(str, (*options, *model, "--unit", "reflectance", "--json"))]
-    )
-    main_exits_well()
-
-
-def main_exits_well() -> None:
     with pytest.raises(SystemExit) as ended:
-        main()
+        main(["evaluate", *map(str, (*options, *model, "--unit", "reflectance", "--json"))])
     assert not ended.value.code
 
 
@@ -128,23 +120,18 @@ def test_folders_that_cannot_be_evaluated(
     message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = write_class_folders(tmp_path / "own")
     spoil(root)
-    line = fails(
-        capsys, monkeypatch, "--dataset", "folder", "--root", root, "--models", "stats", "--out", tmp_path / "out"
-    )
+    line = fails(capsys, "--dataset", "folder", "--root", root, "--models", "stats", "--out", tmp_path / "out")
     assert message in line
     assert not (tmp_path / "out").exists()
 
 
-def test_results_of_another_version(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_of_another_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_class_folders(tmp_path / "own")
     out = tmp_path / "out"
     out.mkdir()
     (out / "results.csv").write_text("model,score\nstats,1\n")
-    line = fails(capsys, monkeypatch, "--dataset", "folder", "--root", root, "--models", "stats", "--out", out)
+    line = fails(capsys, "--dataset", "folder", "--root", root, "--models", "stats", "--out", out)
     assert "was written by another version" in line

@@ -181,10 +181,9 @@ def test_a_run_records_its_start_and_exports(tiny_folder: Path, tmp_path: Path) 
     assert str(tiny_folder) not in "".join(path.read_text() for path in (out / "README.md", out / "recipe.json"))
 
 
-def test_the_command_says_what_to_type_without_a_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    arguments = ["eo-train", "pretrain", "distill-mini", "--store", str(tmp_path), "--out", str(tmp_path / "run")]
-    monkeypatch.setattr("sys.argv", arguments)
+def test_the_command_says_what_to_type_without_a_start(tmp_path: Path) -> None:
+    arguments = ["pretrain", "distill-mini", "--store", str(tmp_path), "--out", str(tmp_path / "run")]
     with pytest.raises(SystemExit) as end:
-        main.main()
+        main.main(arguments)
     assert end.value.code == 2
     assert not (tmp_path / "run").exists()

@@ -23,18 +23,17 @@ REPO = "acme/eo_resnet50.toy"
 
 
 @pytest.fixture
-def evaluate(monkeypatch: pytest.MonkeyPatch, eurosat_rgb_folder: Path, tmp_path: Path) -> Callable[[str, Path], Path]:  # noqa: F811
+def evaluate(eurosat_rgb_folder: Path, tmp_path: Path) -> Callable[[str, Path], Path]:  # noqa: F811
     """``eo-backbones evaluate`` of one model and a baseline, on 40 synthetic images."""
 
     def run(model: str, out: Path) -> Path:
         command = (
-            *("eo-backbones", "evaluate", "--dataset", "eurosat-rgb", "--root", str(eurosat_rgb_folder)),
+            *("evaluate", "--dataset", "eurosat-rgb", "--root", str(eurosat_rgb_folder)),
             *("--models", model, "stats", "--bands", "B03", "B04", "--size", "32"),
             *("--out", str(out), "--cache", str(out.parent / f"{out.name}.cache")),
         )
-        monkeypatch.setattr("sys.argv", list(command))
         with pytest.raises(SystemExit) as end:
-            main.main()
+            main.main(command)
         assert not end.value.code
         return out
 

@@ -17,13 +17,12 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """Run the command with these arguments."""
 
     def run(*arguments: object) -> Ended:
-        monkeypatch.setattr("sys.argv", ["eo-backbones", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            main.main()
+            main.main(list(map(str, arguments)))
         return Ended(int(end.value.code or 0), *capsys.readouterr())
 
     return run

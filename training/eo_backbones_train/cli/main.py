@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -37,13 +38,17 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """Run the command; user mistakes become one line and exit status 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; user mistakes become one line and exit status 2.
+
+    Args:
+        arguments: after the name of the command; default: those of the process.
+    """
     # Of several processes on a machine one speaks (torchrun numbers them).
     speaks = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         with shown_log(Console(stderr=True), logging.INFO if speaks else logging.CRITICAL):
-            app()
+            app(args=arguments, prog_name="eo-train")
     except UserError as error:
         _end(f"error: {error}", status=2, speaks=speaks)
     except RunStopped as stop:
