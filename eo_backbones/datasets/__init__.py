@@ -51,8 +51,8 @@ def open_dataset(
     if kind == FOLDER:
         return class_folders(Path(root), positions=positions, units=units)
     if positions:
-        name, place = next(iter(positions.items()))
-        raise UserError(f"the bands of {kind} have known places; write {name} instead of {name}={place}")
+        name, position = next(iter(positions.items()))
+        raise UserError(f"the bands of {kind} are at known positions; write {name} instead of {name}={position}")
     if units:
         raise UserError(f"the values of {kind} have known units; leave --unit out (it is for --dataset folder)")
     return DATASETS[kind](Path(root))

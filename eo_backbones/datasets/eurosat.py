@@ -147,7 +147,7 @@ def _read_rgb(load_bytes: Callable[[Path], bytes], path: Path, bands: Sequence[s
                 raise UserError(f"{path} is an image of mode {image.mode}; EuroSAT RGB files have the channels R, G, B")
             pixels = np.asarray(image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow's three ways to say "damaged"
-        raise UserError(f"cannot read {path}: truncated or no JPEG ({error}); copy or download it again") from error
+        raise UserError(f"cannot read {path}: truncated or not a JPEG ({error}); copy or download it again") from error
     order = LAYOUTS["eurosat-rgb"]
     return np.ascontiguousarray(pixels[:, :, [order.index(name) for name in bands]].transpose(2, 0, 1))
 

@@ -90,7 +90,7 @@ def test_units(folder: Path) -> None:
 def test_only_folders_take_places_and_units(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leave --unit out"):
         open_dataset("dfc2020", tmp_path, units=["dn"])
-    with pytest.raises(UserError, match="have known places; write B04 instead of B04=4"):
+    with pytest.raises(UserError, match="are at known positions; write B04 instead of B04=4"):
         open_dataset("eurosat-ms", tmp_path, positions={"B04": 4})
 
 

@@ -201,7 +201,7 @@ def test_spoiled_jpegs_are_named_with_size_and_expectation(eurosat_rgb_folder: P
             r"Forest_1\.jpg has 60 x 64 pixels; EuroSAT images have 64 x 64",
             r"Forest_2\.jpg is an image of mode L",
             r"cannot read .*Forest_3\.jpg: truncated",
-            r"cannot read .*Forest_4\.jpg: truncated or no JPEG",
+            r"cannot read .*Forest_4\.jpg: truncated or not a JPEG",
         )
     ):
         with pytest.raises(UserError, match=message) as caught:
