@@ -1,6 +1,8 @@
 """Bands are found by name whatever the file calls them, and a damaged file is named."""
 
 import logging
+import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import rasterio
 
 from eo_backbones.bands import S2_BANDS
-from eo_backbones.datasets.raster import read_bands, resolve_bands
+from eo_backbones.datasets.raster import facts_of, read_bands, resolve_bands, without_georeference_warnings
 from eo_backbones.datasets.synthetic import scene
 from eo_backbones.errors import UserError
 from support.synthetic_data import sen12ms_folder
@@ -134,3 +136,21 @@ def test_known_values_of_an_original_sen12ms_patch(shared_data: Path) -> None:
     vv = read_bands(folder / "s1_112" / "ROIs2017_winter_s1_112_p797.tif", ["VV"], layout="sen12ms-s1")
     assert red.mean() == pytest.approx(814.79, abs=0.01)
     assert vv.mean() == pytest.approx(-9.66, abs=0.01)
+
+
+def test_the_warning_about_coordinates_is_silenced_and_the_filters_are_left_as_they_were(tmp_path: Path) -> None:
+    """Also where threads overlap: the first to enter is not the last to leave."""
+    path = write(tmp_path / "plain.tif", 1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        first, second = ExitStack(), ExitStack()
+        first.enter_context(without_georeference_warnings())
+        second.enter_context(without_georeference_warnings())
+        first.close()
+        with pytest.raises(KeyboardInterrupt), second:
+            facts_of(path)
+            raise KeyboardInterrupt
+        facts_of(path)
+        assert list(warnings.filters) == before
+    assert caught == []
