@@ -20,7 +20,7 @@ from eo_backbones.contract import InputSpec, unit_range
 from eo_backbones.datasets.eurosat import EUROSAT_CLASSES
 from eo_backbones.datasets.splits import Split, seeded_split
 from eo_backbones.datasets.synthetic import synthetic_images
-from eo_backbones.device import fast_dtype, inference
+from eo_backbones.device import fast_dtype, inference, seeded
 from eo_backbones.evaluation import encoders, metrics, plots
 from eo_backbones.evaluation.probes import logistic
 from eo_backbones.evaluation.probes.task import Task
@@ -66,8 +66,7 @@ def load_encoder() -> DemoEncoder:
     if row.published:
         network = create_model(row.name).eval()
         return DemoEncoder(row.name, network, row.input, f"Encoder: {row.name}.", (row.name,))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_STAND_IN_SEED)
+    with seeded(_STAND_IN_SEED):
         network = create_model(row.name, pretrained=False).eval()
     note = (
         f"The weights of {row.name} are not published yet: a randomly initialised network stands in for them, so "

@@ -85,6 +85,21 @@ def inference(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Within the block, torch draws from this seed on the CPU, and on ``device`` if that is a GPU.
+
+    Afterwards their generators are as they were; those of other GPUs are never touched (``torch.manual_seed`` seeds all).
+    """
+    gpus = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
 def bytes_for_columns(device: torch.device) -> int:
     """Return how much the features of several columns of the table may take to be worked on together.
 

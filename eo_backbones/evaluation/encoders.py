@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from eo_backbones import weights as rows
 from eo_backbones.contract import InputSpec, standardized, unit_range
+from eo_backbones.device import seeded
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.models import create_model
 from eo_backbones.networks.initialisation import average_when_downsampling
@@ -136,8 +137,7 @@ def random_resnet50(seed: int, *, averaging: bool = False) -> nn.Module:
         seed: of the weights.
         averaging: stages 3 and 4 start as smoothing filters (:mod:`eo_backbones.networks.initialisation`).
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network: nn.Module = timm.create_model("resnet50", pretrained=False, in_chans=1, num_classes=0)
         if averaging:
             average_when_downsampling(network, after=_MINI_TRAINED_STAGES)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eo_backbones.device import seeded
 from eo_backbones.evaluation.encoders import BASELINES
 from eo_backbones.evaluation.metrics import (
     count_decisions,
@@ -70,8 +71,7 @@ def read_predictions(out: Path, key: Key) -> Predictions | None:
 def principal_components(features: Tensor) -> np.ndarray:
     """Return the first two principal components of features ``(n, d)`` as float32 ``(n, 2)``, deviation 1 each."""
     centred = (features - features.mean(dim=0)).float()
-    with torch.random.fork_rng(devices=[]):  # the range finder draws random directions
-        torch.manual_seed(0)
+    with seeded(0, centred.device):  # the range finder draws random directions
         left, _, _ = torch.pca_lowrank(centred, q=min(6, *centred.shape), center=False, niter=4)
     pair = left[:, :2] * len(left) ** 0.5
     if pair.shape[1] < 2:
