@@ -322,7 +322,7 @@ def a_file(run: Path, out: Path) -> None:
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (no_folder, "is no run folder of eo-train"),
+        (no_folder, "is not a run folder of eo-train"),
         (no_checkpoint, "has no checkpoint yet; type the command of the run again, with --resume"),
         (damaged_checkpoint, r"cannot be read as a checkpoint: .*; delete it to go back to the checkpoint before"),
         (no_records, "has no record up to step 6"),
@@ -356,7 +356,7 @@ def test_a_licence_the_hub_would_refuse(run: Path, tmp_path: Path) -> None:
 
 def test_an_encoder_that_is_no_resnet50_is_refused(tmp_path: Path) -> None:
     other = write_run(tmp_path / "run", toy("byol-mini"), {"encoder.weight": torch.zeros(3)})
-    with pytest.raises(UserError, match="is no resnet50 with one channel"):
+    with pytest.raises(UserError, match="is not a resnet50 with one channel"):
         export(other, tmp_path / "out")
     assert files(tmp_path) == {"run"}
 
@@ -408,7 +408,7 @@ def test_a_mistake_on_the_command_line_is_one_line_and_status_2(
     assert end.value.code == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert re.fullmatch(r"error: .*nothing is no run folder of eo-train .*\n", printed.err)
+    assert re.fullmatch(r"error: .*nothing is not a run folder of eo-train .*\n", printed.err)
 
 
 def test_from_geotiff_pairs_to_an_exported_folder(

@@ -83,7 +83,7 @@ def test_the_command(copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert run("cards", "--checkout", copy) == 0
     assert run("cards", "--check", "--checkout", copy) == 0
     assert run("cards", "--checkout", copy / "benchmarks") == 2
-    assert re.search(r"^error: .* is no checkout of eo_backbones; change to its root", capsys.readouterr().err)
+    assert re.search(r"^error: .* is not a checkout of eo_backbones; change to its root", capsys.readouterr().err)
 
 
 def test_a_readme_without_markers_is_an_error(copy: Path) -> None:

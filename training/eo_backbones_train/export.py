@@ -47,7 +47,7 @@ from eo_backbones_train.recipes.serialise import digest, from_dict, to_dict
 LOG_FILE = "training_log.jsonl"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
-_ENCODER = "encoder."  # of the online network in the state of BYOL and SimSiam; the target has a name of its own
+_ENCODER = "encoder."  # of the online network in the state of BYOL and SimSiam; the target's begins otherwise
 _GOLDEN_SHAPE = (2, 1, 64, 64)
 _GOLDEN_SEED = 0
 
@@ -114,7 +114,7 @@ def export(
     trained = read_run(run)
     contract = input_spec(trained.recipe)
     with _unfinished_folder(out, overwrite=overwrite) as folder:
-        # The weights, by recipe and values alone.
+        # The weights: they depend on recipe and values alone.
         network = trained.recipe.model.architecture
         config = config_json(input=contract, architecture=network)
         save_weights(
@@ -124,7 +124,7 @@ def export(
         )
         sha256 = sha256_of(folder / WEIGHTS_FILE)
 
-        # What is known about them.
+        # What describes them.
         row = declared_row(trained, sha256)
         name = row.name if row else f"{trained.recipe.name} run"
         license = license or (row.license if row else "other")  # noqa: A001
@@ -135,7 +135,7 @@ def export(
         write_json(folder / RECIPE_FILE, record)
         _write_log(trained, folder)
 
-        # Loaded again: what it gives is what everybody must get, by our loader and by timm's.
+        # Loaded again: our loader's outputs are recorded, and timm's must be the same.
         model = create_model(f"local-dir:{folder}")
         save_golden(folder, model, golden_inputs())
         difference = check_golden(folder, timm.create_model(f"local-dir:{folder}", pretrained=True))
@@ -164,7 +164,7 @@ def read_run(folder: Path) -> TrainedRun:
     """
     if not (folder / run_folder.RECIPE_FILE).is_file():
         raise UserError(
-            f"{folder} is no run folder of eo-train (it has no {run_folder.RECIPE_FILE}); name the --out of a run"
+            f"{folder} is not a run folder of eo-train (it has no {run_folder.RECIPE_FILE}); name the --out of a run"
         )
     saved = checkpoints(folder / CHECKPOINT_FOLDER)
     if not saved:

@@ -1,4 +1,4 @@
-"""``python -m publish``: what maintainers type to publish weights in the repository."""
+"""``python -m publish``: the command with which maintainers publish weights in the repository."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from publish.install import install as install_folder
 app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Keep the generated text of the repository true, and install published weights. For maintainers.",
+    help="Write the generated text of the repository, and install published weights. For maintainers.",
 )
 CheckoutOption = Annotated[Path, typer.Option(help="Root of the repository.")]
 

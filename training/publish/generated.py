@@ -1,7 +1,9 @@
-"""The text files in ``model_cards/<name>`` for a declared row: what is pushed beside its weights.
+"""All generated text of the repository: written, or compared with what is there.
 
-For published weights they follow from two files in the same folder, ``recipe.json`` and ``results.csv``, which
-``install`` puts there; for others from the recipe alone.
+Generated are the files in ``model_cards/<name>`` of each declared row, which are pushed beside its weights, and two
+parts of the README: the table of weights and the results of the default row. For published weights a row's files follow
+from ``recipe.json`` and ``results.csv`` in the same folder, which ``install`` puts there; for others from the recipe
+and from speeds that ``eo-train bench`` measured.
 """
 
 import json
@@ -24,100 +26,6 @@ from eo_backbones_train.pretraining.runlog import LOSS_FILE
 from eo_backbones_train.recipes.published import get_recipe
 from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.recipes.serialise import digest, to_dict
-
-# FOLDED training/publish/generated.py: 'What weights that nobody has made yet would cost, from speeds that ``eo-train bench`` measured.\n\nThe newest report of each device in ``benchmarks/`` counts. A step whose kind was not measured stands for itself as the\nnearest one that was, and the card says which; another size of views is scaled by its number of pixels, which suits a\nconvolutional network.'
-
-_CPU_STEPS = {
-    ("byol", "one-directional", "separate"): ("step_ms_one_directional", "BYOL, one-directional"),
-    ("byol", "symmetric", "joint"): ("step_ms", "BYOL, symmetric, joint BatchNorm"),
-    ("byol", "symmetric", "separate"): ("step_ms_separate", "BYOL, symmetric, separate BatchNorm"),
-    ("simsiam", "symmetric", "joint"): ("step_ms_simsiam", "SimSiam, symmetric, joint BatchNorm"),
-    # not measured as such; the symmetric step does more, so this is rather too much
-    ("simsiam", "one-directional", "separate"): ("step_ms_simsiam", "SimSiam, symmetric, joint BatchNorm"),
-}
-_GPU_PAIRS = 32  # of gpu_graph_ms_paper, at 112 px (benchmarks/README.md)
-_GPU_SIZE_PX = 112
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One report of ``eo-train bench``: its path inside the repository, and its figures."""
-
-    path: str
-    figures: Mapping[str, Any]
-
-
-def newest_report(checkout: Path, device: str) -> Report | None:
-    """Return the newest report of a device (``"cpu"``, ``"cuda"``), or ``None`` if there is none."""
-    paths = sorted((checkout / "benchmarks").glob(f"????-??-??-{device}*.md"))
-    if not paths:
-        return None
-    block = re.search(r"```json\n(.*?)\n```", paths[-1].read_text(encoding="utf-8"), flags=re.DOTALL)
-    if block is None:
-        raise UserError(f"{paths[-1]} holds no figures as JSON; measure again with eo-train bench")
-    return Report(paths[-1].relative_to(checkout).as_posix(), json.loads(block[1]))
-
-
-def pairs_seen(recipe: Recipe, scenes: int) -> int:
-    """Return how many pairs a whole training sees: whole batches only, each epoch."""
-    return scenes // recipe.global_batch * recipe.global_batch * recipe.epochs
-
-
-def cost(recipe: Recipe, scenes: int, checkout: Path) -> tuple[list[tuple[str, str]], str]:
-    """Return lines of what and how much, and a sentence on where the figures come from.
-
-    Args:
-        recipe: whose training is estimated.
-        scenes: pairs of images in the store.
-        checkout: root of the repository.
-
-    Raises:
-        UserError: no report of a CPU.
-    """
-    pairs = pairs_seen(recipe, scenes)
-    steps = pairs // recipe.global_batch
-    lines = [
-        ("pairs of images", f"{scenes:,}"),
-        ("pairs seen", f"{pairs:,} ({recipe.epochs} epochs, {steps:,} steps of {recipe.global_batch})"),
-    ]
-    cpu = newest_report(checkout, "cpu")
-    if cpu is None:
-        raise UserError("benchmarks/ holds no report of a CPU; write one with eo-train bench --device cpu")
-    figures = cpu.figures
-    if (recipe.method, recipe.loss, recipe.model.batch_norm) not in _CPU_STEPS:
-        return [*lines, ("time", "not measured")], f"`eo-train bench` times no step of {recipe.method}."
-    field, kind = _CPU_STEPS[recipe.method, recipe.loss, recipe.model.batch_norm]
-    measured = figures["step_batch"] / (figures[field] / 1000)
-    speed = measured * (figures["step_size_px"] / recipe.views.size_px) ** 2
-    lines.append((f"on {figures['threads']} CPU threads ({figures['device_name']})", _duration(pairs / speed)))
-    basis = (
-        f"Measured: {measured:.1f} pairs/s of a step of {kind}, at {figures['step_size_px']} px, on "
-        f"{figures['threads']} threads of an {figures['device_name']} (`{cpu.path}`, `{field}`)"
-    )
-    if recipe.views.size_px != figures["step_size_px"]:
-        basis += f"; scaled by the number of pixels to {recipe.views.size_px} px: {speed:.1f} pairs/s"
-    if recipe.model.trained_stages < STAGES:
-        basis += f"; that step trains all {STAGES} stages, this recipe {recipe.model.trained_stages}: rather too much"
-    gpu = newest_report(checkout, "cuda")
-    milliseconds = gpu.figures["gpu_graph_ms_paper"] if gpu else None
-    if gpu is not None and milliseconds and (recipe.views.size_px, recipe.loss) == (_GPU_SIZE_PX, "one-directional"):
-        gpu_speed = _GPU_PAIRS / (milliseconds / 1000)
-        lines.append((f"on one {gpu.figures['device_name']}", _duration(pairs / gpu_speed)))
-        basis += (
-            f". On the GPU: {gpu_speed:,.0f} pairs/s of the paper's BYOL step at {_GPU_SIZE_PX} px, {_GPU_PAIRS} "
-            f"pairs, as a CUDA graph (`{gpu.path}`, `gpu_graph_ms_paper`)"
-        )
-    else:
-        lines.append(("on a GPU", "not measured yet: `eo-train bench --device cuda`"))
-    return lines, f"{basis}."
-
-
-def _duration(seconds: float) -> str:
-    hours = seconds / 3600
-    if hours < 1:
-        return f"about {seconds / 60:.0f} minutes"
-    return f"about {hours:.1f} hours" if hours < 48 else f"about {hours / 24:.0f} days"
-
 
 CARDS_FOLDER = "model_cards"
 
@@ -146,6 +54,85 @@ _PREPARE = {
         "eo-train prepare --layout sen12ms --root sen12ms_layout --out STORE",
     ),
 }
+
+README_FILE = "README.md"
+WEIGHTS_PART = "weights"
+RESULTS_PART = "results"
+SHOWN_PROTOCOLS = ("logistic", "paper", "knn")
+"""Those in the README; the card has all."""
+
+_CPU_STEPS = {
+    ("byol", "one-directional", "separate"): ("step_ms_one_directional", "BYOL, one-directional"),
+    ("byol", "symmetric", "joint"): ("step_ms", "BYOL, symmetric, joint BatchNorm"),
+    ("byol", "symmetric", "separate"): ("step_ms_separate", "BYOL, symmetric, separate BatchNorm"),
+    ("simsiam", "symmetric", "joint"): ("step_ms_simsiam", "SimSiam, symmetric, joint BatchNorm"),
+    # not measured as such; the symmetric step does more, so this is rather too much
+    ("simsiam", "one-directional", "separate"): ("step_ms_simsiam", "SimSiam, symmetric, joint BatchNorm"),
+}
+_GPU_PAIRS = 32  # of gpu_graph_ms_paper, at 112 px (benchmarks/README.md)
+_GPU_SIZE_PX = 112
+
+
+# The checkout
+
+
+def require_checkout(folder: Path) -> Path:
+    """Return the folder, if it is a checkout of this project.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not ((folder / CARDS_FOLDER).is_dir() and (folder / "eo_backbones" / "weights.py").is_file()):
+        raise UserError(f"{folder.resolve()} is not a checkout of eo_backbones; change to its root, or pass --checkout")
+    return folder
+
+
+def generated(checkout: Path) -> dict[Path, str]:
+    """Return path -> content of everything that is generated."""
+    texts = {
+        row_folder(checkout, row) / name: text
+        for row in WEIGHTS.values()
+        for name, text in row_texts(checkout, row).items()
+    }
+    return {**texts, checkout / README_FILE: readme_text(checkout)}
+
+
+def left_over(checkout: Path) -> list[Path]:
+    """Return files in the folders of the rows that are neither generated nor installed."""
+    made = generated(checkout).keys()
+    installed = {
+        row_folder(checkout, row) / name for row in WEIGHTS.values() if row.published for name in INSTALLED_FILES
+    }
+    found = {path for path in (checkout / CARDS_FOLDER).rglob("*") if path.is_file()}
+    return sorted(found - made - installed - {checkout / CARDS_FOLDER / "README.md"})
+
+
+def differences(checkout: Path) -> list[str]:
+    """Return what writing would change, one line per file, relative to the checkout."""
+    lines = []
+    for path, text in generated(checkout).items():
+        there = path.read_text(encoding="utf-8") if path.is_file() else None
+        if there != text:
+            lines.append(f"{'differs' if there is not None else 'is missing'}: {path.relative_to(checkout)}")
+    return lines + [f"is left over: {path.relative_to(checkout)}" for path in left_over(checkout)]
+
+
+def write(checkout: Path) -> list[Path]:
+    """Write everything, remove what is left over, and return what changed."""
+    changed = []
+    for path in left_over(checkout):
+        path.unlink()
+        changed.append(path)
+    for path, text in generated(checkout).items():
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        changed.append(path)
+    return changed
+
+
+# The folder of a row
 
 
 def row_folder(checkout: Path, row: Weights) -> Path:
@@ -186,13 +173,94 @@ def _published_texts(folder: Path, row: Weights) -> dict[str, str]:
     return folder_texts(facts, read_results(folder), size_bytes=row.size_bytes)
 
 
-# FOLDED training/publish/generated.py: "The generated parts of the project's README: the table of weights, and the results of the default row."
+# What a training would cost
 
-README_FILE = "README.md"
-WEIGHTS_PART = "weights"
-RESULTS_PART = "results"
-SHOWN_PROTOCOLS = ("logistic", "paper", "knn")
-"""Those in the README; the card has all."""
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report of ``eo-train bench``: its path inside the repository, and its values by name."""
+
+    path: str
+    values: Mapping[str, Any]
+
+
+def newest_report(checkout: Path, device: str) -> Report | None:
+    """Return the newest report of a device (``"cpu"``, ``"cuda"``), or ``None`` if there is none."""
+    paths = sorted((checkout / "benchmarks").glob(f"????-??-??-{device}*.md"))
+    if not paths:
+        return None
+    block = re.search(r"```json\n(.*?)\n```", paths[-1].read_text(encoding="utf-8"), flags=re.DOTALL)
+    if block is None:
+        raise UserError(f"{paths[-1]} holds no values as JSON; measure again with eo-train bench")
+    return Report(paths[-1].relative_to(checkout).as_posix(), json.loads(block[1]))
+
+
+def pairs_seen(recipe: Recipe, scenes: int) -> int:
+    """Return how many pairs a whole training sees: whole batches only, each epoch."""
+    return scenes // recipe.global_batch * recipe.global_batch * recipe.epochs
+
+
+def cost(recipe: Recipe, scenes: int, checkout: Path) -> tuple[list[tuple[str, str]], str]:
+    """Return lines of what and how much, and a sentence on where the numbers come from.
+
+    The newest report of each device in ``benchmarks/`` counts. A step whose kind was not measured is estimated by the
+    nearest one that was, and the sentence says which; another size of views is scaled by its number of pixels, which
+    suits a convolutional network.
+
+    Args:
+        recipe: whose training is estimated.
+        scenes: pairs of images in the store.
+        checkout: root of the repository.
+
+    Raises:
+        UserError: no report of a CPU.
+    """
+    pairs = pairs_seen(recipe, scenes)
+    steps = pairs // recipe.global_batch
+    lines = [
+        ("pairs of images", f"{scenes:,}"),
+        ("pairs seen", f"{pairs:,} ({recipe.epochs} epochs, {steps:,} steps of {recipe.global_batch})"),
+    ]
+    cpu = newest_report(checkout, "cpu")
+    if cpu is None:
+        raise UserError("benchmarks/ holds no report of a CPU; write one with eo-train bench --device cpu")
+    bench = cpu.values
+    if (recipe.method, recipe.loss, recipe.model.batch_norm) not in _CPU_STEPS:
+        return [*lines, ("time", "not measured")], f"`eo-train bench` times no step of {recipe.method}."
+    field, kind = _CPU_STEPS[recipe.method, recipe.loss, recipe.model.batch_norm]
+    measured_speed = bench["step_batch"] / (bench[field] / 1000)
+    speed = measured_speed * (bench["step_size_px"] / recipe.views.size_px) ** 2
+    lines.append((f"on {bench['threads']} CPU threads ({bench['device_name']})", _duration(pairs / speed)))
+    basis = (
+        f"Measured: {measured_speed:.1f} pairs/s of a step of {kind}, at {bench['step_size_px']} px, on "
+        f"{bench['threads']} threads of an {bench['device_name']} (`{cpu.path}`, `{field}`)"
+    )
+    if recipe.views.size_px != bench["step_size_px"]:
+        basis += f"; scaled by the number of pixels to {recipe.views.size_px} px: {speed:.1f} pairs/s"
+    if recipe.model.trained_stages < STAGES:
+        basis += f"; that step trains all {STAGES} stages, this recipe {recipe.model.trained_stages}: rather too much"
+    gpu = newest_report(checkout, "cuda")
+    milliseconds = gpu.values["gpu_graph_ms_paper"] if gpu else None
+    if gpu is not None and milliseconds and (recipe.views.size_px, recipe.loss) == (_GPU_SIZE_PX, "one-directional"):
+        gpu_speed = _GPU_PAIRS / (milliseconds / 1000)
+        lines.append((f"on one {gpu.values['device_name']}", _duration(pairs / gpu_speed)))
+        basis += (
+            f". On the GPU: {gpu_speed:,.0f} pairs/s of the paper's BYOL step at {_GPU_SIZE_PX} px, {_GPU_PAIRS} "
+            f"pairs, as a CUDA graph (`{gpu.path}`, `gpu_graph_ms_paper`)"
+        )
+    else:
+        lines.append(("on a GPU", "not measured yet: `eo-train bench --device cuda`"))
+    return lines, f"{basis}."
+
+
+def _duration(seconds: float) -> str:
+    hours = seconds / 3600
+    if hours < 1:
+        return f"about {seconds / 60:.0f} minutes"
+    return f"about {hours:.1f} hours" if hours < 48 else f"about {hours / 24:.0f} days"
+
+
+# Parts of the README
 
 
 def weights_part(rows: list[Weights]) -> str:
@@ -262,62 +330,3 @@ def _replaced(text: str, part: str, content: str) -> str:
     if not pattern.search(text):
         raise UserError(f"{README_FILE} lacks the lines {begin} and {end}; put them where the part belongs")
     return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
-
-
-# FOLDED training/publish/generated.py: 'All generated text of the repository: written, or compared with what is there.'
-
-
-def require_checkout(folder: Path) -> Path:
-    """Return the folder, if it is a checkout of this project.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not ((folder / CARDS_FOLDER).is_dir() and (folder / "eo_backbones" / "weights.py").is_file()):
-        raise UserError(f"{folder.resolve()} is no checkout of eo_backbones; change to its root, or pass --checkout")
-    return folder
-
-
-def generated(checkout: Path) -> dict[Path, str]:
-    """Return path -> content of everything that is generated."""
-    texts = {
-        row_folder(checkout, row) / name: text
-        for row in WEIGHTS.values()
-        for name, text in row_texts(checkout, row).items()
-    }
-    return {**texts, checkout / README_FILE: readme_text(checkout)}
-
-
-def left_over(checkout: Path) -> list[Path]:
-    """Return files in the folders of the rows that are neither generated nor installed."""
-    made = generated(checkout).keys()
-    installed = {
-        row_folder(checkout, row) / name for row in WEIGHTS.values() if row.published for name in INSTALLED_FILES
-    }
-    found = {path for path in (checkout / CARDS_FOLDER).rglob("*") if path.is_file()}
-    return sorted(found - made - installed - {checkout / CARDS_FOLDER / "README.md"})
-
-
-def differences(checkout: Path) -> list[str]:
-    """Return what writing would change, one line per file, relative to the checkout."""
-    lines = []
-    for path, text in generated(checkout).items():
-        there = path.read_text(encoding="utf-8") if path.is_file() else None
-        if there != text:
-            lines.append(f"{'differs' if there is not None else 'is missing'}: {path.relative_to(checkout)}")
-    return lines + [f"is left over: {path.relative_to(checkout)}" for path in left_over(checkout)]
-
-
-def write(checkout: Path) -> list[Path]:
-    """Write everything, remove what is left over, and return what changed."""
-    changed = []
-    for path in left_over(checkout):
-        path.unlink()
-        changed.append(path)
-    for path, text in generated(checkout).items():
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        changed.append(path)
-    return changed

@@ -49,22 +49,22 @@ def install(folder: Path, results: Path, checkout: Path, *, revision: str | None
     record = read_json(folder / RECIPE_FILE)
     row = _row_of(folder, record)
     _check(folder, record, row, checkout, revision)
-    found = verify(f"{LOCAL_PREFIX}{folder}")
-    if found["golden"] is None:
+    verified = verify(f"{LOCAL_PREFIX}{folder}")
+    if verified["golden"] is None:
         raise UserError(f"{folder} has no {GOLDEN_FILE}; export it again")
-    sha256, size = str(found["sha256"]), (folder / WEIGHTS_FILE).stat().st_size
+    sha256, size = str(verified["sha256"]), (folder / WEIGHTS_FILE).stat().st_size
     if row.embedded and size > LARGEST_EMBEDDED:
         raise UserError(f"{folder / WEIGHTS_FILE} has {size:,} bytes, too many to embed; export with --dtype fp16")
     rows = renamed(read_results(results), row.name, sha256)
-    own = rows_of(rows, row.name, sha256)
-    if not own:
+    measured = rows_of(rows, row.name, sha256)
+    if not measured:
         raise UserError(f"{results} holds nothing measured with these weights ({sha256[:12]}…); evaluate them")
     facts = {
         "sha256": sha256,
         "size_bytes": size,
         "revision": revision,
         "recipe_digest": record["recipe_digest"],
-        "results": [score.to_dict() for score in scores(own)],
+        "results": [score.to_dict() for score in scores(measured)],
     }
     texts = {
         checkout / "eo_backbones" / "published" / f"{row.name}.json": _json(facts),
