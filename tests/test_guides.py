@@ -81,12 +81,11 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def mini(weights_folder: Path, declare: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> str:
+def mini(weights_folder: Path, declare: Callable[..., None]) -> str:
     """sha256 of the embedded weights, or of random ones declared in their place."""
     if not weights.DEFAULT.published:
-        sha256 = sha256_of(weights_folder / WEIGHTS_FILE)
-        monkeypatch.setattr(weights, "EMBEDDED_FOLDER", weights_folder)
-        declare(replace(weights.DEFAULT, sha256=sha256, embedded=WEIGHTS_FILE))
+        file = weights_folder / WEIGHTS_FILE
+        declare(replace(weights.DEFAULT, sha256=sha256_of(file), embedded=str(file)))
     assert weights.DEFAULT.sha256 is not None
     return weights.DEFAULT.sha256
 

@@ -3,19 +3,18 @@
 import ast
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub import close_session
 from PIL import Image
 
 from eo_backbones import weights
 from eo_backbones.cli import main
 from eo_backbones.cli.options import split_commas, spread
-from eo_backbones.evaluation import request
 from eo_backbones.results import COLUMNS
-from support.hub_http import Hub
 from support.synthetic_data import eurosat_ms_folder, eurosat_rgb_folder  # noqa: F401  fixtures
 from support.typed_command import Ended
 
@@ -80,12 +79,11 @@ def test_lists_by_repetition_and_commas(evaluate: Callable[..., Ended], tmp_path
     assert again["results"] == str(tmp_path / "out" / "results.csv")
 
 
-def test_unmeasured_imagenet_in_json(evaluate: Callable[..., Ended], hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    del hub
-    monkeypatch.setattr("eo_backbones.evaluation.encoders.IMAGENET_SOURCE", "hf-hub:timm/out-of-reach")
+@pytest.mark.usefixtures("empty_hub")
+def test_unmeasured_imagenet_in_json(evaluate: Callable[..., Ended]) -> None:
     ended = evaluate("--models", "stats", "imagenet", "--bands", "B02", "--json")
     assert ended.status == 0
-    assert "has no repository timm/out-of-reach" in json.loads(ended.out)["not_measured"]["imagenet"]
+    assert "has no repository timm/resnet50.tv_in1k" in json.loads(ended.out)["not_measured"]["imagenet"]
     assert "imagenet is not measured here" in ended.err
 
 
@@ -95,7 +93,7 @@ def test_ctrl_c_says_what_is_kept(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(request, "evaluate", interrupted)
+    monkeypatch.setattr(Image, "open", interrupted)
     ended = evaluate("--models", "stats")
     assert ended.status == 130
     assert f"the finished rows are in {tmp_path / 'out'}, the same command goes on from there" in ended.err
@@ -159,12 +157,13 @@ def test_a_jpg_of_the_wrong_size(evaluate: Callable[..., Ended], eurosat_rgb_fol
 def test_an_unreachable_hub(
     command: Callable[..., Ended], evaluate: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As huggingface_hub reports a dead connection: every command that asks the Hub says what would help."""
+    """Every command that asks the Hub says what would help."""
 
-    def dead(*_: object, **__: object) -> None:
-        raise LocalEntryNotFoundError("not cached, and no connection") from ConnectionError("refused")
+    def dead(*_: object) -> None:
+        raise ConnectionRefusedError
 
-    monkeypatch.setattr("eo_backbones.hub.download.hf_hub_download", dead)
+    close_session()  # or the client would go on with a connection that it has
+    monkeypatch.setattr(socket.socket, "connect", dead)
     for ended in (command("verify", "hf-hub:a/b"), command("info", "hf-hub:a/b"), evaluate("--models", "hf-hub:a/b")):
         message = one_line_error(ended)
         for help_ in ("HF_ENDPOINT", "HF_HUB_OFFLINE=1", "local-dir:PATH"):

@@ -1,5 +1,6 @@
 """The demo runs offline, tells the truth in its first line, and makes a picture."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from eo_backbones.progress import SILENT
 
 
 @pytest.fixture
-def unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "DEFAULT", replace(weights.DEFAULT, sha256=None))
+def unpublished(declare: Callable[..., None]) -> None:
+    declare(replace(weights.DEFAULT, sha256=None))
 
 
 @pytest.mark.usefixtures("unpublished")
@@ -31,13 +32,12 @@ def test_random_weights_are_never_passed_off_as_trained() -> None:
 
 
 def test_published_weights_are_used_as_soon_as_they_are_there(
-    monkeypatch: pytest.MonkeyPatch, weights_folder: Path, declare: object
+    weights_folder: Path, declare: Callable[..., None]
 ) -> None:
     """Only the row and its file change."""
     file = weights_folder / "model.safetensors"
-    row = replace(weights.DEFAULT, sha256=sha256_of(file), embedded=file.name)
-    monkeypatch.setattr(weights, "EMBEDDED_FOLDER", weights_folder)
-    declare(row)  # type: ignore[operator]
+    row = replace(weights.DEFAULT, sha256=sha256_of(file), embedded=str(file))
+    declare(row)
     encoder = demo.load_encoder()
     assert encoder.line == row.name
     assert encoder.note == f"Encoder: {row.name}."

@@ -27,16 +27,15 @@ LARGEST = 50_000_000
 
 
 @pytest.fixture
-def row(monkeypatch: pytest.MonkeyPatch, weights_folder: Path, declare: Callable[..., None]) -> Weights:
+def row(weights_folder: Path, declare: Callable[..., None]) -> Weights:
     """The default row, published."""
     if weights.DEFAULT.published:
         return weights.DEFAULT
     file = weights_folder / "model.safetensors"
     row = replace(
-        weights.DEFAULT, sha256=sha256_of(file), size_bytes=file.stat().st_size, embedded=file.name,
+        weights.DEFAULT, sha256=sha256_of(file), size_bytes=file.stat().st_size, embedded=str(file),
         recipe_digest="aaaabbbbcccc",
     )  # fmt: skip
-    monkeypatch.setattr(weights, "EMBEDDED_FOLDER", weights_folder)
     declare(row)
     return row
 

@@ -158,15 +158,12 @@ def test_imagenet_through_the_hub(
             assert (network(images) - copied).abs().max() <= 1e-5 * copied.abs().max()
 
 
+@pytest.mark.usefixtures("empty_hub")
 def test_imagenet_out_of_reach_is_a_note_not_an_end(
     measure: Callable[..., list[Result]],
-    hub: Hub,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     eurosat_rgb_folder: Path,  # noqa: F811
 ) -> None:
-    del hub  # empty, but another test may have left the real id in the client's cache
-    monkeypatch.setattr(encoders, "IMAGENET_SOURCE", "hf-hub:timm/out-of-reach")
     rows = measure("imagenet", "stats")
     assert [row.model for row in rows] == ["stats"]
     text = (tmp_path / "out" / "report.md").read_text()

@@ -1,6 +1,7 @@
 """Files for other runtimes give what PyTorch gives at any size, say what they are, and are whole or not there."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import eo_backbones
-from eo_backbones import export as exporting
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError
 from eo_backbones.export import METADATA_KEY, export, export_network
@@ -191,7 +191,7 @@ def test_a_mistake_is_one_line_and_status_2(
 def test_onnx_without_its_extra_says_what_to_type(
     command: Callable[..., Ended], encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as where it is not installed
     done = command("export", encoder, "--format", "onnx", "--out", tmp_path / "a.onnx")
     assert done.status == 2
     assert done.err == "error: writing ONNX needs onnxscript; type: pip install 'eo-backbones[export]'\n"

@@ -137,10 +137,13 @@ class TestEmbedded:
     """Weights that ship inside the package."""
 
     @pytest.fixture
-    def embedded(self, tmp_path: Path, declare: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr(weights, "EMBEDDED_FOLDER", tmp_path)
+    def embedded(self, tmp_path: Path, declare: Callable[..., None]) -> Path:
         (tmp_path / "mini.safetensors").write_bytes(CONTENT)
-        declare(replace(weights.DEFAULT, sha256=DIGEST, size_bytes=len(CONTENT), embedded="mini.safetensors"))
+        declare(
+            replace(
+                weights.DEFAULT, sha256=DIGEST, size_bytes=len(CONTENT), embedded=str(tmp_path / "mini.safetensors")
+            )
+        )
         return tmp_path / "mini.safetensors"
 
     def test_is_verified_without_the_hub(self, embedded: Path, hub: Hub) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -210,15 +211,13 @@ def test_a_rejected_upload_leaves_nothing(hub: Hub, small: Path, monkeypatch: py
 def test_somebody_elses_commit_in_between_is_not_overwritten(
     hub: Hub, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eo_backbones.push import RemoteRepository
+    upload = hub.store.commit
 
-    upload = RemoteRepository.commit
-
-    def late(self: RemoteRepository, *arguments: object, **named: object) -> str:
+    def late(*arguments: Any, **named: Any) -> str:
         hub.store.publish(REPO, {"README.md": b"theirs"})
-        return upload(self, *arguments, **named)  # type: ignore[arg-type]
+        return upload(*arguments, **named)
 
-    monkeypatch.setattr(RemoteRepository, "commit", late)
+    monkeypatch.setattr(hub.store, "commit", late)
     with pytest.raises(UserError, match=r"412.*another client committed to it meanwhile"):
         push(small, REPO)
     assert held(hub) == {"README.md": b"theirs"}

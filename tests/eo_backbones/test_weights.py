@@ -1,6 +1,7 @@
 """Declared facts are true: what a row says is compared with the model, the file and the recipe it names."""
 
 import re
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
@@ -84,10 +85,10 @@ def test_the_six_declared_models() -> None:
     assert weights.DEFAULT.name == "eo_resnet50.byol_s1s2_mini"
 
 
-def test_listing_by_pattern_and_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_by_pattern_and_state(declare: Callable[..., None]) -> None:
     published = replace(weights.DEFAULT, sha256="0" * 64)
     other = replace(get_weights("eo_resnet50.simsiam_dfc2020"), sha256=None)
-    monkeypatch.setattr(weights, "WEIGHTS", {row.name: row for row in (published, other)})
+    declare(published, other)
     assert list_models() == [published.name, other.name]
     assert list_models("*simsiam*") == [other.name]
     assert list_models(published=True) == [published.name]

@@ -25,7 +25,6 @@ from eo_backbones.files import sha256_of
 from eo_backbones.hub.folder import read_config
 from eo_backbones.networks.state import state_digest
 from eo_backbones.weights import WEIGHTS
-from eo_backbones_train import export as export_module
 from eo_backbones_train.cli import main
 from eo_backbones_train.export import declared_row, encoder_weights, export, read_run
 from eo_backbones_train.pretraining.loop import train
@@ -275,11 +274,11 @@ def test_only_finished_weights_have_a_declared_name(encoder_only: dict[str, torc
 
 
 def test_other_weights_than_the_published_ones_do_not_have_their_name(
-    encoder_only: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder_only: dict[str, torch.Tensor], tmp_path: Path, declare: Callable[..., None]
 ) -> None:
     """Repeating a published recipe gives other bits, which the row's name would not load."""
     row = replace(WEIGHTS["eo_resnet50.byol_dfc2020"], sha256="ab" * 32)
-    monkeypatch.setattr(export_module, "WEIGHTS", {row.name: row})
+    declare(row)
     trained = read_run(write_run(tmp_path / "run", get_recipe("byol-dfc2020"), encoder_only))
     assert declared_row(trained, "ab" * 32) == row
     assert declared_row(trained, "cd" * 32) is None
@@ -376,18 +375,20 @@ def test_an_earlier_export_is_replaced_only_when_asked(run: Path, folder: Path, 
 def test_weights_that_do_not_reproduce_leave_the_earlier_export(
     run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The recorded outputs are made to be those of another network."""
-    original = export_module.save_golden
+    """timm is made to load other weights than were written."""
+    original = timm.create_model
 
-    def wrong(folder: Path, model: nn.Module, inputs: torch.Tensor) -> None:
-        with torch.no_grad():
-            model.get_parameter("bn1.weight").add_(0.5)
-        original(folder, model, inputs)
+    def wrong(name: str, **options: Any) -> nn.Module:
+        model = original(name, **options)
+        if name.startswith("local-dir:"):
+            with torch.no_grad():
+                model.get_parameter("bn1.weight").add_(0.5)
+        return model
 
     out = tmp_path / "out"
     shutil.copytree(folder, out)
     before = (out / "recipe.json").read_bytes()
-    monkeypatch.setattr(export_module, "save_golden", wrong)
+    monkeypatch.setattr(timm, "create_model", wrong)
     with pytest.raises(UserError, match="does not reproduce"):
         export(run, out, dtype="fp16", overwrite=True)
     assert (out / "recipe.json").read_bytes() == before

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
 from eo_backbones.errors import UserError
 from eo_backbones.networks.state import state_digest
@@ -20,7 +21,7 @@ from eo_backbones_train.optim import peak_learning_rate
 from eo_backbones_train.pretraining import monitors
 from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint
 from eo_backbones_train.pretraining.loop import train
-from eo_backbones_train.pretraining.runlog import RunLog, read_records
+from eo_backbones_train.pretraining.runlog import read_records
 from eo_backbones_train.pretraining.stops import RunStopped
 from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.store.store import Store
@@ -236,12 +237,12 @@ def test_a_signal_finishes_the_step_and_saves(number: int, status: int, store: P
 def test_a_log_that_cannot_be_written_ends_the_run_with_one_line(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: object, record: object) -> None:
-        raise OSError(28, "No space left on device", "metrics.jsonl")
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "events")
 
-    monkeypatch.setattr(RunLog, "write", full)
-    with pytest.raises(UserError, match=r"No space left on device: metrics.jsonl; fix this.*--resume"):
-        train(tiny_recipe(), tiny_options(store, tmp_path / "run"), build=build_tiny)
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    with pytest.raises(UserError, match=r"No space left on device: events; fix this.*--resume"):
+        train(tiny_recipe(), tiny_options(store, tmp_path / "run", tensorboard=True), build=build_tiny)
 
 
 def test_a_full_disk_ends_the_run_with_one_line(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,15 @@ def hub() -> Iterator[Hub]:
     _HUB.reset()
 
 
+@pytest.fixture
+def empty_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The Hub without repositories, asked by a client that has nothing of other tests in its cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    return hub
+
+
 @pytest.fixture(scope="session")
 def run_python(repository: Path) -> RunPython:
     """Run a program in a fresh interpreter; ``variables`` are set on top of the environment, ``None`` unsets one."""

@@ -202,7 +202,7 @@ def encoder_weights(trained: TrainedRun, dtype: torch.dtype) -> dict[str, Tensor
     with torch.device("meta"):
         expected = timm.create_model(architecture, in_chans=1, num_classes=0).state_dict()
     if {name: tensor.shape for name, tensor in state.items()} != {name: t.shape for name, t in expected.items()}:
-        raise UserError(f"the encoder of {trained.folder} is no {architecture} with one channel; train it again")
+        raise UserError(f"the encoder of {trained.folder} is not a {architecture} with one channel; train it again")
     return {name: tensor.to(dtype) if tensor.ndim > 1 else tensor for name, tensor in state.items()}
 
 
