@@ -118,8 +118,8 @@ class BandInput:
 class InputSpec:
     """The contract of one model: its bands, and how values are normalised.
 
-    ``normalization="band"`` uses the fixed figures of each band; ``"image"`` standardises each image by its own mean
-    and deviation, which throws brightness away (docs/decisions/0010).
+    ``normalization="band"`` uses the fixed mean and deviation of each band; ``"image"`` standardises each image by its
+    own mean and deviation, which throws brightness away (docs/decisions/0010).
     """
 
     bands: tuple[BandInput, ...]

@@ -70,7 +70,7 @@ def load_encoder() -> DemoEncoder:
         network = create_model(row.name, pretrained=False).eval()
     note = (
         f"The weights of {row.name} are not published yet: a randomly initialised network stands in for them, so "
-        "its figures say nothing about the method."
+        "its scores say nothing about the method."
     )
     return DemoEncoder("stand-in (random weights)", network, row.input, note, ())
 
