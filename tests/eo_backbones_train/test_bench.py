@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
+from eo_backbones.progress import SILENT
 from eo_backbones_train.bench import run
 from eo_backbones_train.bench.augmenting import measure_views, torchvision_views
 from eo_backbones_train.bench.loading import (
@@ -33,6 +34,7 @@ from eo_backbones_train.pretraining.run_options import Machine
 from eo_backbones_train.recipes.published import get_recipe
 from eo_backbones_train.store.prepare import prepare
 from eo_backbones_train.store.store import Store
+from support.recorded_progress import RecordedProgress
 from support.tiny_run import write_store
 
 CPU = torch.device("cpu")
@@ -215,8 +217,8 @@ def test_batches_made_ready_beforehand_are_not_timed() -> None:
 
 def test_made_up_scenes_have_the_files_of_sen12ms_and_go_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    said: list[str] = []
-    with made_up_scenes(3, rounds=1, say=said.append, synthesised=2) as files:
+    progress = RecordedProgress()
+    with made_up_scenes(3, rounds=1, progress=progress, synthesised=2) as files:
         sizes = [(files.root / file.path).stat().st_size for pair in files.pairs for file in pair.files]
         assert len(Store.open(files.store)) == len(files.pairs) == 3
         # 13 bands of 16 bits, 2 of 32; the header and the map position come on top.
@@ -229,14 +231,14 @@ def test_made_up_scenes_have_the_files_of_sen12ms_and_go_away(tmp_path: Path, mo
     assert found.rasterio_pairs_per_s is not None
     assert found.loader_ratio == pytest.approx(found.loader_pairs_per_s / found.rasterio_pairs_per_s)
     assert not list(tmp_path.iterdir())
-    assert said
+    assert progress.notes == ["writing 3 made-up scenes", "preparing them, round 1 of 1"]
 
 
 def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with (
         pytest.raises(UserError, match="TMPDIR"),
-        made_up_scenes(10**9, rounds=1, say=lambda _: None),
+        made_up_scenes(10**9, rounds=1, progress=SILENT),
     ):
         pass
     assert not list(tmp_path.iterdir())
@@ -357,7 +359,7 @@ def test_json_has_every_promised_field_and_standard_output_nothing_else(store: P
 @pytest.mark.usefixtures("quick_steps")
 def test_every_row_has_a_field_and_a_line(store: Path) -> None:
     result = CliRunner().invoke(main.app, ["bench", "--device", "cpu", "--quick", "--store", str(store)])
-    found = run.run_bench(device="cpu", store=store, quick=True, say=lambda _: None)
+    found = run.run_bench(device="cpu", store=store, quick=True, progress=SILENT)
     lines = to_markdown(found, "command").splitlines()
     for rows in SECTIONS.values():
         for row in rows:

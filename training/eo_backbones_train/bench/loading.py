@@ -27,6 +27,7 @@ from eo_backbones.bands import S1_BANDS, S2_BANDS
 from eo_backbones.datasets.raster import gdal_environment
 from eo_backbones.datasets.synthetic_files import write_sen12ms
 from eo_backbones.errors import UserError
+from eo_backbones.progress import Progress
 from eo_backbones_train.bench.timing import Stopwatch, in_turn, seconds, times_faster
 from eo_backbones_train.data.loader import PREFETCH, Loader
 from eo_backbones_train.data.plan import Plan
@@ -183,15 +184,13 @@ def _file_kib_per_pair(files: MadeUpScenes) -> float:
 
 
 @contextmanager
-def made_up_scenes(
-    count: int, *, rounds: int, say: Callable[[str], None], synthesised: int = 32
-) -> Iterator[MadeUpScenes]:
+def made_up_scenes(count: int, *, rounds: int, progress: Progress, synthesised: int = 32) -> Iterator[MadeUpScenes]:
     """Write scenes to a temporary folder, prepare them, and remove everything at the end.
 
     Args:
         count: number of scenes.
         rounds: how often the conversion is timed.
-        say: told what is being done.
+        progress: where a line says what is being measured.
         synthesised: how many of them differ; the rest are copies.
 
     Raises:
@@ -204,11 +203,11 @@ def made_up_scenes(
                 f"{folder.parent} has less than the {needed / 2**30:.1f} GiB that bench needs for a while; "
                 "set TMPDIR to a folder on another disk, or pass --quick"
             )
-        say(f"writing {count} made-up scenes")
+        progress.note(f"writing {count} made-up scenes")
         root = _write(folder / "made-up", count, synthesised)
         speeds = []
         for attempt in range(rounds):
-            say(f"preparing them, round {attempt + 1} of {rounds}")
+            progress.note(f"preparing them, round {attempt + 1} of {rounds}")
             shutil.rmtree(folder / f"store-{attempt - 2}", ignore_errors=True)
             summary = prepare("sen12ms", root, folder / f"store-{attempt}", workers=1)
             speeds.append(summary.stored / summary.seconds)

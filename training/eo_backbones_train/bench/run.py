@@ -1,6 +1,6 @@
 """The measurements in order, and everything they found as one flat dictionary."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eo_backbones.errors import UserError
+from eo_backbones.progress import Progress
 from eo_backbones_train.bench.augmenting import measure_views
 from eo_backbones_train.bench.loading import MadeUpScenes, made_up_scenes, measure_loading
 from eo_backbones_train.bench.steps import VARIANTS, has_lightly
@@ -70,14 +71,14 @@ QUICK = Effort(
 )
 
 
-def run_bench(*, device: str, store: Path | None, quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def run_bench(*, device: str, store: Path | None, quick: bool, progress: Progress) -> dict[str, Any]:
     """Measure everything that this machine can.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``: where training steps run. Loading and views are measured on the CPU.
         store: a store to measure on; None for made-up scenes in a temporary folder.
         quick: one minute, to see whether everything works; the numbers mean nothing.
-        say: told what is being done.
+        progress: where a line says what is being measured.
 
     Returns:
         The fields of all metrics, ``None`` where something was not measured; what the machine is; and ``notes``, which
@@ -87,11 +88,11 @@ def run_bench(*, device: str, store: Path | None, quick: bool, say: Callable[[st
         UserError: no such device, no room for the made-up scenes, or a store that cannot be used.
     """
     effort = QUICK if quick else FULL
-    with joined(device) as process, _scenes(store, effort, say) as (folder, files):
+    with joined(device) as process, _scenes(store, effort, progress) as (folder, files):
         options = RunOptions(store=folder, out=folder, device=device, graph=False, threads=CPU_THREADS)
         machine = resolve_machine(options, device=process.device, world_size=1, pairs=effort.step_pairs)
         on_gpu = process.device.type == "cuda" and not quick
-        say("loading, beside rasterio" if files is not None else "loading")
+        progress.note("loading, beside rasterio" if files is not None else "loading")
         loading = measure_loading(
             folder,
             files,
@@ -100,9 +101,9 @@ def run_bench(*, device: str, store: Path | None, quick: bool, say: Callable[[st
             reads=effort.reads,
             rounds=effort.rounds,
         )
-        say("making views, beside torchvision")
+        progress.note("making views, beside torchvision")
         views = measure_views(folder, pairs=effort.view_pairs, rounds=effort.rounds)
-        say("training steps, beside lightly's parts" if has_lightly() else "training steps")
+        progress.note("training steps, beside lightly's parts" if has_lightly() else "training steps")
         steps = measure_steps(
             folder,
             machine=machine,
@@ -113,7 +114,7 @@ def run_bench(*, device: str, store: Path | None, quick: bool, say: Callable[[st
         )
         gpu = None
         if on_gpu:
-            say("large batches and graphs on the GPU")
+            progress.note("large batches and graphs on the GPU")
             gpu = measure_gpu(folder, machine=machine, device=process.device, steps=_GPU_STEPS, rounds=effort.rounds)
         speed = files.prepare_scenes_per_s if files is not None else None
     found = {
@@ -138,9 +139,7 @@ def run_bench(*, device: str, store: Path | None, quick: bool, say: Callable[[st
 
 
 @contextmanager
-def _scenes(
-    store: Path | None, effort: Effort, say: Callable[[str], None]
-) -> Iterator[tuple[Path, MadeUpScenes | None]]:
+def _scenes(store: Path | None, effort: Effort, progress: Progress) -> Iterator[tuple[Path, MadeUpScenes | None]]:
     if store is not None:
         data = VARIANTS["joint"].data
         usable = len(usable_scenes(Store.open(store), data.s2_bands, data.s1_bands))
@@ -150,7 +149,7 @@ def _scenes(
             )
         yield store, None
         return
-    with made_up_scenes(effort.scenes, rounds=effort.prepare_rounds, say=say) as files:
+    with made_up_scenes(effort.scenes, rounds=effort.prepare_rounds, progress=progress) as files:
         yield files.store, files
 
 

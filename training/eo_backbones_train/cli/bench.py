@@ -31,6 +31,7 @@ def bench(
 ) -> None:
     """Measure loading, views and training steps beside references: rasterio, torchvision, lightly."""
     from eo_backbones.device import pick_device
+    from eo_backbones.progress import ProgressBars
     from eo_backbones_train.bench.report import to_table, write_markdown
     from eo_backbones_train.bench.run import run_bench
 
@@ -40,8 +41,8 @@ def bench(
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--out {out}: {error.strerror}; name a folder that can be made") from error
-    # Lines and no live display: that would take time from what is measured.
-    found = run_bench(device=device, store=store, quick=quick, say=lambda text: typer.echo(text, err=True))
+    # Notes only and no bars: a live display would take time from what is measured.
+    found = run_bench(device=device, store=store, quick=quick, progress=ProgressBars())
     if out is not None:
         options = f" --device {device}{' --store STORE' if store else ''}{' --quick' if quick else ''}"
         typer.echo(f"report: {write_markdown(found, out, f'eo-train bench{options}')}", err=True)
