@@ -72,7 +72,7 @@ def verify(
     """Fetch a model's weights, compare them with their digest, build the model and compare it with its golden outputs.
 
     Args:
-        name: as in :func:`create_model`.
+        name: as in :func:`eo_backbones.create_model`.
         cache_dir: likewise.
         local_files_only: likewise.
         sha256: of the weights of a Hub repository, if the caller knows it; otherwise what the Hub reports counts.
