@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from eo_backbones.bands import BANDS, LAYOUTS
-from eo_backbones.cards.facts import SOURCES, CardFacts, Plan, licence_section, license_fields
+from eo_backbones.cards.facts import SEN12_SOURCES, SOURCES, CardFacts, Plan, licence_section, license_fields
 from eo_backbones.cards.tables import (
     baseline_comparison,
     eval_results,
@@ -25,7 +25,7 @@ from eo_backbones.results import Result, renamed, rows_of
 
 CARD_FILE = "README.md"
 
-_MINI = "s1s2-mini"  # data.sources of the recipes for small data
+_MINI = ("s1s2-mini", "s1s2-mini-all")  # data.sources of the recipes for small data
 
 PAPER_CITATION = """@inproceedings{jain2021multimodal,
   title     = {Multi-Modal Self-Supervised Representation Learning for Earth Observation},
@@ -63,7 +63,7 @@ def model_card(facts: CardFacts, results: Sequence[Result] = ()) -> str:
         _results(facts, results),
         limits_section(facts),
         licence_section(facts),
-        _citation(),
+        _citation(facts.recipe["method"]),
     )
     body = "\n\n".join(sections)
     return f"---\n{front_matter(facts, results).to_yaml()}\n---\n\n{body}\n"
@@ -85,7 +85,7 @@ def front_matter(facts: CardFacts, results: Sequence[Result] = ()) -> ModelCardD
             "earth-observation",
             "remote-sensing",
             *(tag for tag, sensor in (("sentinel-1", "s1"), ("sentinel-2", "s2")) if sensor in sensors),
-            "self-supervised",
+            *([] if facts.recipe["method"] == "distill" else ["self-supervised"]),  # its teacher has seen labels
             facts.recipe["method"],
         ],
         metrics=["f1"] if own else None,
@@ -114,8 +114,7 @@ def _introduction(facts: CardFacts) -> str:
         f"{_article(facts.network.title)} encoder for satellite images that takes **one band of any sensor**: "
         f"{_sensors(facts.input)}. It turns an image of one channel into {facts.network.num_features:,} features. "
         f"It {'was' if facts.made else 'is to be'} pretrained "
-        f"without labels with {_METHODS[method]} on pairs of co-registered images: one view is a band of one sensor, "
-        f"the other a band of the other sensor at the same location."
+        f"without labels with {_METHODS[method]} on pairs of co-registered images: {_views(method)}."
     )
     parts += _start(facts)
     if facts.terms:
@@ -135,20 +134,29 @@ def _introduction(facts: CardFacts) -> str:
     return "\n\n".join(parts)
 
 
+def _views(method: str) -> str:
+    if method == "distill":
+        return (
+            "the frozen network sees an optical view, and the encoder learns to give its features for that view and "
+            "for another band, or radar, of the same ground"
+        )
+    return "one view is a band of one sensor, the other a band of the other sensor at the same location"
+
+
 def _article(title: str) -> str:
     return f"{'An' if title[0] in 'AEIOU' else 'A'} {title}"
 
 
 def _start(facts: CardFacts) -> list[str]:
-    """Return a sentence on the weights that training started from, unless it started at random."""
-    init = facts.record.get("init")
-    if init is None:
+    """Return a sentence on the weights that training starts from, unless it starts at random."""
+    init, named = facts.record.get("init"), facts.row.init if facts.row else None
+    if init is None and named is None:
         return []
-    teacher = " They are also the frozen teacher, whose features it learned." if facts.recipe.get("teacher") else ""
-    return [
-        f"It started from weights of timm's `{init['architecture']}` (licence `{init['license']}`; digest of the "
-        f"tensors `{init['tensors']}`).{teacher}"
-    ]
+    start = named or f"weights of timm's `{init['architecture']}` (licence `{init['license']}`)"
+    if init is not None:
+        start += f"; digest of the tensors: `{init['tensors']}`"
+    teacher = " The frozen teacher has these weights too." if facts.recipe["method"] == "distill" else ""
+    return [f"It {'started' if facts.made else 'starts'} from {start}.{teacher}"]
 
 
 def _trained_on(facts: CardFacts) -> str:
@@ -205,7 +213,7 @@ features = model(prepare(image)[None])  # image: (H, W) {meaning} -> (1, {facts.
     row = facts.published
     if row is not None:
         registered = f'import eo_backbones, timm\n\nmodel = timm.create_model("{row.name}", pretrained=True)'
-        entry, short = f"{row.method}_resnet50", row.tag.removeprefix(f"{row.method}_")
+        entry, short = row.hub_entry
         hub = (
             f'import torch\n\nmodel = torch.hub.load("OWNER/REPOSITORY", "{entry}", weights="{short}", trust_repo=True)'
         )
@@ -403,15 +411,22 @@ def _untrained_stages(facts: CardFacts) -> list[str]:
 def _mini_summary(facts: CardFacts) -> str:
     counts = dict(facts.sources)
     total = sum(counts.values())
-    floods = counts.get("ombria", 0)
-    bands = [entry.band for entry in facts.input.bands]
-    rare = [band for band in bands if band not in ("VV", "B03", "B08", "B11")]
+    sen12 = sum(counts.get(name, 0) for name in SEN12_SOURCES)
+    display = counts.get("ombria", 0) + sen12
+    if sen12:
+        times, locations, unseen = "sixty", "two thousand", "that these images hardly show"
+        sources = "OMBRIA and SEN1-2: about 830 locations of floods, and samples of many scenes"
+        in_display = ("VV", "B02", "B03", "B04", "B08", "B11")
+    else:
+        times, locations, unseen = "a hundred", "nine hundred", "where no flood was mapped"
+        sources = "OMBRIA: about 830 locations of floods"
+        in_display = ("VV", "B03", "B08", "B11")
+    rare = [entry.band for entry in facts.input.bands if entry.band not in in_display]
     return "\n".join(
         [
-            f"Trained on {total:,} pairs of images, which is very little: SEN12MS has a hundred times as many. "
-            f"{floods:,} of them ({floods / total:.0%}) are from OMBRIA: about 830 locations of floods, as 8-bit display "
-            f"values that have lost their absolute scale. The bands {', '.join(rare)} occur only in the other "
-            f"{total - floods} pairs.",
+            f"Trained on {total:,} pairs of images, which is very little: SEN12MS has {times} times as many. "
+            f"{display:,} of them ({display / total:.0%}) are from {sources}, as 8-bit display values that have lost "
+            f"their absolute scale. The bands {', '.join(rare)} occur only in the other {total - display} pairs.",
             "",
             "Good for:",
             "",
@@ -421,9 +436,9 @@ def _mini_summary(facts: CardFacts) -> str:
             "",
             "Not good for:",
             "",
-            "- anything where errors are costly: it has seen about nine hundred locations;",
+            f"- anything where errors are costly: it has seen about {locations} locations;",
             "- physical quantities (water content, biomass, absolute backscatter): most training values had no units;",
-            "- land where no flood was mapped (mountains, deserts, ice), without a check on your own labelled images;",
+            f"- land {unseen} (mountains, deserts, ice), without a check on your own labelled images;",
             "- claims about the method: for those, train on SEN12MS (`eo_resnet50.byol_sen12ms_90k`).",
         ]
     )
@@ -436,11 +451,12 @@ def _resolutions(contract: InputSpec) -> str:
 
 def is_mini(facts: CardFacts) -> bool:
     """Return whether the weights come from the recipes for small data."""
-    return bool(facts.recipe.get("data", {}).get("sources") == _MINI)
+    return bool(facts.recipe.get("data", {}).get("sources") in _MINI)
 
 
-def _citation() -> str:
-    return "\n".join(["## Citation", "", "The method was published in:", "", "```bibtex", PAPER_CITATION, "```"])
+def _citation(method: str) -> str:
+    what = "Training on pairs of sensors follows:" if method == "distill" else "The method was published in:"
+    return "\n".join(["## Citation", "", what, "", "```bibtex", PAPER_CITATION, "```"])
 
 
 def _python(code: str) -> str:

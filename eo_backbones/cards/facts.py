@@ -46,6 +46,14 @@ class SourceTerms:
     terms: str
 
 
+_SEN12_ORIGIN = "SEN1-2 (Schmitt, Hughes, Zhu, ISPRS Annals IV-1, 2018), as published in"
+_PATCHES_ORIGIN = (
+    "SEN12MS-CR (Ebel et al., IEEE TGRS 2021), BigEarthNet v2 (Clasen et al., 2024), TerraMesh example files of "
+    "github.com/IBM/terramind"
+)
+_PATCHES_TERMS = (
+    "SEN12MS-CR: CC-BY-4.0; BigEarthNet: CDLA-Permissive-1.0; TerraMesh example files: as published with IBM/terramind"
+)
 _SEN12MS_ORIGIN = "Schmitt, Hughes, Qiu, Zhu: SEN12MS, ISPRS Annals IV-2/W7, 2019, mediaTUM 1474000"
 
 SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
@@ -67,14 +75,37 @@ SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
                 "20 patches of SEN12MS-CR (256 pixels, level 1C), 45 of BigEarthNet (120 pixels, level 2A) and 3 of "
                 "TerraMesh (224 pixels, level 1C): VV and VH in decibels and all the bands used here as digital numbers"
             ),
-            origin=(
-                "SEN12MS-CR (Ebel et al., IEEE TGRS 2021), BigEarthNet v2 (Clasen et al., 2024), TerraMesh example "
-                "files of github.com/IBM/terramind"
+            origin=_PATCHES_ORIGIN,
+            terms=_PATCHES_TERMS,
+        ),
+        "multiband_pretrain": SourceTerms(
+            title="patches of SEN12MS-CR, BigEarthNet and TerraMesh",
+            content=(
+                "256 pixels, level 1C (SEN12MS-CR), 120 pixels, level 2A (BigEarthNet) or 224 pixels, level 1C "
+                "(TerraMesh): VV and VH in decibels and all the bands used here as digital numbers; 20 other patches "
+                "of the first two are kept for measuring retrieval"
             ),
-            terms=(
-                "SEN12MS-CR: CC-BY-4.0; BigEarthNet: CDLA-Permissive-1.0; TerraMesh example files: as published with "
-                "IBM/terramind"
+            origin=_PATCHES_ORIGIN,
+            terms=_PATCHES_TERMS,
+        ),
+        "sen12_five_pretrain": SourceTerms(
+            title="a random sample of SEN1-2",
+            content=(
+                "256 pixels of 10 m, 8-bit display values, compressed as JPEG: radar VV, each image stretched between "
+                "its own extremes, and grey pictures that mix the visible bands, taken for B03, which they resemble "
+                "most"
             ),
+            origin=f"{_SEN12_ORIGIN} github.com/JessieZ96/SAR-to-Optical",
+            terms="SEN1-2: CC-BY-4.0; the repository of the sample states no licence for its images",
+        ),
+        "sen12_rgb_pairs": SourceTerms(
+            title="patches of six scenes of SEN1-2",
+            content=(
+                "256 pixels of 10 m, 8-bit display values, compressed as JPEG: radar VV, and B04, B03, B02; neighbours "
+                "may overlap by half"
+            ),
+            origin=f"{_SEN12_ORIGIN} github.com/meivelan/SAR-EO-Translation and github.com/vivekdhankar/sar-optical",
+            terms="SEN1-2: CC-BY-4.0; both repositories: MIT",
         ),
         "sen12ms_layout": SourceTerms(
             title="original patches of SEN12MS-CR",
@@ -97,9 +128,19 @@ SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
     }
 )
 
+SEN12_SOURCES = ("sen12_five_pretrain", "sen12_rgb_pairs")
+"""Sources that are display values of SEN1-2."""
+
 _PLANNED: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType(
     {
         "s1s2-mini": (("ombria", 1650), ("multiband_pairs", 68), ("sen12ms_layout", 5)),
+        "s1s2-mini-all": (
+            ("ombria", 1650),
+            ("sen12_five_pretrain", 901),
+            ("sen12_rgb_pairs", 189),
+            ("multiband_pretrain", 47),
+            ("sen12ms_layout", 5),
+        ),
         "dfc2020": (("dfc2020", 6114),),
         "sen12ms-90k": (("sen12ms", 90_331),),
     }
@@ -227,22 +268,32 @@ def license_fields(facts: CardFacts) -> dict[str, str]:
 
 def licence_section(facts: CardFacts) -> str:
     """Return the section on licence and attribution."""
+    two, states = _unlicensed(facts)
     text = f"Weights: `{facts.license}`."
     if facts.has_licence_file:
         text += (
-            f" One source of the training images states no licence, so no standard licence is declared for the weights; "
-            f"[{LICENSE_FILE}]({LICENSE_FILE}) says what is granted and what is not."
+            f" {'Two sources' if two else 'One source'} of the training images {states} no licence, so no standard "
+            f"licence is declared for the weights; [{LICENSE_FILE}]({LICENSE_FILE}) says what is granted and what is not."
         )
     elif facts.license == OTHER:
         text += " No standard licence was chosen for them; the terms of the training images apply where they extend to weights."
     if facts.row:
         text += f" Training images: `{facts.row.data_license}`."
+    if facts.row and facts.row.init:
+        text += f" Training started from {facts.row.init}."
     sources = [f"- {entry.title}: {entry.terms} ({entry.origin})." for entry in facts.terms]
     return "\n".join(["## Licence and attribution", "", text, "", *sources, *([""] if sources else []), COPERNICUS])
 
 
+def _unlicensed(facts: CardFacts) -> tuple[bool, str]:
+    """Return whether two sources state no licence, not just one, and the verb for them."""
+    two = sum("states no licence" in entry.terms for entry in facts.terms) == 2
+    return two, "state" if two else "states"
+
+
 def licence_text(facts: CardFacts) -> str:
     """Return the content of ``LICENSE`` for weights whose licence is ``other``."""
+    two, states = _unlicensed(facts)
     sources = [
         f"* {entry.title} ({count:,} pairs of images)\n  {entry.origin}\n  Terms: {entry.terms}."
         for entry, (_, count) in zip(facts.terms, facts.sources, strict=True)
@@ -250,13 +301,15 @@ def licence_text(facts: CardFacts) -> str:
     return "\n\n".join(
         [
             f"Terms of the weights {facts.name}",
-            "The weights were computed from images of several sources. One of these states no licence, so no standard\n"
+            f"The weights were computed from images of several sources. {'Two' if two else 'One'} of these {states} no "
+            "licence, so no standard\n"
             "licence is declared for the weights as a whole.",
             "As far as the authors of eo_backbones hold rights in the weights, they grant their use under the Apache\n"
             "License, Version 2.0 (http://www.apache.org/licenses/LICENSE-2.0). They grant nothing that is not\n"
             "theirs, and give no warranty: whether rights in the training images reach the weights, and what that\n"
             "means for your use, is for you to judge. The images are not part of the weights, and are not\n"
             "distributed with them.",
+            *([f"Training started from {facts.row.init}."] if facts.row and facts.row.init else []),
             "Sources of the training images:",
             *sources,
             COPERNICUS + "\n",

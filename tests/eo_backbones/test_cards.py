@@ -9,12 +9,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from eo_backbones.cards import CardFacts, model_card
+from eo_backbones.cards import CardFacts, folder_texts, model_card
 from eo_backbones.cards.folder_texts import hub_results, stac_item
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError
 from eo_backbones.results import Result
-from eo_backbones.weights import WEIGHTS
+from eo_backbones.weights import WEIGHTS, Weights
 from support.result_rows import result as result_row
 
 SHA256 = "0123456789abcdef" * 4
@@ -289,6 +289,31 @@ def test_a_published_row_is_loaded_by_name_on_every_route() -> None:
     assert f'timm.create_model("hf-hub:{row.repo_id}", pretrained=True)' in card
     assert '"byol_resnet50", weights="sen12ms_90k"' in card
     assert "local-dir:" not in card
+
+
+def test_a_row_of_another_family_says_what_it_is_and_what_it_started_from() -> None:
+    row = Weights(
+        name="eo_efficientnet_lite0.distill_toy", method="distill", data="made-up images", recipe="distill-mini",
+        input=standardized(("B04", "VV")), license="other", data_license="other", num_features=1280,
+        architecture="tf_efficientnet_lite0", init="ImageNet EfficientNet-Lite0 (Google, Apache-2.0)", sha256=SHA256,
+    )  # fmt: skip
+    sources = [{"name": name, "layout": "pairs", "scenes": 901, "units": {"VV": "uint8"}, "subset": None}
+               for name in ("ombria", "sen12_five_pretrain")]  # fmt: skip
+    recipe = record()["recipe"] | {"method": "distill", "model": {"architecture": row.architecture}}
+    data = {"manifest_digest": "ddddeeee", "sources": sources}
+    known = facts(name=row.name, row=row, license="other", record=record(recipe=recipe, data=data))
+    texts = folder_texts(known, size_bytes=7_000_000)
+    for text in (
+        "An EfficientNet-Lite0 encoder", "1,280 features", "-> (1, 1280)", f"It started from {row.init}. The frozen",
+        '"distill_efficientnet_lite0", weights="toy"', "names of timm's `tf_efficientnet_lite0`",
+        "Two sources of the training images state no licence", f"Training started from {row.init}.",
+    ):  # fmt: skip
+        assert text in texts["README.md"], text
+    assert f"Training started from {row.init}." in texts["LICENSE"]
+    item = json.loads(texts["stac_mlm.json"])
+    assert item["properties"]["mlm:architecture"] == "EfficientNet"
+    assert item["properties"]["mlm:output"][0]["result"]["shape"] == [-1, 1280]
+    assert json.loads(texts["config.json"])["architecture"] == row.architecture
 
 
 def test_an_unpublished_row_is_loaded_from_its_folder() -> None:
