@@ -149,12 +149,13 @@ def _article(title: str) -> str:
 
 def _start(facts: CardFacts) -> list[str]:
     """Return a sentence on the weights that training starts from, unless it starts at random."""
-    init, named = facts.record.get("init"), facts.row.init if facts.row else None
-    if init is None and named is None:
-        return []
-    start = named or f"weights of timm's `{init['architecture']}` (licence `{init['license']}`)"
+    init = facts.record.get("init")
+    start = facts.row.init if facts.row else None
     if init is not None:
+        start = start or f"weights of timm's `{init['architecture']}` (licence `{init['license']}`)"
         start += f"; digest of the tensors: `{init['tensors']}`"
+    if start is None:
+        return []
     teacher = " The frozen teacher has these weights too." if facts.recipe["method"] == "distill" else ""
     return [f"It {'started' if facts.made else 'starts'} from {start}.{teacher}"]
 
@@ -413,6 +414,7 @@ def _mini_summary(facts: CardFacts) -> str:
     total = sum(counts.values())
     sen12 = sum(counts.get(name, 0) for name in SEN12_SOURCES)
     display = counts.get("ombria", 0) + sen12
+    in_display: tuple[str, ...]
     if sen12:
         times, locations, unseen = "sixty", "two thousand", "that these images hardly show"
         sources = "OMBRIA and SEN1-2: about 830 locations of floods, and samples of many scenes"
