@@ -1,7 +1,7 @@
-"""Sentinel-1 and Sentinel-2 bands: names, physics, statistics, and the band order of every data set we read.
+"""Sentinel-1 and Sentinel-2 bands: names, physics, statistics, and the band order of every supported data set.
 
-A band is always addressed by name. Integer positions appear once, in :data:`LAYOUTS`, because the layouts differ in
-ways that have cost this field years: EuroSAT stores B8A last, BigEarthNet has no B10.
+A band is always addressed by name. Integer positions appear once, in :data:`LAYOUTS`, because the layouts differ and
+are easily confused: EuroSAT stores B8A last, BigEarthNet has no B10.
 
 Sources
 -------
@@ -34,7 +34,7 @@ class Band:
         sensor: ``"s2"`` (optical, Sentinel-2 MSI) or ``"s1"`` (radar, Sentinel-1 C-SAR).
         aliases: other spellings that :func:`band` accepts, in lower case and without separators.
         wavelength_nm: centre wavelength in nanometres.
-        bandwidth_nm: optical band width in nanometres; ``None`` for radar, whose chirp is no optical pass band.
+        bandwidth_nm: optical band width in nanometres; ``None`` for radar, whose chirp is not an optical pass band.
         gsd_m: native ground sampling distance in metres.
         unit: unit of the files that the space agencies distribute and this project reads: ``"dn"``
             (reflectance x 10000) or ``"db"``.
@@ -144,7 +144,7 @@ def band(name: str) -> Band:
 
 
 def band_named_in(text: str | None) -> str | None:
-    """Return the canonical band name that a file's own description gives, ``None`` where it names no band."""
+    """Return the canonical band name in a file's own description, or ``None`` if it does not name a band."""
     try:
         return band(text).name if text else None
     except UserError:

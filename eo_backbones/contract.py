@@ -24,7 +24,7 @@ Normalization = Literal["band", "image"]
 UNITS: tuple[str, ...] = get_args(Unit)
 DN_PER_REFLECTANCE = 10_000.0  # Sentinel-2 products before processing baseline 04.00 (ESA S2 PSD)
 
-# EuroSAT RGB was stretched from 0...2750 digital numbers to 0...255 (phelber/EuroSAT); OMBRIA looks alike.
+# EuroSAT RGB was stretched from 0...2750 digital numbers to 0...255 (phelber/EuroSAT); OMBRIA looks the same.
 OPTICAL_DISPLAY = (0.0, 0.275)
 # The range that SEN12MS users clip Sentinel-1 to (schmitt-muc/SEN12MS classification/dataset.py).
 RADAR_DISPLAY = (-25.0, 0.0)
@@ -86,7 +86,7 @@ def declared_units(options: Sequence[str], bands: Sequence[str]) -> dict[str, Un
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandInput:
-    """What one band must look like.
+    """The contract of one band.
 
     Attributes:
         band: canonical band name.
@@ -118,8 +118,8 @@ class BandInput:
 class InputSpec:
     """The contract of one model: its bands, and how values are normalised.
 
-    ``normalization="band"`` uses the fixed mean and deviation of each band; ``"image"`` standardises each image by its
-    own mean and deviation, which throws brightness away (docs/decisions/0010).
+    ``normalization="band"`` uses the fixed statistics of each band; ``"image"`` standardises each image by its own mean
+    and standard deviation, which discards brightness (docs/decisions/0010).
     """
 
     bands: tuple[BandInput, ...]
@@ -188,7 +188,7 @@ class InputSpec:
 
 
 def unit_range(bands: Iterable[str] = (*PAPER_BANDS, *S1_BANDS)) -> InputSpec:
-    """Return the field's plainest contract: every band in [0, 1].
+    """Return the simplest common contract: every band in [0, 1].
 
     Reflectance clipped to [0, 1]; sigma nought clipped to [-25, 0] dB, divided by 25, plus 1. As in
     lukasliebel/dfc2020_baseline ``code/datasets.py`` and schmitt-muc/SEN12MS ``classification/dataset.py``.
@@ -203,9 +203,9 @@ def unit_range(bands: Iterable[str] = (*PAPER_BANDS, *S1_BANDS)) -> InputSpec:
 
 
 def standardized(bands: Iterable[str] = (*PAPER_BANDS, *S1_BANDS)) -> InputSpec:
-    """Return a contract that brings every band to about zero mean and unit deviation.
+    """Return a contract that scales every band to about zero mean and unit standard deviation.
 
-    Figures: the DFC2020 statistics of :data:`eo_backbones.bands.BANDS`. Clip: reflectance [0, 1], sigma nought
+    Mean and standard deviation: the DFC2020 statistics of :data:`eo_backbones.bands.BANDS`. Clip: reflectance [0, 1], sigma nought
     [-40, 10] dB, the range that the training store codes (docs/decisions/0009).
     """
 

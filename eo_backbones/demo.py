@@ -1,4 +1,4 @@
-"""The main job in a minute, offline: one encoder against two baselines, band by band, on synthetic scenes.
+"""A one-minute demonstration, offline: one encoder against two baselines, band by band, on synthetic scenes.
 
 Everything is as in ``eo-backbones evaluate`` (input contract, frozen features, logistic probe, bootstrap interval),
 except that the scenes are synthetic and held in memory.
@@ -31,11 +31,11 @@ from eo_backbones.progress import Progress
 from eo_backbones.results import Estimate, Result, Section, sections
 
 DEMO_BANDS = ("VV", "B04", "B08", "B11")
-"""Radar, red, near infrared and short-wave infrared: four kinds of picture of the same ground."""
+"""Radar, red, near infrared and short-wave infrared: four different views of the same ground."""
 PER_CLASS = 80
 FIGURE_FILE = "demo.png"
 
-_FRACTIONS = (0.5, 0.1, 0.4)  # a larger test part than usual: with 800 scenes the interval needs it
+_FRACTIONS = (0.5, 0.1, 0.4)  # a larger test part than usual, for a narrow interval from 800 scenes
 _SCENES_SEED = 1
 _STAND_IN_SEED = 20_211  # unlike the seed of the `random` line, or the two would be the same network
 _BATCH = 100
@@ -49,8 +49,8 @@ class DemoEncoder:
         line: its line in the table.
         network: in eval mode.
         spec: its input contract.
-        note: what to say about it first.
-        models: what to pass to ``evaluate --models`` for it; nothing for a stand-in.
+        note: what to tell the user about it first.
+        models: its names for ``evaluate --models``; none for a stand-in.
     """
 
     line: str
@@ -77,7 +77,7 @@ def load_encoder() -> DemoEncoder:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Demo:
-    """What the demo made: the table, and the scenes ``(n, bands, H, W)`` with their labels behind it."""
+    """Results of the demonstration: the table, and the scenes ``(n, bands, H, W)`` with their labels behind it."""
 
     section: Section
     scenes: np.ndarray
@@ -91,7 +91,7 @@ def run(encoder: DemoEncoder, progress: Progress, *, per_class: int = PER_CLASS,
         encoder: from :func:`load_encoder`.
         progress: told how far it is.
         per_class: synthetic scenes of each of the ten classes.
-        size: their side in pixels of 10 m.
+        size: their height and width in pixels of 10 m.
     """
     with progress.stage("making synthetic scenes", 1):
         scenes, labels = synthetic_images(per_class, DEMO_BANDS, seed=_SCENES_SEED, size=size)
@@ -148,7 +148,7 @@ def _probe(features: Tensor, labels: np.ndarray, split: Split) -> tuple[Estimate
 
 
 def draw(demo: Demo, path: Path) -> None:
-    """Write the picture: the first scene of every class in every band, and the bars."""
+    """Write the figure: the first scene of every class in every band, above the bar chart of results."""
     figure = Figure(figsize=(11, 8.4), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.2, 1), squeeze=False)[:, 0]
     top.suptitle("Synthetic scenes, one of each class, as each band sees them", fontsize=11, fontweight="bold")

@@ -1,9 +1,9 @@
 """A model as one file that runs without this package: ONNX, or a ``torch.export`` program.
 
-The network is traced once, by ``torch.export`` with free batch size, height and width; ONNX is made from that trace
+The network is traced once, by ``torch.export`` with dynamic batch size, height and width; ONNX is made from that trace
 with PyTorch's own exporter. A file is loaded again and compared with PyTorch before it appears under its name, and it
-carries what its user needs to know (:data:`METADATA_KEY`). It holds the network only: bring raw pixels to its input as
-the contract inside says, or with :func:`eo_backbones.create_transform`.
+carries its own description (:data:`METADATA_KEY`). It holds the network only: convert raw pixels to its input as the
+contract inside says, or with :func:`eo_backbones.create_transform`.
 """
 
 import copy
@@ -32,16 +32,16 @@ logger = logging.getLogger(__name__)
 
 Format = Literal["onnx", "torch"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
-"""``torch.export.load`` warns about files of another name than ``.pt2``."""
+"""``torch.export.load`` warns about files that do not end in ``.pt2``."""
 
 METADATA_KEY = "eo_backbones"
-"""Where a file says what it is: this entry of ONNX's ``metadata_props``, or this one of ``extra_files``; JSON."""
+"""Where a file describes itself: this entry of ONNX's ``metadata_props``, or this one of ``extra_files``; JSON."""
 
 TOLERANCE = 1e-4
 """Largest absolute difference of an output from PyTorch's."""
 
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-_TRACED = (2, 64, 96)  # batch, height, width: torch.export takes a length of 1 for a constant
+_TRACED = (2, 64, 96)  # batch, height, width: torch.export treats a length of 1 as a constant
 _COMPARED = ((1, 64, 64), (3, 80, 112))
 _AXES = {0: "batch", 2: "height", 3: "width"}
 
@@ -293,10 +293,10 @@ def _take_any_size(network: nn.Module, run: Callable[[Tensor], Tensor], in_chans
 def _largest_difference(expected: Sequence[tuple[Tensor, Tensor]], run: Callable[[Tensor], Tensor]) -> float:
     """Return how far the file's outputs are from the network's, or refuse the file."""
     largest = 0.0
-    for images, wanted in expected:
+    for images, targets in expected:
         with torch.no_grad():
-            found = run(images)
-        difference = float((found - wanted).abs().max()) if found.shape == wanted.shape else float("inf")
+            outputs = run(images)
+        difference = float((outputs - targets).abs().max()) if outputs.shape == targets.shape else float("inf")
         if not difference <= TOLERANCE:
             raise UserError(
                 f"the file's outputs differ from PyTorch's by {difference:.2g}, allowed is {TOLERANCE:g}; none was "

@@ -26,7 +26,7 @@ UNITS_OF: dict[NativeUnit, tuple[Unit, ...]] = {
 }
 """Units that each native unit can be computed from."""
 
-# Widest values that still make sense in each unit; beyond them the data is in another one.
+# Extreme values that are still plausible in each unit; values beyond them must be in another unit.
 HIGHEST_REFLECTANCE = 5.0  # sun glint and snow on slopes reach 2 to 3 (EuroSAT holds digital numbers up to 28,000)
 LOWEST_REFLECTANCE = -0.2  # atmospheric correction overshoots a little below zero over water
 HIGHEST_DN = 65_535
@@ -54,7 +54,7 @@ def refuse_other_channels(images: Tensor, bands: Sequence[str]) -> None:
 
 
 def check_values(values: Tensor, entry: BandInput, unit: Unit) -> str | None:
-    """Return what is wrong with raw values of one band in their declared unit, or ``None``.
+    """Return what is wrong with raw values of one band for their declared unit, or ``None``.
 
     Args:
         values: raw values of any shape and dtype; non-finite ones count as missing.
@@ -62,14 +62,14 @@ def check_values(values: Tensor, entry: BandInput, unit: Unit) -> str | None:
         unit: declared unit.
 
     Returns:
-        One line that says what was seen and what to pass instead.
+        One line that says what the values look like and what to pass instead.
     """
-    seen = values.to(torch.float32)
-    seen = seen[torch.isfinite(seen)]
-    if seen.numel() == 0:
+    finite = values.to(torch.float32)
+    finite = finite[torch.isfinite(finite)]
+    if finite.numel() == 0:
         return f"band {entry.band} has no finite value; mask the image or leave it out"
-    low, high = (float(bound) for bound in torch.aminmax(seen))
-    fractional = bool((seen != seen.round()).any())
+    low, high = (float(bound) for bound in torch.aminmax(finite))
+    fractional = bool((finite != finite.round()).any())
     problem = _problem(unit, low, high, fractional=fractional, is_uint8=values.dtype == torch.uint8)
     return f"band {entry.band}: values {low:g} to {high:g} {problem}" if problem else None
 
@@ -138,9 +138,9 @@ def to_native(
 
 
 class InputTransform(nn.Module):
-    """Raw values of given bands in a given unit -> what the model was trained on.
+    """Convert raw values of given bands in a given unit to the values that the model was trained on.
 
-    Missing values (NaN, or linear backscatter of 0) become the low end of the band's clip range.
+    Missing values (NaN, or linear backscatter of 0) are set to the lower end of the band's clip range.
 
     Args:
         spec: the model's contract.
@@ -232,7 +232,7 @@ class InputTransform(nn.Module):
             channel = x.select(-3, index)
             problem = check_values(channel, entry, unit)
             if problem and self.check == "error":
-                raise UnitError(f"{problem} (check='warn' continues all the same)")
+                raise UnitError(f"{problem} (check='warn' continues anyway)")
             if problem is None and not channel.any():
                 problem = f"band {entry.band} holds only zeros; is it missing from the file?"
             if problem:

@@ -1,11 +1,11 @@
-"""Published weights, one frozen row each: the one place where a weight is declared.
+"""Declared weights, one frozen row each; a weight is declared here and nowhere else.
 
 Everything else (``create_model``, timm's registry, ``hubconf.py``, cards, the README table) reads these rows. A row
 whose ``sha256`` is ``None`` is declared but not published: asking for its weights is an error that names the recipe
-which makes them, never a fallback to random values. Imports no torch.
+which makes them, never a fallback to random values. This module does not import torch.
 
-What is known only once weights are made (digest, size, results) is written by a command, not by hand: it lies in
-``published/<name>.json``, and becomes fields of the row. A row without that file is not published.
+What is known only after training (digest, size, results) is written by a command, not by hand: it is stored in
+``published/<name>.json`` and becomes fields of the row. A row without that file is not published.
 """
 
 import json
@@ -31,7 +31,7 @@ EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 """Weights that ship inside the package, as package data."""
 
 PUBLISHED_FOLDER = Path(__file__).parent / "published"
-"""What is known about published weights, one file per row (``python -m publish install``)."""
+"""Facts about published weights, one file per row, written by ``python -m publish install``."""
 
 PAPER = (
     "Jain, Schoen-Phelan, Ross: Multi-Modal Self-Supervised Representation Learning for Earth Observation, IGARSS 2021"
@@ -96,7 +96,7 @@ class Weights:
 
     @property
     def published(self) -> bool:
-        """Whether the weights can be loaded by anybody."""
+        """Whether the weights can be loaded by their name."""
         return self.sha256 is not None
 
     @property
@@ -182,7 +182,7 @@ _DECLARED = (
 
 
 def with_published_facts(row: Weights) -> Weights:
-    """Return a row with what its file in :data:`PUBLISHED_FOLDER` says, or as it is if there is none."""
+    """Return a row with the facts from its file in :data:`PUBLISHED_FOLDER`, or unchanged if there is none."""
     path = PUBLISHED_FOLDER / f"{row.name}.json"
     if not path.is_file():
         return row

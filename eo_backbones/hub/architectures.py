@@ -1,4 +1,4 @@
-"""What has to be known about a network of timm to write it into a folder: asked of timm, not copied from it."""
+"""Facts about timm's networks that a weights folder records, taken from timm itself."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -17,8 +17,8 @@ class Architecture:
 
     Attributes:
         name: in timm's registry.
-        title: as people write it.
-        family: of architectures it belongs to.
+        title: its usual spelling.
+        family: of architectures.
         num_features: length of the pooled feature vector.
         num_params: number of parameters.
         reduction: input pixels per cell of the last feature map.
@@ -39,7 +39,7 @@ class Architecture:
 
 @cache
 def architecture(name: str) -> Architecture:
-    """Return what timm says about a network that it has.
+    """Return timm's facts about one of its networks.
 
     Args:
         name: in timm's registry, without a tag.

@@ -1,11 +1,11 @@
-"""The weights folder on disk: what a Hub repository, ``eo-train export`` and ``local-dir:`` have in common.
+"""The weights folder on disk: the format that Hub repositories, ``eo-train export`` and ``local-dir:`` share.
 
-``model.safetensors`` holds the weights, ``config.json`` what plain timm needs to build the model plus our block under
-the root key ``"eo_backbones"`` (input contract, classes), ``golden.safetensors`` inputs with the outputs they must
-give, ``recipe.json`` how the weights were made and their sha256. No network here.
+``model.safetensors`` holds the weights; ``config.json`` what plain timm needs to build the model, plus this package's
+block under the root key ``"eo_backbones"`` (input contract, classes); ``golden.safetensors`` inputs with the outputs
+that the model must give; ``recipe.json`` how the weights were made, and their sha256. Nothing here uses the internet.
 
-timm 1.0.31 reads ``config.json`` with ``timm/models/_hub.py``: a key inside ``pretrained_cfg`` that its dataclass
-lacks makes the repository unloadable for everybody, a key at the root is ignored. Hence the place of our block.
+timm 1.0.31 reads ``config.json`` with ``timm/models/_hub.py``: it ignores unknown keys at the root, but an unknown key
+inside ``pretrained_cfg`` makes the repository impossible to load. The block is therefore at the root.
 """
 
 import json
@@ -31,17 +31,17 @@ GOLDEN_FILE = "golden.safetensors"
 RECIPE_FILE = "recipe.json"
 
 CONFIG_KEY = "eo_backbones"
-"""Root key of our block in ``config.json``."""
+"""Root key of this package's block in ``config.json``."""
 FORMAT_VERSION = 1
 DIGEST_KEY = "weights_sha256"
 """Key of ``recipe.json`` that holds the sha256 of ``model.safetensors``."""
 
 STOCK_ARCHITECTURE = "resnet50"
-"""timm's own name: plain timm loads our folders without this package (docs/decisions/0002)."""
+"""timm's own name: plain timm loads the folders without this package (docs/decisions/0002)."""
 DEFAULT_SIZE_PX = 64  # nominal only, the network takes any size; EuroSAT images have it
 
 MULTI_BAND_ARCHITECTURE = "eo_multi_band"
-"""What ``config.json`` names where timm has no such network: plain timm then says that it does not know it."""
+"""Named in ``config.json`` for a network that timm does not have, so that plain timm says that it does not know it."""
 SEGMENTATION_ARCHITECTURE = "eo_segmentation"
 """Likewise, for a network that gives every pixel a class."""
 
@@ -70,11 +70,11 @@ class FolderConfig:
         pretrained_cfg: fields of timm's ``PretrainedCfg``.
         model_args: constructor arguments that the saved weights need.
         classes: names of the classifier's outputs, in order; empty if it has none.
-        fuse: how the bands' features are joined, if this is one encoder of a single band used on each band of ``input``
+        fuse: how the bands' features are fused, if this is one encoder of a single band used on each band of ``input``
             (:class:`eo_backbones.networks.multi_band.MultiBandClassifier`; ``architecture`` is then the encoder's).
         mask_values: value of each class in a mask, if every pixel gets a class
             (:class:`eo_backbones.networks.segmentation.SegmentationNetwork`; ``architecture`` is then the encoder's,
-            ``fuse`` how the bands' feature maps are joined); else empty.
+            ``fuse`` how the bands' feature maps are fused); else empty.
     """
 
     architecture: str
@@ -96,10 +96,10 @@ def timm_fields(
     size_px: int = DEFAULT_SIZE_PX,
     architecture: str = STOCK_ARCHITECTURE,
 ) -> dict[str, Any]:
-    """Return timm's description of our weights.
+    """Return timm's description (``PretrainedCfg``) of weights of this package.
 
-    Every field in which timm's own row says something about ImageNet is set, so that nothing of it is
-    inherited. Mean 0 and deviation 1: normalisation is the input contract's business, not timm's.
+    Every field in which timm's own row describes its ImageNet weights is set, so that nothing of that is inherited.
+    Mean 0 and standard deviation 1, because values are normalised according to the input contract, not by timm.
     """
     network = described(architecture)
     return {
@@ -133,7 +133,7 @@ def config_json(
     size_px: int = DEFAULT_SIZE_PX,
     architecture: str = STOCK_ARCHITECTURE,
 ) -> dict[str, Any]:
-    """Return the content of ``config.json`` for weights of ours.
+    """Return the content of ``config.json`` for weights of this package.
 
     Args:
         input: the input contract the weights were trained with.
@@ -141,7 +141,7 @@ def config_json(
         in_chans: input channels of the saved stem.
         classes: names of the outputs; empty or ``num_classes`` of them.
         license: SPDX identifier of the weights, lower case, or ``"other"``.
-        size_px: nominal side of an input image.
+        size_px: nominal height and width of an input image.
         architecture: name in timm's registry.
 
     Raises:
@@ -163,14 +163,14 @@ def config_json(
 
 
 def read_config(path: Path) -> FolderConfig:
-    """Read a ``config.json``, ours or one that timm wrote.
+    """Read a ``config.json``, written by this package or by timm.
 
     Raises:
-        UserError: no JSON object, no ``architecture``, or a damaged or newer block of ours.
+        UserError: not a JSON object, no ``architecture``, or a damaged or newer ``eo_backbones`` block.
     """
     data = read_json(path)
     if not isinstance(data.get("architecture"), str):
-        raise UserError(f"{path} names no 'architecture', so it does not describe a timm model")
+        raise UserError(f"{path} has no 'architecture', so it does not describe a timm model")
     # timm's older single-level form keeps the fields of pretrained_cfg at the root
     cfg = {key: value for key, value in data.get("pretrained_cfg", data).items() if key not in _ROOT_ONLY}
     args = dict(data.get("model_args", {}))
@@ -178,9 +178,9 @@ def read_config(path: Path) -> FolderConfig:
     num_classes = args.get("num_classes", data.get("num_classes", cfg.get("num_classes", _TIMM_DEFAULT_CLASSES)))
     in_chans = args.get("in_chans", size[0])
     block = data.get(CONFIG_KEY)
-    own = (block.get("segmentation") or block.get("multi_band") or {}) if block is not None else {}
+    composite = (block.get("segmentation") or block.get("multi_band") or {}) if block is not None else {}
     return FolderConfig(
-        architecture=own.get("encoder", data["architecture"]),
+        architecture=composite.get("encoder", data["architecture"]),
         num_classes=int(num_classes),
         in_chans=int(in_chans),
         input=_input_of(block, path) if block is not None else None,
@@ -188,8 +188,8 @@ def read_config(path: Path) -> FolderConfig:
         pretrained_cfg=cfg | {"num_classes": int(num_classes), "input_size": [int(in_chans), *size[1:]]},
         model_args=args,
         classes=tuple(block.get("classes", ())) if block is not None else (),
-        fuse=own.get("fuse"),
-        mask_values=tuple(own.get("mask_values", ())),
+        fuse=composite.get("fuse"),
+        mask_values=tuple(composite.get("mask_values", ())),
     )
 
 
@@ -204,7 +204,7 @@ def _input_of(block: Mapping[str, Any], path: Path) -> InputSpec:
 
 
 def recorded_digest(folder: Path) -> str | None:
-    """Return the sha256 that ``recipe.json`` records for the weights, or ``None`` if there is no such record."""
+    """Return the sha256 of the weights according to ``recipe.json``, or ``None`` if it is not recorded."""
     path = folder / RECIPE_FILE
     digest = read_json(path).get(DIGEST_KEY) if path.is_file() else None
     return str(digest) if digest is not None else None
@@ -234,7 +234,7 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Path, metadata: Mapping
     Args:
         state_dict: any tensors; views and tensors on a device are copied.
         path: file to write; its folder must exist.
-        metadata: free text by key. Put no time, path or host name in it.
+        metadata: text by key; no times, paths or host names, or the bytes would not be equal.
     """
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state_dict.items()
@@ -250,21 +250,21 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Path, metadata: Mapping
 
 
 def save_golden(folder: Path, model: nn.Module, inputs: Tensor) -> None:
-    """Write ``golden.safetensors``: inputs (B, C, H, W) and what the model gives for them in eval mode, float32."""
+    """Write ``golden.safetensors``: inputs (B, C, H, W) and the model's outputs for them in eval mode, float32."""
     save_weights({"input": inputs, "output": _evaluate(model, inputs)}, folder / GOLDEN_FILE, {})
 
 
 def check_golden(folder: Path, model: nn.Module, atol: float = 1e-4) -> float:
-    """Return the largest absolute difference between the model's outputs and the recorded ones.
+    """Return the largest absolute difference between the model's outputs and the golden ones.
 
     Args:
         folder: holds ``golden.safetensors``.
         model: on the CPU, with the declared number of channels and classes.
-        atol: largest difference that still counts as the same model; other CPUs and library versions add in another
-            order.
+        atol: largest difference that still counts as the same model; other CPUs and library versions sum in a
+            different order.
 
     Raises:
-        UserError: no readable record, or the outputs differ by more than ``atol``.
+        UserError: the golden outputs cannot be read, or the model's differ from them by more than ``atol``.
     """
     path = folder / GOLDEN_FILE
     tensor_shapes(path)  # a readable message for a missing or broken file

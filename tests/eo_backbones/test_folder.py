@@ -79,7 +79,7 @@ def test_what_a_config_leaves_out_is_timms_default(tmp_path: Path) -> None:
         (None, "there is no config.json"),
         ("{", "could not be read as JSON"),
         ("[]", "holds a JSON list"),
-        ("{}", "names no 'architecture'"),
+        ("{}", "has no 'architecture'"),
         ('{"architecture": "resnet50", "eo_backbones": {"format_version": 2}}', "format version 2.*upgrade"),
         ('{"architecture": "resnet50", "eo_backbones": {"format_version": 1}}', "input contract .* damaged"),
     ],

@@ -28,7 +28,7 @@ def state():
         "loggers": [(each.name, each.level, list(map(str, each.handlers))) for each in loggers],
         "environment": dict(os.environ),
         "torch": [str(torch.get_default_dtype()), torch.get_num_threads(), torch.backends.cudnn.deterministic,
-                  torch.backends.cudnn.benchmark, torch.is_grad_enabled(), torch.initial_seed()],
+                  torch.backends.cudnn.benchmark, torch.is_grad_enabled(), torch.get_rng_state().sum().item()],
     }
 
 first = state()

@@ -277,9 +277,9 @@ def no_digest(path: Path) -> None:
         (without("golden.safetensors"), r"lacks golden\.safetensors"),
         (without("recipe.json"), r"lacks recipe\.json"),
         (no_digest, r"recipe\.json records no sha256"),
-        (new_card("# no front matter\n"), "names no licence"),
+        (new_card("# no front matter\n"), "does not name a licence"),
         (new_card("---\nlicense: [\n---\n"), "front matter of .* cannot be read"),
-        (new_card(card(license=None)), "names no licence; export with --license"),
+        (new_card(card(license=None)), "does not name a licence; export with --license"),
         (new_card(card(license="other")), "'license: other' without license_name and license_link"),
         (
             new_card(card(license="other", license_name="mine", license_link="LICENSE")),
