@@ -140,13 +140,13 @@ def format_estimate(estimate: Estimate) -> str:
     return str(estimate) if estimate.spread is None else f"{estimate} ± {estimate.spread:.3f}"
 
 
-def heading(section: Section) -> str:
+def heading_text(section: Section) -> str:
     """Return the title of a section."""
     labels = "all labels" if section.fraction == "1" else f"label budget {section.fraction}"
     return f"Protocol {section.protocol}, split {section.split}, {labels}"
 
 
-def counts(section: Section) -> str:
+def counts_text(section: Section) -> str:
     """Return how many images and seeds stand behind a section."""
     return (
         f"{section.n_train:,} labelled images (train + validation), {section.n_test:,} test images, "
@@ -159,7 +159,7 @@ def has_imagenet(section: Section) -> bool:
     return any(model.startswith(encoders.IMAGENET) for model in section.models)
 
 
-def table(section: Section) -> Grid:
+def f1_table(section: Section) -> Grid:
     """Return models by bands; the ImageNet line is never left out."""
     grid = [["model", *section.bands]]
     for model in section.models:
@@ -205,7 +205,7 @@ def paper_table(section: Section) -> Grid | None:
     ]
 
 
-def setup(report: Report) -> Grid:
+def setup_table(report: Report) -> Grid:
     """Return what was read, how, and with which versions and weights."""
     data, rows = report.data, report.rows
     names = dict.fromkeys(row.input_scaling for row in rows)
@@ -226,7 +226,7 @@ def setup(report: Report) -> Grid:
     return [["", ""], *facts]
 
 
-def definitions(rows: Sequence[Result]) -> Grid:
+def definitions_table(rows: Sequence[Result]) -> Grid:
     """Return the names in the tables and what they mean."""
     models = dict.fromkeys(row.model for row in rows)
     used = dict.fromkeys(row.protocol for row in rows)
@@ -273,30 +273,30 @@ def markdown_report(report: Report) -> str:
     """Return the content of ``report.md``."""
     parts = [f"# {report.title}", INTRODUCTION, f"![weighted F1 per band]({CHART_FILE})"]
     for section, comparisons in report.tables:
-        parts += [f"## {heading(section)}", counts(section), _named(table(section))]
+        parts += [f"## {heading_text(section)}", counts_text(section), _markdown_with_names(f1_table(section))]
         if not has_imagenet(section):
             parts.append(
                 f"`{encoders.IMAGENET}` is {NOT_MEASURED}; this measures it:\n\n"
                 f"```\n{report.imagenet_command(section)}\n```"
             )
         if further := further_table(section):
-            parts += [FURTHER_NOTE, _plain(further)]
+            parts += [FURTHER_NOTE, _markdown(further)]
         if comparisons:
-            parts += [COMPARISON_NOTE, _plain(comparison_table(section, comparisons))]
+            parts += [COMPARISON_NOTE, _markdown(comparison_table(section, comparisons))]
         if paper := paper_table(section):
-            parts += [PAPER_NOTE, _plain(paper)]
-    parts += ["## Setup", _plain(setup(report))]
-    parts += ["## What the names mean", _named(definitions(report.rows))]
+            parts += [PAPER_NOTE, _markdown(paper)]
+    parts += ["## Setup", _markdown(setup_table(report))]
+    parts += ["## What the names mean", _markdown_with_names(definitions_table(report.rows))]
     parts += ["## Commands", "```\n" + "\n".join(report.commands) + "\n```"]
     return "\n\n".join(parts) + "\n"
 
 
-def _named(grid: Grid) -> str:
+def _markdown_with_names(grid: Grid) -> str:
     """Return a table whose first column holds names to type."""
-    return _plain([grid[0], *([f"`{line[0]}`", *line[1:]] for line in grid[1:])])
+    return _markdown([grid[0], *([f"`{line[0]}`", *line[1:]] for line in grid[1:])])
 
 
-def _plain(grid: Sequence[Sequence[str]]) -> str:
+def _markdown(grid: Sequence[Sequence[str]]) -> str:
     return markdown_table(grid[0], grid[1:])
 
 
@@ -331,22 +331,22 @@ def html_report(report: Report, out: Path, chart: bytes) -> str:
     """
     body = [f"<h1>{escape(report.title)}</h1>", _note(INTRODUCTION), _picture(chart, "weighted F1 per band")]
     for section, comparisons in report.tables:
-        body += [f"<h2>{escape(heading(section))}</h2>", _note(counts(section)), _f1_table(section)]
+        body += [f"<h2>{escape(heading_text(section))}</h2>", _note(counts_text(section)), _f1_html(section)]
         if not has_imagenet(section):
             body.append(_note(f"{encoders.IMAGENET} is {NOT_MEASURED}; this measures it:"))
             body.append(_code([report.imagenet_command(section)]))
         if further := further_table(section):
-            body += [_note(FURTHER_NOTE), _grid(further)]
+            body += [_note(FURTHER_NOTE), _html_table(further)]
         if comparisons:
-            body += [_note(COMPARISON_NOTE), _grid(comparison_table(section, comparisons))]
+            body += [_note(COMPARISON_NOTE), _html_table(comparison_table(section, comparisons))]
         if paper := paper_table(section):
-            body += [_note(PAPER_NOTE), _grid(paper)]
+            body += [_note(PAPER_NOTE), _html_table(paper)]
     section, _ = report.tables[0]
-    body.append(f"<h2>A closer look: {escape(heading(section))}</h2>")
+    body.append(f"<h2>A closer look: {escape(heading_text(section))}</h2>")
     body.append(_note("Each model on the band that suits it best, first seed."))
     body += _closer_looks(report, section, out)
-    body += ["<h2>Setup</h2>", _grid(setup(report), facts=True)]
-    body += ["<h2>What the names mean</h2>", _grid(definitions(report.rows), facts=True)]
+    body += ["<h2>Setup</h2>", _html_table(setup_table(report), facts=True)]
+    body += ["<h2>What the names mean</h2>", _html_table(definitions_table(report.rows), facts=True)]
     body += ["<h2>Commands</h2>", _code(report.commands)]
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(report.title)}</title>'
@@ -358,7 +358,7 @@ def html_report(report: Report, out: Path, chart: bytes) -> str:
 
 def _closer_looks(report: Report, section: Section, out: Path) -> Iterator[str]:
     for number, (model, rows) in enumerate(section.rows.items()):
-        best = max(section.bands, key=lambda band, model=model: _f1(section, model, band))  # type: ignore[misc]
+        best = max(section.bands, key=lambda band, model=model: _value(section, model, band))  # type: ignore[misc]
         row = min((row for row in rows if row.band == best), key=lambda row: row.seed)
         pictures = _closer_look(report, row, out)
         if pictures:
@@ -383,15 +383,15 @@ def _closer_look(report: Report, row: Result, out: Path) -> str:
     )
 
 
-def _f1(section: Section, model: str, band: str) -> float:
+def _value(section: Section, model: str, band: str) -> float:
     cell = section.cells.get((model, band))
     return -1.0 if cell is None else cell.value
 
 
-def _f1_table(section: Section) -> str:
+def _f1_html(section: Section) -> str:
     """Return the main table: values in bold, intervals small, higher values in darker blue."""
-    header, *lines = table(section)
-    rows = [_row("th", header)]
+    header, *lines = f1_table(section)
+    rows = [_html_row("th", header)]
     for line in lines:
         cells = [f"<td><code>{escape(line[0])}</code></td>"]
         for band, text in zip(section.bands, line[1:], strict=True):
@@ -406,13 +406,13 @@ def _f1_table(section: Section) -> str:
     return f'<div class="scroll"><table>{"".join(rows)}</table></div>'
 
 
-def _grid(grid: Grid, *, facts: bool = False) -> str:
+def _html_table(grid: Grid, *, facts: bool = False) -> str:
     header, *lines = grid
-    rows = ([_row("th", header)] if any(header) else []) + [_row("td", line) for line in lines]
+    rows = ([_html_row("th", header)] if any(header) else []) + [_html_row("td", line) for line in lines]
     return f'<div class="scroll"><table class="{"facts" if facts else "plain"}">{"".join(rows)}</table></div>'
 
 
-def _row(tag: str, cells: Sequence[str]) -> str:
+def _html_row(tag: str, cells: Sequence[str]) -> str:
     return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
