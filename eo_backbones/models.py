@@ -74,7 +74,7 @@ def create_model(
         pretrained: load the weights; ``False`` initialises at random, without looking for any.
         in_chans: input channels. ``None``: as declared (encoders: 1). From 1 to N the stem's kernel is repeated and
             divided by N (in the precision of the file), so that N equal channels give the output of one.
-        num_classes: outputs of a linear classifier; 0 gives pooled features (B, 2048). ``None``: as declared
+        num_classes: outputs of a linear classifier; 0 gives pooled features (B, num_features). ``None``: as declared
             (encoders: 0; a fine-tuned folder keeps its classes). Another number gets a new, random classifier.
         features_only: return the feature maps of the stages, strides 2 to 32, instead (see timm).
         cache_dir: cache of huggingface_hub; its default is below ``HF_HOME``.

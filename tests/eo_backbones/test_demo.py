@@ -36,7 +36,7 @@ def test_published_weights_are_used_as_soon_as_they_are_there(
 ) -> None:
     """Only the row and its file change."""
     file = weights_folder / "model.safetensors"
-    row = replace(weights.DEFAULT, sha256=sha256_of(file), embedded=str(file))
+    row = replace(weights.get_weights("eo_resnet50.byol_s1s2_mini"), sha256=sha256_of(file), embedded=str(file))
     declare(row)
     encoder = demo.load_encoder()
     assert encoder.line == row.name

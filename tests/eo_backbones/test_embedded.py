@@ -1,13 +1,8 @@
-"""The weights inside the package load on every route without a network.
-
-The real file where it is published; until then made-up weights under the same row.
-"""
+"""The weights inside the package load on every route without a network: all embedded rows."""
 
 import json
 import os
 import socket
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,25 +14,20 @@ from safetensors.torch import load_file
 import eo_backbones
 from eo_backbones import demo, weights
 from eo_backbones.contract import InputSpec
-from eo_backbones.files import sha256_of
 from eo_backbones.info import info, verify
 from eo_backbones.weights import Weights
 
 LARGEST = 50_000_000
+LARGEST_TOGETHER = 95_000_000  # a wheel that a package registry takes
+
+EMBEDDED = [row for row in weights.WEIGHTS.values() if row.published and row.embedded]
 
 
-@pytest.fixture
-def row(weights_folder: Path, declare: Callable[..., None]) -> Weights:
-    """The default row, published."""
-    if weights.DEFAULT.published:
-        return weights.DEFAULT
-    file = weights_folder / "model.safetensors"
-    row = replace(
-        weights.DEFAULT, sha256=sha256_of(file), size_bytes=file.stat().st_size, embedded=str(file),
-        recipe_digest="aaaabbbbcccc",
-    )  # fmt: skip
-    declare(row)
-    return row
+@pytest.fixture(params=EMBEDDED, ids=[row.name for row in EMBEDDED])
+def row(request: pytest.FixtureRequest) -> Weights:
+    """Each row that is in the package."""
+    found: Weights = request.param
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +51,6 @@ def test_every_route_gives_the_recorded_features(row: Weights, repository: Path)
     entry, tag = row.hub_entry
     made = {
         "create_model": eo_backbones.create_model(row.name),
-        "the family alone": eo_backbones.create_model(row.family),
         "timm": timm.create_model(row.name, pretrained=True),
         "torch.hub": torch.hub.load(str(repository), entry, weights=tag, source="local"),
     }
@@ -79,7 +68,8 @@ def test_verify_reproduces_the_record(row: Weights) -> None:
     assert facts["golden"] <= 1e-4
 
 
-def test_the_demo_names_the_weights_in_its_first_line(row: Weights) -> None:
+def test_the_demo_names_the_weights_in_its_first_line() -> None:
+    row = weights.DEFAULT
     encoder = demo.load_encoder()
     assert encoder.note == f"Encoder: {row.name}."
     assert encoder.line == row.name
@@ -96,6 +86,16 @@ def test_info_leads_to_recipe_and_results(row: Weights) -> None:
     assert json.loads(json.dumps(facts["results"])) == list(facts["results"])
 
 
+def test_the_family_alone_is_its_first_row() -> None:
+    for family in weights.families():
+        row = weights.default_of_family(family)
+        assert eo_backbones.create_model(family).eo_digest == row.sha256
+
+
+def test_all_files_together_fit_into_a_wheel() -> None:
+    assert sum(row.size_bytes or 0 for row in EMBEDDED) <= LARGEST_TOGETHER
+
+
 def test_the_row_has_the_contract_of_its_recipe(row: Weights) -> None:
     """Whatever contract the recipe trains with."""
     from eo_backbones_train.recipes.published import RECIPES, input_spec
@@ -103,52 +103,49 @@ def test_the_row_has_the_contract_of_its_recipe(row: Weights) -> None:
     assert row.input == input_spec(RECIPES[row.recipe])
 
 
-@pytest.mark.skipif(not weights.DEFAULT.published, reason="weights.DEFAULT is not published yet")
 class TestTheRealFile:
-    def test_it_is_small_enough_and_no_pointer(self) -> None:
-        path = weights.DEFAULT.embedded_path
+    def test_it_is_small_enough_and_no_pointer(self, row: Weights) -> None:
+        path = row.embedded_path
         assert path is not None
-        assert 1_000_000 < path.stat().st_size == weights.DEFAULT.size_bytes < LARGEST
+        assert 1_000_000 < path.stat().st_size == row.size_bytes < LARGEST
 
-    def test_convolutions_are_half_and_batch_norm_is_not(self) -> None:
-        path = weights.DEFAULT.embedded_path
+    def test_convolutions_are_half_and_batch_norm_is_not(self, row: Weights) -> None:
+        path = row.embedded_path
         assert path is not None
         tensors = load_file(path)
         assert {value.dtype for value in tensors.values() if value.ndim > 1} == {torch.float16}
         assert {value.dtype for name, value in tensors.items() if "running_" in name} == {torch.float32}
 
-    def test_its_metadata_says_recipe_and_contract_of_the_row(self) -> None:
-        assert weights.DEFAULT.embedded_path is not None
-        with safe_open(weights.DEFAULT.embedded_path, framework="pt") as file:
+    def test_its_metadata_says_recipe_and_contract_of_the_row(self, row: Weights) -> None:
+        assert row.embedded_path is not None
+        with safe_open(row.embedded_path, framework="pt") as file:
             metadata = file.metadata()
-        assert metadata["recipe_digest"] == weights.DEFAULT.recipe_digest
-        assert InputSpec.from_dict(json.loads(metadata["eo_backbones"])["input"]) == weights.DEFAULT.input
+        assert metadata["recipe_digest"] == row.recipe_digest
+        assert InputSpec.from_dict(json.loads(metadata["eo_backbones"])["input"]) == row.input
 
-    def test_the_record_beside_the_card_is_the_same(self, repository: Path) -> None:
-        folder = repository / "model_cards" / weights.DEFAULT.name
+    def test_the_record_beside_the_card_is_the_same(self, row: Weights, repository: Path) -> None:
+        folder = repository / "model_cards" / row.name
         record = json.loads((folder / "recipe.json").read_text())
-        assert record["weights_sha256"] == weights.DEFAULT.sha256
-        assert record["recipe_digest"] == weights.DEFAULT.recipe_digest
-        assert weights.DEFAULT.embedded_path is not None
-        beside = weights.DEFAULT.embedded_path.parent / "golden.safetensors"
+        assert record["weights_sha256"] == row.sha256
+        assert record["recipe_digest"] == row.recipe_digest
+        assert row.embedded_path is not None
+        beside = row.embedded_path.parent / "golden.safetensors"
         assert beside.read_bytes() == (folder / "golden.safetensors").read_bytes()
 
-    def test_its_results_are_those_of_the_card(self, repository: Path) -> None:
+    def test_its_results_are_those_of_the_card(self, row: Weights, repository: Path) -> None:
         from eo_backbones.results import read_results, rows_of, scores
 
-        rows = read_results(repository / "model_cards" / weights.DEFAULT.name)
-        assert (
-            tuple(scores(rows_of(rows, weights.DEFAULT.name, str(weights.DEFAULT.sha256)))) == weights.DEFAULT.results
-        )
+        rows = read_results(repository / "model_cards" / row.name)
+        assert tuple(scores(rows_of(rows, row.name, str(row.sha256)))) == row.results
 
-    def test_card_and_weights_together_may_be_pushed(self, repository: Path, tmp_path: Path) -> None:
+    def test_card_and_weights_together_may_be_pushed(self, row: Weights, repository: Path, tmp_path: Path) -> None:
         from eo_backbones.push import check_folder
 
-        assert weights.DEFAULT.embedded_path is not None
-        for path in (repository / "model_cards" / weights.DEFAULT.name).rglob("*"):
+        assert row.embedded_path is not None
+        for path in (repository / "model_cards" / row.name).rglob("*"):
             if path.is_file():
-                target = tmp_path / path.relative_to(repository / "model_cards" / weights.DEFAULT.name)
+                target = tmp_path / path.relative_to(repository / "model_cards" / row.name)
                 target.parent.mkdir(exist_ok=True)
                 os.link(path, target)
-        os.link(weights.DEFAULT.embedded_path, tmp_path / "model.safetensors")
-        assert check_folder(tmp_path).sha256 == weights.DEFAULT.sha256
+        os.link(row.embedded_path, tmp_path / "model.safetensors")
+        assert check_folder(tmp_path).sha256 == row.sha256

@@ -62,7 +62,7 @@ def test_a_name_that_is_none_says_what_to_write(name: str, message: str, tmp_pat
 
 
 def test_the_name_without_a_tag_is_the_default_row() -> None:
-    assert eo_hub.parse_source("eo_resnet50").row is weights.DEFAULT
+    assert eo_hub.parse_source("eo_resnet50").row is weights.default_of_family("eo_resnet50")
 
 
 class TestRow:
@@ -141,7 +141,10 @@ class TestEmbedded:
         (tmp_path / "mini.safetensors").write_bytes(CONTENT)
         declare(
             replace(
-                weights.DEFAULT, sha256=DIGEST, size_bytes=len(CONTENT), embedded=str(tmp_path / "mini.safetensors")
+                weights.get_weights("eo_resnet50.byol_s1s2_mini"),
+                sha256=DIGEST,
+                size_bytes=len(CONTENT),
+                embedded=str(tmp_path / "mini.safetensors"),
             )
         )
         return tmp_path / "mini.safetensors"

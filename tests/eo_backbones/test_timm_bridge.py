@@ -15,16 +15,17 @@ from eo_backbones.weights import Weights
 from support.hub_fixtures import files_of
 from support.hub_http import Fault, Hub
 
+RESNET50 = weights.get_weights("eo_resnet50.byol_s1s2_mini")
 UNPUBLISHED = weights.get_weights("eo_resnet50.simsiam_dfc2020")
 
 
 @pytest.fixture
 def published(hub: Hub, weights_folder: Path, declare: Callable[..., None]) -> Weights:
-    """The default row, embedded no more but on the loopback Hub; and one that is not published."""
+    """A row, embedded no more but on the loopback Hub; and one that is not published."""
     row = replace(
-        weights.DEFAULT,
+        RESNET50,
         embedded=None,
-        revision=hub.store.publish(weights.DEFAULT.repo_id, files_of(weights_folder)),
+        revision=hub.store.publish(RESNET50.repo_id, files_of(weights_folder)),
         sha256=sha256_of(weights_folder / "model.safetensors"),
     )
     declare(row, UNPUBLISHED)
@@ -32,7 +33,7 @@ def published(hub: Hub, weights_folder: Path, declare: Callable[..., None]) -> W
 
 
 def test_every_row_is_registered_and_only_published_ones_are_listed_as_pretrained() -> None:
-    assert timm.list_models("eo_*") == ["eo_resnet50"]
+    assert timm.list_models("eo_*") == sorted(weights.families())
     assert sorted(timm.list_models("eo_*", include_tags=True)) == sorted(weights.WEIGHTS)
     listed = timm.list_models("eo_*", pretrained=True)
     assert sorted(listed) == sorted(row.name for row in weights.WEIGHTS.values() if row.published)
@@ -44,7 +45,7 @@ def test_a_published_row_appears_with_its_pinned_revision(published: Weights) ->
 
 
 def test_an_embedded_row_appears_with_its_file(declare: Callable[..., None]) -> None:
-    row = replace(weights.DEFAULT, sha256="0" * 64, embedded="mini.safetensors")
+    row = replace(RESNET50, sha256="0" * 64, embedded="mini.safetensors")
     declare(row)
     assert timm.list_models("eo_*", pretrained=True) == [row.name]
     assert timm.get_pretrained_cfg(row.name).file == str(row.embedded_path)

@@ -82,11 +82,11 @@ def test_the_six_declared_models() -> None:
         for method in ("byol", "simsiam")
         for data in ("sen12ms_90k", "dfc2020", "s1s2_mini")
     )
-    assert weights.DEFAULT.name == "eo_resnet50.byol_s1s2_mini"
+    assert weights.DEFAULT.name == weights.default_of_family("eo_resnet50").name == "eo_resnet50.byol_s1s2_mini"
 
 
 def test_listing_by_pattern_and_state(declare: Callable[..., None]) -> None:
-    published = replace(weights.DEFAULT, sha256="0" * 64)
+    published = replace(get_weights("eo_resnet50.byol_s1s2_mini"), sha256="0" * 64)
     other = replace(get_weights("eo_resnet50.simsiam_dfc2020"), sha256=None)
     declare(published, other)
     assert list_models() == [published.name, other.name]
@@ -102,15 +102,16 @@ def test_an_unknown_name_shows_the_nearest() -> None:
 
 
 def test_the_namespace_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert weights.DEFAULT.repo_id == "eo-backbones/eo_resnet50.byol_s1s2_mini"
+    assert get_weights("eo_resnet50.byol_s1s2_mini").repo_id == "eo-backbones/eo_resnet50.byol_s1s2_mini"
     monkeypatch.setenv("EO_BACKBONES_NAMESPACE", "my-lab")
-    assert weights.DEFAULT.repo_id == "my-lab/eo_resnet50.byol_s1s2_mini"
+    assert get_weights("eo_resnet50.byol_s1s2_mini").repo_id == "my-lab/eo_resnet50.byol_s1s2_mini"
     monkeypatch.setenv("EO_BACKBONES_NAMESPACE", "")
-    assert weights.DEFAULT.repo_id == "eo-backbones/eo_resnet50.byol_s1s2_mini"
+    assert get_weights("eo_resnet50.byol_s1s2_mini").repo_id == "eo-backbones/eo_resnet50.byol_s1s2_mini"
 
 
 def test_the_embedded_file_lies_inside_the_package() -> None:
-    assert weights.DEFAULT.embedded_path == Path(weights.__file__).parent / "embedded" / "byol_s1s2_mini.safetensors"
+    row = get_weights("eo_resnet50.byol_s1s2_mini")
+    assert row.embedded_path == Path(weights.__file__).parent / "embedded" / "byol_s1s2_mini.safetensors"
     assert get_weights("eo_resnet50.byol_dfc2020").embedded_path is None
 
 
