@@ -81,9 +81,9 @@ SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
         "multiband_pretrain": SourceTerms(
             title="patches of SEN12MS-CR, BigEarthNet and TerraMesh",
             content=(
-                "256 pixels, level 1C (SEN12MS-CR), 120 pixels, level 2A (BigEarthNet) or 224 pixels, level 1C "
-                "(TerraMesh): VV and VH in decibels and all the bands used here as digital numbers; 20 other patches "
-                "of the first two are kept for measuring retrieval"
+                "13 patches of SEN12MS-CR (256 pixels, level 1C), 31 of BigEarthNet (120 pixels, level 2A) and 3 of "
+                "TerraMesh (224 pixels, level 1C): VV and VH in decibels and all the bands used here as digital "
+                "numbers; the other 20 patches of this collection are kept back for the protocol `retrieval`"
             ),
             origin=_PATCHES_ORIGIN,
             terms=_PATCHES_TERMS,

@@ -10,6 +10,8 @@ The features of a network differ in scale by orders of magnitude. Standardised b
 deviation, which are estimated during training, all of them have the same weight.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +27,15 @@ _MIN_DEVIATION = 1e-6  # for a feature that is constant, which then does not cou
 class Distillation(nn.Module):
     """Frozen teacher and trained encoder; ``forward`` holds all passes of a step, ``encoder`` is what a run is for."""
 
-    def __init__(self, encoder: nn.Module, teacher: nn.Module, *, part: TeacherPart, passes: Passes) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        teacher: nn.Module,
+        *,
+        part: TeacherPart,
+        passes: Passes,
+        encoder_sizes_px: Sequence[int] = (),
+    ) -> None:
         """Freeze the teacher.
 
         Args:
@@ -33,6 +43,7 @@ class Distillation(nn.Module):
             teacher: maps [N, C, H, W], C = 1 or 3, to [N, D].
             part: what the teacher sees.
             passes: whether both views of the encoder are in one pass.
+            encoder_sizes_px: sides of what the encoder gets, as in :class:`eo_backbones_train.recipes.recipe.ViewPart`.
 
         Raises:
             UserError: ``part.sees`` is ``"colour"``, and the teacher has one channel.
@@ -44,6 +55,7 @@ class Distillation(nn.Module):
         if part.sees == "colour" and self._channels == 1:
             raise UserError("teacher.sees is colour, but model.init takes one band; set teacher.sees=view")
         self._sizes, self._standardize, self._passes = part.sizes_px, part.standardize, passes
+        self._encoder_sizes = encoder_sizes_px
         width = int(encoder.num_features)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("variance", torch.ones(width))
@@ -65,7 +77,7 @@ class Distillation(nn.Module):
             views: [V, B, 1, H, W]: Sentinel-2, the other view, and where the teacher sees colours, its red, green and
                 blue, which lie where the first view does.
         """
-        features = per_sensor(self.encoder, views[:2], self._passes)
+        features = self._features(views[:2])
         with torch.no_grad():
             target = self._target(views[2:] if len(views) > 2 else views[:1])
             if self._standardize:
@@ -74,15 +86,27 @@ class Distillation(nn.Module):
         learned = self._standardized(features) if self._standardize else features
         return StepOutput(1 + negative_cosine(learned, target.expand_as(learned)), features.detach().float())
 
+    def _features(self, views: Tensor) -> Tensor:
+        """Return the encoder's features [2, B, D] of views [2, B, 1, H, W], each share of the pairs at its size."""
+        shares = views.chunk(max(len(self._encoder_sizes), 1), dim=1)
+        sizes = self._encoder_sizes or (views.shape[-1],)
+        parts: list[Tensor] = []
+        for size in dict.fromkeys(sizes):  # one pass for each size
+            own = [share for share, wanted in zip(shares, sizes, strict=True) if wanted == size]
+            own_views = torch.cat(own, dim=1)
+            resized = _resized(own_views.flatten(0, 1), size)
+            parts += per_sensor(self.encoder, resized.reshape(*own_views.shape[:3], size, size), self._passes).chunk(
+                len(own), dim=1
+            )
+        order = [place for size in dict.fromkeys(sizes) for place, wanted in enumerate(sizes) if wanted == size]
+        return torch.cat([parts[order.index(place)] for place in range(len(sizes))], dim=1)
+
     def _target(self, channels: Tensor) -> Tensor:
         """Return the teacher's features [B, D] of images with the channels [1 or 3, B, 1, H, W]."""
         images = channels.squeeze(2).transpose(0, 1).expand(-1, self._channels, -1, -1)
         total = torch.zeros_like(self.mean)
         for size in self._sizes:
-            resized = images
-            if size != images.shape[-1]:
-                resized = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-            total = total + self.teacher(resized.contiguous(memory_format=torch.channels_last)).to(total.dtype)
+            total = total + self.teacher(_resized(images, size)).to(total.dtype)
         return total / len(self._sizes)
 
     def _update_statistics(self, target: Tensor) -> None:
@@ -94,3 +118,10 @@ class Distillation(nn.Module):
 
     def _standardized(self, features: Tensor) -> Tensor:
         return (features.to(self.mean.dtype) - self.mean) / self.variance.sqrt().clamp_min(_MIN_DEVIATION)
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """Return images [N, C, H, W] resized to ``size`` pixels a side, channels last."""
+    if size != images.shape[-1]:
+        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return images.contiguous(memory_format=torch.channels_last)
