@@ -125,7 +125,7 @@ def test_an_unknown_kind_names_the_known_ones(tmp_path: Path) -> None:
         (lambda root: root / "absent", "absent does not exist; pass the folder"),
         (lambda root: root, "holds no EuroSAT class folder with .* files"),
         (lambda root: _file(root / "notes.txt", b"x"), "neither a folder nor a .zip"),
-        (lambda root: _file(root / "broken.zip", b"PK\3\4"), r"broken\.zip is no readable \.zip archive"),
+        (lambda root: _file(root / "broken.zip", b"PK\3\4"), r"broken\.zip is not a readable \.zip archive"),
     ],
 )
 def test_roots_that_hold_no_data_set(kind: str, prepare: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
