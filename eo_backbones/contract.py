@@ -205,8 +205,8 @@ def unit_range(bands: Iterable[str] = (*PAPER_BANDS, *S1_BANDS)) -> InputSpec:
 def standardized(bands: Iterable[str] = (*PAPER_BANDS, *S1_BANDS)) -> InputSpec:
     """Return a contract that scales every band to about zero mean and unit standard deviation.
 
-    Mean and standard deviation: the DFC2020 statistics of :data:`eo_backbones.bands.BANDS`. Clip: reflectance [0, 1], sigma nought
-    [-40, 10] dB, the range that the training store codes (docs/decisions/0009).
+    Mean and standard deviation: the DFC2020 statistics of :data:`eo_backbones.bands.BANDS`. Clip: reflectance [0, 1],
+    sigma nought [-40, 10] dB, the range that the training store codes (docs/decisions/0009).
     """
 
     def entry(name: str) -> BandInput:

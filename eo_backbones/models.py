@@ -174,7 +174,7 @@ def build_model(
 
 
 def _check_tensors(resolved: Resolved, shapes: Shapes, arguments: Mapping[str, Any]) -> None:
-    """Compare the file's tensors with those of the network as it was saved, changed only by the caller's ``timm_kwargs``.
+    """Compare the file's tensors with those of the network as it was saved, apart from the caller's ``timm_kwargs``.
 
     Raises:
         UserError: missing or unexpected tensors, or wrong shapes.
@@ -250,6 +250,6 @@ def _refuse_other_weights(timm_kwargs: Mapping[str, Any]) -> None:
     refused += [f"pretrained_cfg_overlay[{key!r}]" for key in _OTHER_SOURCES if overlay.get(key)]
     if refused:
         raise UserError(
-            f"{', '.join(refused)} would load weights other than those that the name refers to; load them with local-dir:PATH or "
-            f"hf-hub:ORG/NAME instead"
+            f"{', '.join(refused)} would load weights other than those that the name refers to; load them "
+            f"with local-dir:PATH or hf-hub:ORG/NAME instead"
         )

@@ -284,7 +284,7 @@ def push(folder: Path, repo_id: str, *, private: bool = False, tag: str | None =
 
 
 def check_folder(folder: Path) -> CheckedFolder:
-    """Check that a folder is fit to be published: all files, licence and results in the card, golden outputs reproduced.
+    """Check that a folder is fit to be published: all files, licence and results in the card, golden outputs.
 
     Raises:
         UserError: whatever is missing or wrong.

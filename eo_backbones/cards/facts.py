@@ -273,10 +273,14 @@ def licence_section(facts: CardFacts) -> str:
     if facts.has_licence_file:
         text += (
             f" {'Two sources' if two else 'One source'} of the training images {states} no licence, so no standard "
-            f"licence is declared for the weights; [{LICENSE_FILE}]({LICENSE_FILE}) says what is granted and what is not."
+            f"licence is declared for the weights; [{LICENSE_FILE}]({LICENSE_FILE}) says what is granted and what is "
+            "not."
         )
     elif facts.license == OTHER:
-        text += " No standard licence was chosen for them; the terms of the training images apply where they extend to weights."
+        text += (
+            " No standard licence was chosen for them; the terms of the training images apply where they extend to "
+            "weights."
+        )
     if facts.row:
         text += f" Training images: `{facts.row.data_license}`."
     if facts.row and facts.row.init:

@@ -255,5 +255,5 @@ def _input(entry: BandInput, contract: InputSpec) -> dict[str, Any]:
 
 
 def _plain(name: str) -> str:
-    """Return the name in the form that ``mlm:name`` allows: letters, digits, dot, dash, underscore; ends alphanumeric."""
+    """Return the name as ``mlm:name`` allows it: letters, digits, dot, dash and underscore; ends alphanumeric."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-_.")

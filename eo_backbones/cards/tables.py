@@ -163,8 +163,8 @@ def imagenet_note(rows: Iterable[Result]) -> str:
     if any(row.model.startswith("imagenet") for row in rows):
         return ""
     return (
-        "ImageNet weights (the channel copied to three) are not measured here because they could not be downloaded; add "
-        "`imagenet` to `--models` to measure them."
+        "ImageNet weights (the channel copied to three) are not measured here because they could not be downloaded; "
+        "add `imagenet` to `--models` to measure them."
     )
 
 

@@ -196,7 +196,7 @@ class _Cache:
     local_files_only: bool
 
     def fetch(self, repo_id: str, revision: str | None, filename: str) -> Path:
-        """Return the path of a file in the cache, downloaded if need be. Its content is not compared with a digest yet."""
+        """Return the path of a file in the cache, downloaded if need be; its content is not verified yet."""
         try:
             path = hf_hub_download(
                 repo_id,

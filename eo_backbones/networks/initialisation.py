@@ -1,17 +1,17 @@
-"""A start for ResNet50 that keeps, through to its last stage, what small images show.
+"""Initial values for a ResNet50 that preserve the content of small images up to the last stage.
 
-A strided block halves the side of its input. Its shortcut is a 1 x 1 convolution of stride 2, which looks at one of
+A strided block halves height and width of its input. Its shortcut is a 1 x 1 convolution of stride 2, which looks at one of
 four positions (He et al., "Bag of Tricks", CVPR 2019, section 4.2), and timm starts the other branch at zero. An image
 of 64 pixels leaves 2 x 2 positions for the last mean, so an untrained network averages four samples of what it saw at
 64 positions two stages before; benchmarks/2026-11-24-features-by-depth.md shows what that costs, and that short
-training does not mend it. Here the strided 3 x 3 convolution starts as a smoothing filter, and carries the signal.
+training does not repair it. Here the strided 3 x 3 convolution starts as a smoothing filter, and carries the signal.
 """
 
 import torch
 from torch import nn
 
 STAGES = 4
-"""Of a ResNet50, each of which begins by halving the side of its input, but for the first."""
+"""Of a ResNet50, each of which begins by halving height and width of its input, except for the first."""
 
 _BINOMIAL = (1.0, 2.0, 1.0)  # / 4 a side: the smallest filter that weighs every position alike at stride 2
 _OFFSET = 1.0  # deviations by which BatchNorm lifts activations, so that ReLU lets most of them pass unchanged

@@ -163,8 +163,8 @@ def build_segmentation(
         raise UserError(f"{resolved.name} takes its {len(bands)} bands ({', '.join(bands)}); leave in_chans out")
     if features_only or num_classes not in (None, config.num_classes):
         raise UserError(
-            f"{resolved.name} gives each pixel one of {config.num_classes} classes, it is not an encoder of images; use "
-            "the encoder it was made from"
+            f"{resolved.name} gives each pixel one of {config.num_classes} classes, it is not an encoder of images; "
+            "use the encoder it was made from"
         )
     channels = len(bands) if config.fuse == "early" else 1
     arguments = {**config.model_args, **timm_kwargs, "in_chans": channels, "num_classes": 0}
