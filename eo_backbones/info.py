@@ -35,6 +35,8 @@ def info(name: str, *, cache_dir: str | Path | None = None, local_files_only: bo
     if row is not None:
         declared = asdict(row)
         del declared["input"], declared["name"]
+        if row.init is None:
+            del declared["init"]  # a random start
         facts |= declared | {
             "results": [score.to_dict() for score in row.results],
             "published": row.published,
