@@ -75,7 +75,7 @@ def _tag(family: str, cfg: str | Mapping[str, Any] | PretrainedCfg | None) -> st
     registered = asdict(get_pretrained_cfg(f"{family}.{tag}") or PretrainedCfg())
     if any(given.get(key) != registered[key] for key in _SOURCE_FIELDS):
         raise UserError(
-            f"this pretrained_cfg names other weights than {family}.{tag} has; load them with "
+            f"this pretrained_cfg names weights other than those of {family}.{tag}; load them with "
             f"eo_backbones.create_model('local-dir:PATH') or under a name of timm's own"
         )
     return str(tag)

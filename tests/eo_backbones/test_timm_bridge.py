@@ -103,7 +103,7 @@ def test_scripts_that_resolve_the_description_first_work(published: Weights, tmp
     [{"pretrained_cfg": {"file": "other.pth"}}, {"pretrained_cfg_overlay": {"file": "other.pth"}}],
 )
 def test_other_weights_cannot_be_loaded_under_our_name(published: Weights, options: dict[str, object]) -> None:
-    with pytest.raises(UserError, match="other weights than"):
+    with pytest.raises(UserError, match="weights other than"):
         timm.create_model("eo_resnet50", pretrained=True, **options)
 
 

@@ -144,17 +144,21 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
     from eo_backbones import timm_bridge, weights
 
+    def forget() -> None:
+        """Take the declared families out of timm's registry, which has no public way to do so."""
+        for family in weights.families():
+            _registry._clear_model_entries(family)
+            _registry._model_entrypoints.pop(family, None)
+
     def declare_rows(*rows: weights.Weights) -> None:
+        forget()
         monkeypatch.setattr(weights, "WEIGHTS", {row.name: row for row in rows})
         monkeypatch.setattr(weights, "DEFAULT", rows[0])
         timm_bridge.register()
 
     yield declare_rows
-    registered = set(weights.families())
+    forget()
     monkeypatch.undo()
-    for family in registered.difference(weights.families()):
-        _registry._clear_model_entries(family)
-        del _registry._model_entrypoints[family]
     timm_bridge.register()
 
 
