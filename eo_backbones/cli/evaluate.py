@@ -88,7 +88,7 @@ def evaluate(
         list[float] | None, typer.Option(metavar="F...", help="Shares of the labels, say 0.01 0.1 1.")
     ] = None,
     shots: Annotated[
-        list[int] | None, typer.Option(metavar="N...", help="Labelled images a class, instead of --fraction.")
+        list[int] | None, typer.Option(metavar="N...", help="Labelled images per class, instead of --fraction.")
     ] = None,
     size: Annotated[
         list[int] | None,
@@ -129,7 +129,7 @@ def evaluate(
                 request, root=root, out=out, cache=cache or default_cache_folder(), device=device, progress=progress
             )
     except KeyboardInterrupt:
-        typer.echo(f"stopped; the finished rows are in {out}, the same command goes on from there", err=True)
+        typer.echo(f"stopped; the finished rows are in {out}, the same command continues from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
     files = {
         "results": outcome.results.path,

@@ -28,8 +28,8 @@ size; each is resized to the size that the model was trained on.
 
 A model of --task segmentation writes a mask for each image: a GeoTIFF of the class values it was trained with, \
 georeferenced as the image, with colours and names of the classes, nodata where the image has no value; and \
-predictions.csv with the share of each class. Whole scenes are read window by window. The same command again goes on where it was \
-interrupted."""
+predictions.csv with the share of each class. Whole scenes are read window by window. After an interruption the same \
+command continues."""
 
 _TABLE, _MASKS = Path("predictions.csv"), Path("predictions")
 _BATCH = 32
@@ -113,7 +113,7 @@ def _segment(
     try:
         made = segment(opened, files, out, bands=bands, units=units, progress=progress)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; the finished masks are in {out}, the same command goes on from there", err=True)
+        typer.echo(f"stopped; the finished masks are in {out}, the same command continues from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
     table = write_table(out, opened.classes, made)
     whole = [sum(counts) for counts in zip(*(one.pixels for one in made), strict=True)]

@@ -18,7 +18,7 @@ PUSH_EPILOG = """Examples:
 
 FOLDER is what eo-train export wrote, with results in its card (--results) and a licence. It becomes one commit, which \
 is loaded back and compared (sha256 and features) before it gets its tag; then hf-hub:ORG/NAME@TAG loads it \
-everywhere. After any failure the same command goes on where the last one ended. HF_ENDPOINT names another Hub."""
+everywhere. After any failure the same command continues where the last one ended. HF_ENDPOINT names another Hub."""
 
 
 def push(

@@ -33,7 +33,7 @@ stride pixels and has the centre of its window; only whole windows count, from t
 [bold]Missing pixels[/bold] are those that the file's nodata value, mask or alpha marks, NaN, and --nodata. A window with \
 more than --max-nodata of them in any band becomes a nodata cell; elsewhere they count as the lowest value of the band.
 
-[bold]Killed?[/bold] The same command goes on from OUT.part. Next: [bold]eo-backbones similar OUT.tif --at \
+[bold]Killed?[/bold] The same command continues from OUT.part. Next: [bold]eo-backbones similar OUT.tif --at \
 LON,LAT[/bold]"""
 
 SIMILAR_EPILOG = """Examples:
@@ -128,7 +128,7 @@ def embed(
         with ProgressBars() as progress:
             made = embed_scene(request, device=chosen, dtype=fast_dtype(chosen), progress=progress)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; what is finished is in {out}.part, the same command goes on from there", err=True)
+        typer.echo(f"stopped; what is finished is in {out}.part, the same command continues from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
     print_result(made.to_dict(), _lines(made, request), as_json=as_json)
 

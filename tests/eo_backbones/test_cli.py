@@ -96,7 +96,7 @@ def test_ctrl_c_says_what_is_kept(
     monkeypatch.setattr(Image, "open", interrupted)
     ended = evaluate("--models", "stats")
     assert ended.status == 130
-    assert f"the finished rows are in {tmp_path / 'out'}, the same command goes on from there" in ended.err
+    assert f"the finished rows are in {tmp_path / 'out'}, the same command continues from there" in ended.err
 
 
 @pytest.mark.parametrize(
