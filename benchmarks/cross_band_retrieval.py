@@ -12,9 +12,9 @@ import csv
 from pathlib import Path
 
 from eo_backbones.bands import PAPER_BANDS, S1_BANDS
+from eo_backbones.cards.tables import markdown_table
 from eo_backbones.evaluation.encoders import open_model
 from eo_backbones.evaluation.retrieval import RANKS, between, features, read_places, recall_matrix, write_matrices
-from eo_backbones.results import markdown_table
 
 SIDE_PX = 64
 BANDS = (*PAPER_BANDS, *S1_BANDS)

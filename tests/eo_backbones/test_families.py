@@ -51,7 +51,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def row(saved: Path, declare: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Weights:
+def row(saved: Path, declare: Callable[..., None]) -> Weights:
     """The row of that folder: embedded, published and the default, declared before the package's own rows."""
     file = saved / folder.WEIGHTS_FILE
     row = Weights(
@@ -66,11 +66,10 @@ def row(saved: Path, declare: Callable[..., None], monkeypatch: pytest.MonkeyPat
         num_features=FEATURES,
         num_params=3_370_432,
         init="ImageNet EfficientNet-Lite0 (Google, Apache-2.0)",
-        embedded=f"{NAME}/{folder.WEIGHTS_FILE}",
+        embedded=str(file),
         sha256=sha256_of(file),
         size_bytes=file.stat().st_size,
     )
-    monkeypatch.setattr(weights, "EMBEDDED_FOLDER", saved.parent)
     declare(row, *weights.WEIGHTS.values())
     return row
 

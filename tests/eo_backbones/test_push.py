@@ -5,7 +5,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -208,16 +207,8 @@ def test_a_rejected_upload_leaves_nothing(hub: Hub, small: Path, monkeypatch: py
     assert hub.store.repositories[REPO].tags == {}
 
 
-def test_somebody_elses_commit_in_between_is_not_overwritten(
-    hub: Hub, small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    upload = hub.store.commit
-
-    def late(*arguments: Any, **named: Any) -> str:
-        hub.store.publish(REPO, {"README.md": b"theirs"})
-        return upload(*arguments, **named)
-
-    monkeypatch.setattr(hub.store, "commit", late)
+def test_somebody_elses_commit_in_between_is_not_overwritten(hub: Hub, small: Path) -> None:
+    hub.before_commit = lambda: hub.store.publish(REPO, {"README.md": b"theirs"})
     with pytest.raises(UserError, match=r"412.*another client committed to it meanwhile"):
         push(small, REPO)
     assert held(hub) == {"README.md": b"theirs"}

@@ -123,17 +123,11 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A one-channel encoder of another, small architecture, with our block in its config."""
-    import timm
-    import torch
-
     from eo_backbones.contract import unit_range
+    from support.tiny_encoders import write_tiny_encoder
 
     path = tmp_path_factory.mktemp("tiny-encoder")
-    with torch.random.fork_rng():
-        torch.manual_seed(9)
-        model = timm.create_model("test_resnet", in_chans=1, num_classes=0)
-    block = {"format_version": 1, "input": unit_range(["VV"]).to_dict(), "classes": []}
-    timm.models.save_for_hf(model, str(path), model_config={"eo_backbones": block}, safe_serialization=True)
+    write_tiny_encoder(path, seed=9, spec=unit_range(["VV"]))
     return path
 
 

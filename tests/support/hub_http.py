@@ -53,19 +53,24 @@ class Request:
 
 @dataclass(slots=True)
 class Hub:
-    """A running server: what it stores, what it was asked, what shall go wrong (file name -> fault)."""
+    """A running server: what it stores, what it was asked, what shall go wrong (file name -> fault).
+
+    ``before_commit`` is called before a commit's parent is compared with the branch.
+    """
 
     url: str
     store: HubStore = field(default_factory=HubStore)
     requests: list[Request] = field(default_factory=list)
     faults: dict[str, Fault] = field(default_factory=dict)
     outage: Outage | None = None
+    before_commit: Callable[[], object] | None = None
 
     def reset(self) -> None:
         self.store = HubStore()
         self.requests.clear()
         self.faults.clear()
         self.outage = None
+        self.before_commit = None
 
     def requested(self, method: str, ending: str) -> list[Request]:
         """Requests of a method whose path ends so."""

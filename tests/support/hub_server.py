@@ -208,6 +208,8 @@ class HubHandler(RoutedHandler):
                     added[value["path"]] = large_file(value["oid"], value["size"])
                 case "deletedFile" | "deletedFolder":
                     deleted.append(value["path"])
+        if self.hub.before_commit is not None:
+            self.hub.before_commit()
         if header.get("parentCommit") not in (None, repository.branches.get(revision)):
             return 412, {"error": "A commit has happened since. Please refresh and try again."}
         sha = self.hub.store.commit(repo_id, added, deleted, branch=revision, title=header["summary"])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from eo_backbones.datasets.synthetic_files import write_class_folders
+from support.tiny_encoders import write_tiny_encoder
 
 BANDS = ("B02", "B03", "B04")
 PER_CLASS = 10
@@ -15,16 +16,9 @@ SIZE_PX = 32
 
 def write_encoder(path: Path, *, bands: tuple[str, ...] = BANDS) -> Path:
     """Write a one-channel encoder of a small architecture, with our block in its config."""
-    import timm
-    import torch
-
     from eo_backbones.contract import unit_range
 
-    with torch.random.fork_rng():
-        torch.manual_seed(11)
-        model = timm.create_model("test_resnet", in_chans=1, num_classes=0)
-    block = {"format_version": 1, "input": unit_range(bands).to_dict(), "classes": []}
-    timm.models.save_for_hf(model, str(path), model_config={"eo_backbones": block}, safe_serialization=True)
+    write_tiny_encoder(path, seed=11, spec=unit_range(bands))
     return path
 
 
