@@ -1,10 +1,12 @@
 """A scene to a file of embeddings: read, compute, reduce, write.
 
 Windows of the scene go in batches through the encoder. Rows of cells go to disk as soon as they are computed
-(:mod:`eo_backbones.scenes.unfinished`), so that the work survives a kill and memory holds one block of rows only.
+(:class:`UnfinishedEmbedding`), so that the work survives a kill and memory holds one block of rows only.
 Everything after that (components, dtype, preview) reads them again, row by row.
 """
 
+import json
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +32,6 @@ from eo_backbones.scenes.grid import Grid
 from eo_backbones.scenes.outputs import Rows, write_components_picture, write_geotiff, write_parquet
 from eo_backbones.scenes.request import EmbedRequest, features_digest, identity_of, load_network
 from eo_backbones.scenes.scene import Scene, cell_rows
-from eo_backbones.scenes.unfinished import UnfinishedEmbedding
 
 CELLS_PER_BLOCK = 2048
 """Rows of cells go to disk in blocks of at least so many cells: a few seconds of a CPU core."""
@@ -38,6 +39,8 @@ PIXELS_PER_BATCH: Mapping[str, int] = MappingProxyType({"cpu": 256 * 64 * 64, "c
 """Kind of device -> pixels in a batch, all bands together: 256 windows of 64 pixels on a CPU, where the caches set the
 limit; a GPU needs more to be busy."""
 _DISPLAYED = 3  # components of the preview
+_UNFINISHED_FORMAT = 1  # part of every job: changed when the same job would give other rows
+_JOB_FILE, _FEATURES_FILE = "job.json", "features.f32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +201,83 @@ def embed_scene(
         computed_cells=computed,
         km2_per_s=cell * computed / seconds if cell is not None and computed else None,
     )
+
+
+class UnfinishedEmbedding:
+    """The rows of features that are finished, in a folder beside the output that survives a kill.
+
+    ``features.f32`` holds rows of cells, float32 ``(cols, features)``, NaN where a cell has no value; its length says how
+    far it got. ``job.json`` says what it belongs to. The folder is removed when the output is whole.
+
+    Args:
+        out: the output that they belong to.
+        job: everything that determines the features, as JSON types.
+        rows, cols, features: how many there will be.
+
+    Raises:
+        UserError: the folder holds rows of another job, or the disk is too small.
+    """
+
+    def __init__(self, out: Path, job: Mapping[str, Any], *, rows: int, cols: int, features: int) -> None:
+        self.folder = out.with_name(f"{out.name}.part")
+        self.rows, self.cols, self.features = rows, cols, features
+        self._file = self.folder / _FEATURES_FILE
+        self._begin(json.dumps({"format": _UNFINISHED_FORMAT, **job}, sort_keys=True, indent=1))
+
+    def _begin(self, job: str) -> None:
+        job_file = self.folder / _JOB_FILE
+        if job_file.is_file():
+            if job_file.read_text(encoding="utf-8") != job:
+                raise UserError(
+                    f"{self.folder} holds the unfinished embedding of another scene, model or setting; delete it to "
+                    "start anew, or repeat its command to finish it"
+                )
+        else:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"cannot write into {self.folder.parent}: {error.strerror}; pass another --out") from (
+                    error
+                )
+            job_file.write_text(job, encoding="utf-8")
+        needed = (self.rows - self.rows_done) * self.row_bytes
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"{needed / 1e9:.1f} GB of features do not fit {self.folder.parent} ({free / 1e9:.1f} GB free); pass a "
+                "larger --stride, or --out on another disk"
+            )
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of cells."""
+        return self.cols * self.features * 4
+
+    @property
+    def rows_done(self) -> int:
+        """Number of whole rows in the file."""
+        return self._file.stat().st_size // self.row_bytes if self._file.is_file() else 0
+
+    def resume_at(self, row: int) -> None:
+        """Drop everything from a row on: the part of a block that a kill left behind."""
+        with self._file.open("ab") as file:
+            file.truncate(row * self.row_bytes)
+
+    def append(self, block: np.ndarray) -> None:
+        """Add finished rows, float32 ``(n, cols, features)``."""
+        with self._file.open("ab") as file:
+            file.write(np.ascontiguousarray(block, np.float32).data)
+
+    def read(self) -> Iterator[np.ndarray]:
+        """Yield the rows in the file, float32 ``(cols, features)`` each."""
+        with self._file.open("rb") as file:
+            for _ in range(self.rows_done):
+                values = np.frombuffer(file.read(self.row_bytes), np.float32)
+                yield values.reshape(self.cols, self.features)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder)
 
 
 def compute(
