@@ -22,8 +22,7 @@ from typing import Any
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
-from eo_backbones.hub.architectures import Architecture, architecture
-from eo_backbones.hub.folder import STOCK_ARCHITECTURE
+from eo_backbones.hub.folder import STOCK_ARCHITECTURE, Architecture, describe_architecture
 from eo_backbones.weights import Weights
 
 # Sources of training images
@@ -200,7 +199,7 @@ class CardFacts:
     @property
     def network(self) -> Architecture:
         """The network that the recipe trains."""
-        return architecture(self.recipe.get("model", {}).get("architecture", STOCK_ARCHITECTURE))
+        return describe_architecture(self.recipe.get("model", {}).get("architecture", STOCK_ARCHITECTURE))
 
     @property
     def made(self) -> bool:

@@ -21,8 +21,7 @@ from eo_backbones.bands import BANDS
 from eo_backbones.cards.card import CARD_FILE, model_card
 from eo_backbones.cards.facts import LICENSE_FILE, CardFacts, licence_text
 from eo_backbones.contract import BandInput, InputSpec
-from eo_backbones.hub.architectures import Architecture
-from eo_backbones.hub.folder import CONFIG_FILE, config_json
+from eo_backbones.hub.folder import CONFIG_FILE, Architecture, config_json
 from eo_backbones.results import RESULTS_FILE, Result, Score, csv_text, renamed, rows_of, scores
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from eo_backbones.cli.evaluate import EVALUATE_EPILOG, evaluate
-from eo_backbones.cli.export import EXPORT_EPILOG, export
+from eo_backbones.cli.export import EXPORT_EPILOG, PUSH_EPILOG, export, push
 from eo_backbones.cli.options import (
     JsonOption,
     ListOptionsCommand,
@@ -25,7 +25,6 @@ from eo_backbones.cli.options import (
     results_table,
 )
 from eo_backbones.cli.predict import PREDICT_EPILOG, predict
-from eo_backbones.cli.push import PUSH_EPILOG, push
 from eo_backbones.cli.scenes import EMBED_EPILOG, SIMILAR_EPILOG, embed, similar
 from eo_backbones.errors import UserError
 

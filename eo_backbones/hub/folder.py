@@ -11,10 +11,12 @@ inside ``pretrained_cfg`` makes the repository impossible to load. The block is 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -23,7 +25,6 @@ from torch import Tensor, nn
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file, read_json
-from eo_backbones.hub.architectures import architecture as described
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -45,6 +46,8 @@ MULTI_BAND_ARCHITECTURE = "eo_multi_band"
 SEGMENTATION_ARCHITECTURE = "eo_segmentation"
 """Likewise, for a network that gives every pixel a class."""
 
+_TITLES = {"resnet50": "ResNet50", "tf_efficientnet_lite0": "EfficientNet-Lite0"}
+_FAMILIES = {"resnet50": "ResNet", "tf_efficientnet_lite0": "EfficientNet"}
 _TIMM_DEFAULT_CLASSES = 1000  # timm.models.PretrainedCfg.num_classes
 _TIMM_DEFAULT_SIZE = (3, 224, 224)  # timm.models.PretrainedCfg.input_size
 _ROOT_ONLY = (
@@ -56,6 +59,54 @@ _ROOT_ONLY = (
     "label_descriptions",
     CONFIG_KEY,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """A network with one input channel and no classifier.
+
+    Attributes:
+        name: in timm's registry.
+        title: its usual spelling.
+        family: of architectures.
+        num_features: length of the pooled feature vector.
+        num_params: number of parameters.
+        reduction: input pixels per cell of the last feature map.
+        first_conv, classifier: names of the first and the last layer, as timm's ``PretrainedCfg`` has them.
+        module: where timm defines it.
+    """
+
+    name: str
+    title: str
+    family: str
+    num_features: int
+    num_params: int
+    reduction: int
+    first_conv: str
+    classifier: str
+    module: str
+
+
+@cache
+def describe_architecture(name: str) -> Architecture:
+    """Return timm's facts about one of its networks.
+
+    Args:
+        name: in timm's registry, without a tag.
+    """
+    with torch.device("meta"):
+        network: Any = timm.create_model(name, pretrained=False, in_chans=1, num_classes=0)
+    return Architecture(
+        name=name,
+        title=_TITLES.get(name, name),
+        family=_FAMILIES.get(name, name),
+        num_features=network.num_features,
+        num_params=sum(parameter.numel() for parameter in network.parameters()),
+        reduction=network.feature_info[-1]["reduction"],
+        first_conv=network.pretrained_cfg["first_conv"],
+        classifier=network.pretrained_cfg["classifier"],
+        module=type(network).__module__,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +152,7 @@ def timm_fields(
     Every field in which timm's own row describes its ImageNet weights is set, so that nothing of that is inherited.
     Mean 0 and standard deviation 1, because values are normalised according to the input contract, not by timm.
     """
-    network = described(architecture)
+    network = describe_architecture(architecture)
     return {
         "input_size": [in_chans, size_px, size_px],
         "test_input_size": [in_chans, size_px, size_px],
@@ -152,7 +203,7 @@ def config_json(
     return {
         "architecture": architecture,
         "num_classes": num_classes,
-        "num_features": described(architecture).num_features,
+        "num_features": describe_architecture(architecture).num_features,
         "global_pool": "avg",
         "model_args": {"in_chans": in_chans, "num_classes": num_classes},
         "pretrained_cfg": timm_fields(

@@ -13,7 +13,7 @@ from eo_backbones.cards import CardFacts, folder_texts, model_card
 from eo_backbones.cards.folder_texts import hub_results, stac_item
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import UserError
-from eo_backbones.hub.architectures import architecture
+from eo_backbones.hub.folder import describe_architecture
 from eo_backbones.results import Result
 from eo_backbones.weights import WEIGHTS, Weights
 from support.result_rows import result as result_row
@@ -328,7 +328,7 @@ def test_an_unpublished_row_is_loaded_from_its_folder() -> None:
 def item(**changes: Any) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "name": "byol-toy+modified run", "license": "other", "input": standardized(("B04", "VV")), "record": record(),
-        "size_bytes": 94_000_000, "network": architecture("resnet50"),
+        "size_bytes": 94_000_000, "network": describe_architecture("resnet50"),
     }  # fmt: skip
     made: dict[str, Any] = json.loads(json.dumps(stac_item(**arguments | changes)))
     return made
