@@ -1,4 +1,4 @@
-"""docs/architecture.md names only what exists."""
+"""The pages of documentation name, and lead to, only what exists: above all docs/architecture.md."""
 
 import importlib
 import re
@@ -53,3 +53,24 @@ def test_every_test_on_the_page_exists(repository: Path, name: str) -> None:
 def test_the_page_is_read() -> None:
     assert len(NAMES) > 60
     assert len(PATHS) > 20
+
+
+@pytest.mark.parametrize("folder", [".", "docs", "docs/decisions", "training", "benchmarks", "model_cards"])
+def test_links_lead_somewhere(repository: Path, folder: str) -> None:
+    pages = list((repository / folder).glob("*.md"))
+    assert pages
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_decisions_that_the_code_names_exist(repository: Path) -> None:
+    numbers = {path.name[:4] for path in (repository / "docs" / "decisions").glob("*.md")}
+    named = {
+        number
+        for root in ("eo_backbones", "training", "tests", "benchmarks")
+        for path in (repository / root).rglob("*.py")
+        for number in re.findall(r"docs/decisions/(\d{4})", path.read_text())
+    }
+    assert named
+    assert named <= numbers
