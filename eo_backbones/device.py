@@ -89,7 +89,8 @@ def inference(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Within the block, torch draws from this seed on the CPU, and on ``device`` if that is a GPU.
 
-    Afterwards their generators are as they were; those of other GPUs are never touched (``torch.manual_seed`` seeds all).
+    Afterwards their generators are as they were; those of other GPUs are never touched (``torch.manual_seed`` seeds
+    all).
     """
     gpus = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):

@@ -1,4 +1,4 @@
-"""Progress of a long command on standard error: bars in a terminal, a plain line now and then elsewhere (Slurm, a log file).
+"""Progress of a long command on standard error: bars in a terminal, elsewhere a plain line now and then.
 
 Library functions take a :class:`Progress`, which shows nothing unless told otherwise (:data:`SILENT`); commands pass
 :class:`ProgressBars`.

@@ -23,8 +23,8 @@ PREDICT_EPILOG = """Examples:
 
 [bold]eo-backbones predict scene.tif --model SEGMENTATION --out masks[/bold]
 
-With a classifier the file gets one line per image: path, class, and the probability of each class. Images may have any \
-size; each is resized to the size that the model was trained on.
+With a classifier the file gets one line per image: path, class, and the probability of each class. Images may have \
+any size; each is resized to the size that the model was trained on.
 
 A model of --task segmentation writes a mask for each image: a GeoTIFF of the class values it was trained with, \
 georeferenced as the image, with colours and names of the classes, nodata where the image has no value; and \

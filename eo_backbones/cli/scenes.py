@@ -24,14 +24,15 @@ EMBED_EPILOG = """Examples (SCENE comes before the options):
 [bold]eo-backbones embed PATCH_FOLDER --model NAME --bands VV VH --unit db --out OUT.parquet[/bold]
 
 [bold]How large is it?[/bold] A cell holds every feature of the encoder, 2,048 floats per band for a ResNet50: a \
-Sentinel-2 tile of 10,980 x 10,980 pixels at stride 32 has 117,000 cells, 0.96 GB per band. [bold]--components 16[/bold] \
-keeps 128 times less, --dtype int8 four times. While it runs, the features need their full size beside OUT.
+Sentinel-2 tile of 10,980 x 10,980 pixels at stride 32 has 117,000 cells, 0.96 GB per band. [bold]--components \
+16[/bold] keeps 128 times less, --dtype int8 four times. While it runs, the features need their full size beside OUT.
 
 [bold]The grid:[/bold] a window takes --size pixels a side, the next one begins --stride pixels on. A cell is stride x \
 stride pixels and has the centre of its window; only whole windows count, from the upper left corner on.
 
-[bold]Missing pixels[/bold] are those that the file's nodata value, mask or alpha marks, NaN, and --nodata. A window with \
-more than --max-nodata of them in any band becomes a nodata cell; elsewhere they count as the lowest value of the band.
+[bold]Missing pixels[/bold] are those that the file's nodata value, mask or alpha marks, NaN, and --nodata. A window \
+with more than --max-nodata of them in any band becomes a nodata cell; elsewhere they count as the lowest value of the \
+band.
 
 [bold]Killed?[/bold] The same command continues from OUT.part. Next: [bold]eo-backbones similar OUT.tif --at \
 LON,LAT[/bold]"""

@@ -89,7 +89,7 @@ class LabelledImages:
 
     @cached_property
     def strata(self) -> np.ndarray:
-        """Group of each image, int64 ``(n,)``, by which splits and subsets are stratified: its class, or one of its labels."""
+        """Group of each image, int64 ``(n,)``, that splits are stratified by: its class, or one of its labels."""
         return strata_of(self.labels) if self.multilabel else self.labels
 
     @cached_property
@@ -148,8 +148,8 @@ class LabelledImages:
 def heads(paths: Iterable[Path]) -> bytes:
     """Return name, size and the first :data:`HEAD_BYTES` of every file, one after the other.
 
-    For the digest of very large data sets: SEN12MS has 510 GB and BigEarthNet seven million files, so reading them whole
-    would take longer than the evaluation.
+    For the digest of very large data sets: SEN12MS has 510 GB and BigEarthNet seven million files, so reading them
+    whole would take longer than the evaluation.
 
     Raises:
         UserError: a file is missing or cannot be read.

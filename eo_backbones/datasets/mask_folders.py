@@ -201,7 +201,7 @@ class Mask:
         return stored, known
 
     def classes(self, values: np.ndarray) -> np.ndarray:
-        """Return the index of each pixel's value in ``values``, int64 ``(height, width)``; :data:`IGNORED` for no class.
+        """Return the index of each pixel's value in ``values``, int64 ``(height, width)``, or :data:`IGNORED`.
 
         Args:
             values: of all classes, ascending.

@@ -51,7 +51,8 @@ def gdal_environment() -> rasterio.Env:
 class _SharedFilter:
     """Ignores a kind of warning as long as at least one thread is inside.
 
-    ``warnings.catch_warnings`` in each thread would restore what another thread has set: the filter could stay for ever.
+    ``warnings.catch_warnings`` in each thread would restore what another thread has set: the filter could stay for
+    ever.
     """
 
     def __init__(self, category: type[Warning]) -> None:

@@ -161,7 +161,8 @@ def fold_input_channels(network: nn.Module) -> nn.Module:
     """Make a network for several channels take one, as if that one were copied to all of them. Exact.
 
     A convolution of equal channels is the convolution of one of them with the summed kernel, zero padding included,
-    as long as all copies are normalised alike: normalise the band by its own mean and deviation, not by ImageNet's three.
+    as long as all copies are normalised alike: normalise the band by its own mean and deviation, not by ImageNet's
+    three.
 
     Raises:
         UserError: the network does not begin with an ordinary convolution.

@@ -272,6 +272,6 @@ def adapt_batch_norm(
 
 
 def adapted_digest(data: LabelledImages, encoder: Encoder, band: str, train: np.ndarray) -> str:
-    """Return a digest of a network after :func:`adapt_batch_norm`: it follows from the network and the images it saw."""
+    """Return a digest of a network after :func:`adapt_batch_norm`; it follows from network and images."""
     text = "\n".join([encoder.digest, data.digest, band, *(data.ids[row] for row in train)])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,7 +1,7 @@
 """The report of an evaluation, as Markdown and as one HTML page: tables, comparisons, setup, definitions, commands.
 
-``report.md`` has the tables and everything a reader needs to judge and repeat them. ``report.html`` says the same in one
-file that opens anywhere, with pictures of what the models did.
+``report.md`` has the tables and everything a reader needs to judge and repeat them. ``report.html`` says the same in
+one file that opens anywhere, with pictures of what the models did.
 """
 
 import base64

@@ -1,9 +1,9 @@
 """Initial values for a ResNet50 that preserve the content of small images up to the last stage.
 
-A strided block halves height and width of its input. Its shortcut is a 1 x 1 convolution of stride 2, which looks at one of
-four positions (He et al., "Bag of Tricks", CVPR 2019, section 4.2), and timm starts the other branch at zero. An image
-of 64 pixels leaves 2 x 2 positions for the last mean, so an untrained network averages four samples of what it saw at
-64 positions two stages before; benchmarks/2026-11-24-features-by-depth.md shows what that costs, and that short
+A strided block halves height and width of its input. Its shortcut is a 1 x 1 convolution of stride 2, which looks at
+one of four positions (He et al., "Bag of Tricks", CVPR 2019, section 4.2), and timm starts the other branch at zero. An
+image of 64 pixels leaves 2 x 2 positions for the last mean, so an untrained network averages four samples of what it
+saw at 64 positions two stages before; benchmarks/2026-11-24-features-by-depth.md shows what that costs, and that short
 training does not repair it. Here the strided 3 x 3 convolution starts as a smoothing filter, and carries the signal.
 """
 

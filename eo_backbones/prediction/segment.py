@@ -70,7 +70,7 @@ def segment(
     progress: Progress = SILENT,
     window_size: WindowSize = WINDOW_SIZE,
 ) -> list[Segmented]:
-    """Write a mask for each file: a GeoTIFF of class values, georeferenced as its image, nodata where that has no value.
+    """Write a mask for each file: a GeoTIFF of class values, georeferenced as its image, with its nodata areas.
 
     Masks that an earlier call wrote are kept, so the same call goes on after an interruption.
 
@@ -110,7 +110,7 @@ def _jobs(
     declared: Mapping[str, Unit],
     window_size: WindowSize,
 ) -> list[_Job]:
-    """Return what is to be done, after checking for every file where its bands are and whether values fit their unit."""
+    """Return what is to be done, after checking for every file where its bands are and whether values fit the unit."""
     images = {path.resolve() for path in files}
     by_mask: dict[Path, Path] = {}
     jobs = []

@@ -2,13 +2,14 @@
 
 An image that is not larger than one window is read whole. A larger one is covered by cores that touch each other; each
 is read with a margin on the sides where the image goes on, so that predictions near the core's edge have seen what
-lies beyond. Cores and margins are multiples of the network's largest stride, so every window's feature maps lie on the grid
-of those of the whole image.
+lies beyond. Cores and margins are multiples of the network's largest stride, so every window's feature maps lie on the
+grid of those of the whole image.
 
 The prediction for a pixel depends on a neighbourhood only (convolutions, BatchNorm in eval mode, nearest-neighbour
 enlargement). Where that is wider than the margin, as in theory that of a ResNet50 is, predictions along a seam may
-differ from those of the whole image by what such far pixels contribute. Measured with a decoder on the embedded ResNet50, on a
-synthetic scene of 1280 x 1216 pixels: no pixel differed with this margin, 0.03 % with half of it, 1.6 % without.
+differ from those of the whole image by what such far pixels contribute. Measured with a decoder on the embedded
+ResNet50, on a synthetic scene of 1280 x 1216 pixels: no pixel differed with this margin, 0.03 % with half of it, 1.6 %
+without.
 """
 
 from collections.abc import Iterator

@@ -92,8 +92,8 @@ def principal_components(
     cells, width = sample.shape
     if not 1 <= count <= min(cells - 1, width):
         raise UserError(
-            f"{count} components cannot be computed from {cells:,} cells with {width:,} features; pass --components of 1 to "
-            f"{min(cells - 1, width)}, or a smaller --stride"
+            f"{count} components cannot be computed from {cells:,} cells with {width:,} features; pass --components of "
+            f"1 to {min(cells - 1, width)}, or a smaller --stride"
         )
     mean = sample.mean(axis=0, dtype=np.float64)
     sample -= mean.astype(np.float32)

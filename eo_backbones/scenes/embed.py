@@ -206,8 +206,8 @@ def embed_scene(
 class UnfinishedEmbedding:
     """The rows of features that are finished, in a folder beside the output that survives a kill.
 
-    ``features.f32`` holds rows of cells, float32 ``(cols, features)``, NaN where a cell has no value; its length says how
-    far it got. ``job.json`` says what it belongs to. The folder is removed when the output is whole.
+    ``features.f32`` holds rows of cells, float32 ``(cols, features)``, NaN where a cell has no value; its length says
+    how far it got. ``job.json`` says what it belongs to. The folder is removed when the output is whole.
 
     Args:
         out: the output that they belong to.

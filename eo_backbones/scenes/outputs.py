@@ -1,14 +1,14 @@
 """What is written about a scene: embeddings as a GeoTIFF or a Parquet table, a map of similarity, and pictures.
 
-GeoTIFF: one band per feature, one pixel per cell. Uncompressed (features hardly compress), pixel-interleaved, one row per
-strip: written and read row by row in the order of the file. BigTIFF above 4 GB. ``float16`` is GDAL's 16-bit float
+GeoTIFF: one band per feature, one pixel per cell. Uncompressed (features hardly compress), pixel-interleaved, one row
+per strip: written and read row by row in the order of the file. BigTIFF above 4 GB. ``float16`` is GDAL's 16-bit float
 (``NBITS=16``), which GDAL returns as float32. ``int8`` is coded per band by its own smallest and largest value in the
 scene: ``value = scale * code + offset``, both in the file as GDAL keeps them, code -128 is nodata. Elsewhere nodata is
 NaN.
 
-Parquet: one row for each cell that has a value. Columns: ``row``, ``col`` (of the grid), ``x``, ``y`` (its centre in the
-scene's coordinate system), ``lon``, ``lat`` (WGS 84; null where the scene has no coordinate system), ``embedding`` (a
-list of fixed length). What the embedding is of stands in the schema's metadata.
+Parquet: one row for each cell that has a value. Columns: ``row``, ``col`` (of the grid), ``x``, ``y`` (its centre in
+the scene's coordinate system), ``lon``, ``lat`` (WGS 84; null where the scene has no coordinate system), ``embedding``
+(a list of fixed length). What the embedding is of stands in the schema's metadata.
 """
 
 import json

@@ -141,7 +141,8 @@ class Scene:
     def _check_grid(self, path: str, dataset: Any) -> None:
         """Refuse a file that is not on the grid of the first."""
         first = self.bands[0].path
-        how = f"resample them to one grid first, e.g. gdalbuildvrt -separate -resolution highest -r bilinear S.vrt {first}"
+        command = f"gdalbuildvrt -separate -resolution highest -r bilinear S.vrt {first}"
+        how = f"resample them to one grid first, e.g. {command}"
         if (dataset.height, dataset.width) != (self.height, self.width):
             raise UserError(
                 f"the bands differ in size: {first} has {self.width} x {self.height} pixels, {path} {dataset.width} x "

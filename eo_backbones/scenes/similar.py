@@ -56,8 +56,8 @@ def find_similar(
         out: default: ``<embedding>_similar.tif`` beside it.
 
     Raises:
-        UserError: not such a file; a place outside, without a value, or given in degrees where the file has no coordinate
-            system.
+        UserError: not such a file; a place outside, without a value, or given in degrees where the file has no
+            coordinate system.
     """
     target = out or embedding.with_name(f"{embedding.stem}_similar.tif")
     if target.resolve() == embedding.resolve():

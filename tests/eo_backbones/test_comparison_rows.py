@@ -98,7 +98,7 @@ def test_every_network_is_frozen_in_eval_mode(
 
 
 def test_what_imagenet_weights_see(data: LabelledImages, tiny_folder: Path) -> None:
-    """At both sizes: display values 0...255 are 0...0.275 reflectance; as it is, or by the band's own mean and deviation."""
+    """At both sizes: display values 0...255 are 0...0.275 reflectance; plain, or by the band's mean and deviation."""
     model = encoders.open_model(f"imagenet=local-dir:{tiny_folder}", [64, 224])
     assert [(setting.size, setting.scaling) for setting in model.settings] == [
         (64, "div10000"),

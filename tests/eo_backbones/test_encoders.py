@@ -64,7 +64,7 @@ def test_random_depends_on_its_seed_only() -> None:
 
 
 def test_the_digest_of_a_random_network_is_that_of_earlier_results() -> None:
-    """Names, shapes, types and bytes, in the order of the state: what ``weights_digest`` has held from the beginning."""
+    """Names, shapes, types and bytes, in the order of the state: what ``weights_digest`` has always held."""
     norm = nn.BatchNorm1d(2)
     names = ("weight(2,)", "bias(2,)", "running_mean(2,)", "running_var(2,)", "num_batches_tracked()")
     one = np.float32([1, 1]).tobytes()

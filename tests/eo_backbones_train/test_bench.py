@@ -184,7 +184,8 @@ def test_bytes_of_a_pair_are_those_of_its_two_tiles(tmp_path: Path) -> None:
 
 def test_reading_from_the_disk_costs_whole_pages_at_most(store: Path) -> None:
     found = disk_kib_per_pair(Store.open(store), replace(get_recipe("byol-full"), global_batch=8))
-    # 48 x 48 bytes begin anywhere in a page of 4 KiB: a tile is in two pages at most. Nothing is measured on a RAM disk.
+    # 48 x 48 bytes begin anywhere in a page of 4 KiB: a tile is in two pages at most. Nothing is measured on a RAM
+    # disk.
     assert found is None or 0 < found <= 16 + 1
 
 

@@ -1,8 +1,9 @@
 """Synthetic scenes on disk under the folder and file names of data sets that only tests write.
 
 Files are of the kind that the data sets ship, as in :mod:`eo_backbones.datasets.synthetic_files`. Sources of the
-layouts: phelber/EuroSAT (EuroSAT); schmitt-muc/SEN12MS README (SEN12MS); PatrickTUM/UnCRtainTS data loader (SEN12MS-CR);
-lukasliebel/dfc2020_baseline ``code/datasets.py`` (DFC2020); torchgeo/datasets/bigearthnet.py (BigEarthNet v2).
+layouts: phelber/EuroSAT (EuroSAT); schmitt-muc/SEN12MS README (SEN12MS); PatrickTUM/UnCRtainTS data loader
+(SEN12MS-CR); lukasliebel/dfc2020_baseline ``code/datasets.py`` (DFC2020); torchgeo/datasets/bigearthnet.py (BigEarthNet
+v2).
 """
 
 import csv
@@ -57,7 +58,7 @@ def write_eurosat_ms(
 def write_sen12ms_with_maps(
     root: Path, *, scenes: Sequence[str], patches: int, size: int = PATCH_PX, seed: int = 0
 ) -> Path:
-    """Write SEN12MS and its ``lc`` files: four bands, uint16, the first an IGBP class of each pixel, the others zero."""
+    """Write SEN12MS and its ``lc`` files: four bands, uint16, the first the pixels' IGBP classes, the others zero."""
     write_sen12ms(root, scenes=scenes, patches=patches, size=size, seed=seed)
     made = scenes_in_turn(seed, size)
     for place in scenes:

@@ -230,8 +230,8 @@ def _validation_score(classifier: Classifier, features: Tensor, labels: Tensor) 
 def in_row_space(features: Tensor, rows: Tensor) -> Tensor:
     """Return features in coordinates of the space that some of them span, if that has fewer dimensions.
 
-    The penalty keeps the weights inside the span of the images they are fitted on, so the fits and all their predictions
-    stay the same, at the cost of ``len(rows)`` instead of ``d`` dimensions. This pays off with few labels.
+    The penalty keeps the weights inside the span of the images they are fitted on, so the fits and all their
+    predictions stay the same, at the cost of ``len(rows)`` instead of ``d`` dimensions. This pays off with few labels.
 
     Args:
         features: ``(n, d)``.

@@ -86,7 +86,8 @@ def train(
         labels: int64 ``(n,)``, or several labels an image, bool ``(n, labels)``.
         rows: the images to learn from, one array a task; all of one length.
         num_classes: number of classes.
-        seeds: one a task; each draws its own initial weights and batches, so that a task is trained as it would be alone.
+        seeds: one a task; each draws its own initial weights and batches, so that a task is trained as it would be
+            alone.
         epochs: passes over the rows.
     """
     number, images, width = features.shape

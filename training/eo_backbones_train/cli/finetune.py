@@ -23,13 +23,13 @@ FINETUNE_EPILOG = """Examples:
 [bold]eo-backbones predict new/*.tif --model FOLDER[/bold]
 
 FIELDS holds one folder of images per class; labels.csv has the columns path,label and, if you want, split (train, \
-val or test). Otherwise 60 % of each class train, 20 % validate, 20 % test. LAND holds the folders images and masks, with \
-files of the same names (or a table has path,mask). A mask has one band with the number of each pixel's class, 255 where \
-there is none; LAND/classes.csv (value,name) names them. Images to segment are never resized: squares of --size are cut \
-out of them. It needs: pip install 'eo-backbones\\[segmentation]'.
+val or test). Otherwise 60 % of each class train, 20 % validate, 20 % test. LAND holds the folders images and masks, \
+with files of the same names (or a table has path,mask). A mask has one band with the number of each pixel's class, \
+255 where there is none; LAND/classes.csv (value,name) names them. Images to segment are never resized: squares of \
+--size are cut out of them. It needs: pip install 'eo-backbones\\[segmentation]'.
 
-Which mode: linear for a first result in minutes and for few labels; full with hundreds of images per class; partial in \
-between. After Ctrl-C or a crash the same command with --resume continues from the last whole epoch."""
+Which mode: linear for a first result in minutes and for few labels; full with hundreds of images per class; partial \
+in between. After Ctrl-C or a crash the same command with --resume continues from the last whole epoch."""
 
 
 def finetune(
@@ -80,8 +80,8 @@ def finetune(
         int | None,
         typer.Option(
             metavar="PX",
-            help="Height and width that images are resized to; their own, up to 224, unless given. Segmentation: size of the "
-            "squares to train on; up to 256 unless given.",
+            help="Height and width that images are resized to; their own, up to 224, unless given. Segmentation: size "
+            "of the squares to train on; up to 256 unless given.",
         ),
     ] = None,
     shots: Annotated[

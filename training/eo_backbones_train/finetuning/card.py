@@ -163,7 +163,7 @@ import eo_backbones
 
 {_contract_lines(record, spec)}
 scores = model(prepare(images))  # (B, {len(spec.bands)}, H, W) raw values -> (B, {len(classes)}, H, W)
-indices = scores.argmax(dim=1)  # (B, H, W) class indices; the values in masks are {", ".join(map(str, values))}, in this order
+indices = scores.argmax(dim=1)  # (B, H, W); the classes' values in masks: {", ".join(map(str, values))}
 ```
 
 {markdown_table(["class", "value in masks"], [[name, str(value)] for name, value in zip(classes, values, strict=True)])}

@@ -89,8 +89,8 @@ class Settings:
             raise UserError(f"--layer-decay is {self.layer_decay}; give a number above 0, up to 1 (all layers alike)")
         if self.task == "segmentation" and self.shots is not None:
             raise UserError(
-                "--shots counts images of a class, but an image to segment has several classes; leave it out, and choose "
-                "the training images with the column split of a table (path,mask,split)"
+                "--shots counts images of a class, but an image to segment has several classes; leave it out, and "
+                "choose the training images with the column split of a table (path,mask,split)"
             )
         if self.weight_decay < 0:
             raise UserError(f"--weight-decay is {self.weight_decay}; give 0 or more")

@@ -28,8 +28,8 @@ class StepOutput(NamedTuple):
 def per_sensor(network: Callable[[Tensor], Tensor], views: Tensor, passes: Passes) -> Tensor:
     """Apply a network to the views of one or two sensors, in one pass or in one pass for each.
 
-    The difference is BatchNorm, which normalises by the statistics of what is in the pass. Its running statistics, which
-    evaluation uses, see every sensor that the network is given, either way.
+    The difference is BatchNorm, which normalises by the statistics of what is in the pass. Its running statistics,
+    which evaluation uses, see every sensor that the network is given, either way.
 
     Args:
         network: maps [N, ...] to [N, D].
@@ -146,8 +146,8 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 def squared_distance(p: Tensor, z: Tensor) -> Tensor:
     """Return the mean of ``2 - 2 cos(p, z)`` over all vectors, in [0, 4]: BYOL's loss.
 
-    It is the squared distance of the normalised vectors (Grill et al., equation 2; Jain et al., equation 1), and differs
-    from :func:`negative_cosine` by a constant and a factor only; Adam does not see the factor. No gradient flows into
-    ``z``.
+    It is the squared distance of the normalised vectors (Grill et al., equation 2; Jain et al., equation 1), and
+    differs from :func:`negative_cosine` by a constant and a factor only; Adam does not see the factor. No gradient
+    flows into ``z``.
     """
     return 2 + 2 * negative_cosine(p, z)

@@ -3,9 +3,9 @@
 :class:`RunState` is everything that changes during a run, and so everything that a checkpoint must hold. View
 parameters and the order of the scenes are functions of (seed, step, position), so the step number stands for them.
 
-A checkpoint is written to a temporary file, synced, then renamed; the last two are kept. It is a nested dict of tensors,
-numbers, strings, lists and dicts, so that ``torch.load(weights_only=True)`` reads it: opening a checkpoint from
-elsewhere runs no code.
+A checkpoint is written to a temporary file, synced, then renamed; the last two are kept. It is a nested dict of
+tensors, numbers, strings, lists and dicts, so that ``torch.load(weights_only=True)`` reads it: opening a checkpoint
+from elsewhere runs no code.
 """
 
 import logging

@@ -1,7 +1,8 @@
 """Settings of the machine, not of the result: where a run reads and writes, and how fast it goes.
 
 What defines the result is the recipe (:mod:`eo_backbones_train.recipes.published`). Options here may change the last
-bits of the weights (precision, number of threads), never what is trained; :class:`Machine` records how they were resolved.
+bits of the weights (precision, number of threads), never what is trained; :class:`Machine` records how they were
+resolved.
 """
 
 import os
@@ -34,7 +35,8 @@ class RunOptions:
             None is the place that the recipe names.
         device: ``auto`` is CUDA where there is one.
         data_device: where the store's tiles are kept; ``auto`` is the GPU if they fit, else the host's memory map.
-        precision: of the forward pass; ``auto`` is bf16 where the device has it, else fp32 (:mod:`eo_backbones.device`).
+        precision: of the forward pass; ``auto`` is bf16 where the device has it, else fp32
+            (:mod:`eo_backbones.device`).
         graph: replay the step as a CUDA graph; None is yes on one CUDA GPU up to ``GRAPH_UP_TO_PAIRS`` pairs.
         deterministic: only algorithms that repeat bit for bit; off lets cuDNN time its algorithms and choose.
         threads: CPU threads of torch; None leaves the number to torch.
@@ -147,7 +149,8 @@ def torch_configured_for(machine: Machine) -> Iterator[None]:
     workspace = os.environ.get(_CUBLAS_WORKSPACE)
     try:
         torch.set_num_threads(machine.threads)
-        # Read by cuBLAS when it starts: without it its matrix products may differ between runs (torch, Reproducibility).
+        # Read by cuBLAS when it starts: without it its matrix products may differ between runs
+        # (torch, Reproducibility).
         os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")
         # On CUDA an operation without a deterministic variant only warns: which ones exist depends on the version.
         torch.use_deterministic_algorithms(machine.deterministic, warn_only=machine.device == "cuda")

@@ -326,7 +326,8 @@ def _scan_pairs(root: Path, include_hold_out: bool) -> Scan:
                 paths_of.setdefault(file.stem, {})[sensor] = f"{sensor}/{file.name}"
     if not paths_of:
         raise UserError(
-            f"no GeoTIFF, JPEG or PNG files in {root / 's2'} and {root / 's1'}; --root holds pairs of files with the same name"
+            f"no GeoTIFF, JPEG or PNG files in {root / 's2'} and {root / 's1'}; --root holds pairs of files "
+            "with the same name"
         )
     scenes, skipped = _complete_pairs((stem, "", paths_of[stem]) for stem in sorted(paths_of))
     return Scan(scenes=tuple(scenes), skipped=tuple(skipped))

@@ -57,8 +57,8 @@ class Journal:
             if recorded != identity:
                 different = ", ".join(key for key in identity if recorded.get(key) != identity[key])
                 raise UserError(
-                    f"{path.parent} holds an unfinished source ({recorded['layout']} {recorded['root']}) that differs from "
-                    f"this one in {different}; finish that one first, or remove {path} to discard it"
+                    f"{path.parent} holds an unfinished source ({recorded['layout']} {recorded['root']}) that differs "
+                    f"from this one in {different}; finish that one first, or remove {path} to discard it"
                 )
         self.done: dict[int, BlockResult] = {}
         for line in lines[1:]:
