@@ -7,7 +7,7 @@ STORE holds all pairs (``training/README.md``, "Small data of your own"), EUROSA
 runs, ``results.csv`` and ``trials.md``. Every trial is ``distill-mini`` for four epochs, about 11,000 pairs, and the
 settings below, told as changes of where the search began. Scored are validation images: of EuroSAT as
 ``mini_validation.py`` says, of radar the validation parts of five seeds. What is in OUT already is not done again;
-``imagenet`` is the start itself.
+the first line of the table is the start itself.
 """
 
 import argparse

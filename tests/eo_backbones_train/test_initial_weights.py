@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
+from eo_backbones.hub.folder import describe_architecture
 from eo_backbones.models import create_model
 from eo_backbones_train.cli import main
 from eo_backbones_train.methods.build import build_method
 from eo_backbones_train.methods.initial_weights import initial_weights, one_channel_network, read_weights, starting_from
 from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoint
+from eo_backbones_train.pretraining.run_options import RunOptions, resolve_machine
 from eo_backbones_train.recipes.published import digest, get_recipe, smoke
 from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.store.prepare import prepare
@@ -155,16 +157,37 @@ def test_a_start_that_contradicts_the_recipe_is_refused(name: str, changes: dict
     assert message in str(caught.value)
 
 
-def test_a_run_records_its_start_and_exports(tiny_folder: Path, tmp_path: Path) -> None:
-    write_pairs(tmp_path / "pairs", count=16, sizes=(48,), s2_bands=("B03", "B04", "B08"))
-    prepare("pairs", tmp_path / "pairs", tmp_path / "store", workers=1)
-    source = f"local-dir:{tiny_folder}"
-    arguments = [
-        *("pretrain", "distill-mini", "--store", str(tmp_path / "store"), "--out", str(tmp_path / "run"), "--smoke"),
-        *("--set", "model.architecture=test_resnet", "--set", "teacher.sees=colour", "--init", source, *TINY),
-    ]
-    done = CliRunner().invoke(main.app, arguments)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    write_pairs(folder / "pairs", count=16, sizes=(48,), s2_bands=("B03", "B04", "B08"))
+    prepare("pairs", folder / "pairs", folder / "store", workers=1)
+    return folder / "store"
+
+
+def pretrain(store: Path, out: Path, source: str, *more: str) -> None:
+    arguments = ["pretrain", "distill-mini", "--store", str(store), "--out", str(out), "--smoke", "--init", source]
+    done = CliRunner().invoke(main.app, [*arguments, "--set", "model.architecture=test_resnet", *TINY, *more])
     assert done.exit_code == 0, done.output
+
+
+def test_a_run_goes_on_as_if_it_had_not_ended(tiny_folder: Path, store: Path, tmp_path: Path) -> None:
+    """Teacher, and the mean and deviation of its features, come back from the checkpoint before the last."""
+    source, out = f"local-dir:{tiny_folder}", tmp_path / "run"
+    pretrain(store, out, source, "--checkpoint-every", "1steps")
+    whole = json.loads((out / "result.json").read_text())
+    before, last = checkpoints(out / "checkpoints")
+    (out / "result.json").unlink()
+    last.unlink()
+    pretrain(store, out, source, "--checkpoint-every", "1steps", "--resume")
+    again = json.loads((out / "result.json").read_text())
+    assert read_checkpoint(before)["step"] == 1
+    assert (again["steps"], again["weights_digest"]) == (2, whole["weights_digest"])
+
+
+def test_a_run_records_its_start_and_exports(tiny_folder: Path, store: Path, tmp_path: Path) -> None:
+    source = f"local-dir:{tiny_folder}"
+    pretrain(store, tmp_path / "run", source)
     expected = read_weights(source).record()
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["init"] == expected
     checkpoint = read_checkpoint(checkpoints(tmp_path / "run" / "checkpoints")[-1])
@@ -187,3 +210,14 @@ def test_the_command_says_what_to_type_without_a_start(tmp_path: Path) -> None:
         main.main(arguments)
     assert end.value.code == 2
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("network", "depthwise"), [("tf_efficientnet_lite0", True), ("resnet50", False)])
+def test_depthwise_convolutions_are_trained_in_full_precision_on_a_cpu(
+    network: str, depthwise: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert describe_architecture(network).depthwise == depthwise
+    options = RunOptions(store=tmp_path, out=tmp_path / "run")
+    machine = resolve_machine(options, device=torch.device("cpu"), world_size=1, pairs=2, depthwise=depthwise)
+    assert machine.precision == ("fp32" if depthwise else "bf16")

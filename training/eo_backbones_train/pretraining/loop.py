@@ -14,6 +14,7 @@ from torch import nn
 
 from eo_backbones.errors import UserError
 from eo_backbones.files import write_json
+from eo_backbones.hub.folder import describe_architecture
 from eo_backbones.networks.state import state_digest
 from eo_backbones.progress import SILENT, Progress, duration
 from eo_backbones_train.data.loader import Loader
@@ -72,7 +73,8 @@ def train(
         process = stack.enter_context(joined(options.device))
         device, world_size = process.device, process.world_size
         pairs = pairs_per_process(recipe.global_batch, world_size)
-        machine = resolve_machine(options, device=device, world_size=world_size, pairs=pairs)
+        depthwise = describe_architecture(recipe.model.architecture).depthwise
+        machine = resolve_machine(options, device=device, world_size=world_size, pairs=pairs, depthwise=depthwise)
         stack.enter_context(torch_configured_for(machine))
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
 

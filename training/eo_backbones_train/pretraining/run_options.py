@@ -36,7 +36,8 @@ class RunOptions:
         device: ``auto`` is CUDA where there is one.
         data_device: where the store's tiles are kept; ``auto`` is the GPU if they fit, else the host's memory map.
         precision: of the forward pass; ``auto`` is bf16 where the device has it, else fp32
-            (:mod:`eo_backbones.device`).
+            (:mod:`eo_backbones.device`); on a CPU fp32 for a network with depthwise convolutions,
+            whose backward pass has no fast bf16 there.
         graph: replay the step as a CUDA graph; None is yes on one CUDA GPU up to ``GRAPH_UP_TO_PAIRS`` pairs.
         deterministic: only algorithms that repeat bit for bit; off lets cuDNN time its algorithms and choose.
         threads: CPU threads of torch; None leaves the number to torch.
@@ -104,7 +105,9 @@ class Machine:
         return asdict(self)
 
 
-def resolve_machine(options: RunOptions, *, device: torch.device, world_size: int, pairs: int) -> Machine:
+def resolve_machine(
+    options: RunOptions, *, device: torch.device, world_size: int, pairs: int, depthwise: bool = False
+) -> Machine:
     """Return the runtime settings that the options mean on this machine.
 
     Args:
@@ -112,6 +115,7 @@ def resolve_machine(options: RunOptions, *, device: torch.device, world_size: in
         device: the compute device of this process.
         world_size: number of processes.
         pairs: pairs of one process in one step.
+        depthwise: whether the network has depthwise convolutions.
 
     Raises:
         UserError: an option that this machine does not support, or that would have no effect.
@@ -129,7 +133,7 @@ def resolve_machine(options: RunOptions, *, device: torch.device, world_size: in
     return Machine(
         device=device.type,
         device_name=torch.cuda.get_device_name(device) if cuda else _processor_name(),
-        precision=pick_precision(options.precision, device),
+        precision=_precision(options.precision, device, depthwise=depthwise),
         graph=graph,
         deterministic=options.deterministic,
         threads=options.threads or torch.get_num_threads(),
@@ -165,6 +169,12 @@ def torch_configured_for(machine: Machine) -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.utils.deterministic.fill_uninitialized_memory = fill_memory  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = benchmark
+
+
+def _precision(name: str, device: torch.device, *, depthwise: bool) -> str:
+    if name == "auto" and depthwise and device.type == "cpu":
+        return "fp32"  # a step of EfficientNet-Lite0 takes 3.5 times as long in bf16 (benchmarks/, pretraining-trials)
+    return pick_precision(name, device)
 
 
 def _processor_name() -> str:
