@@ -30,6 +30,28 @@ def byol_resnet50(weights: str = "s1s2_mini", pretrained: bool = True, **kwargs:
     return _create("byol_resnet50", weights, pretrained, kwargs)
 
 
+def distill_efficientnet_lite0(weights: str = "s1s2_mini", pretrained: bool = True, **kwargs: _Any) -> _Module:
+    """EfficientNet-Lite0 encoder for one band of any sensor, distilled from ImageNet weights on Sentinel-1/2 pairs.
+
+    Example:
+        model = torch.hub.load("OWNER/REPOSITORY", "distill_efficientnet_lite0", trust_repo=True).eval()
+        features = model(torch.rand(8, 1, 64, 64))  # (8, 1280)
+
+    Args:
+        weights (str): "s1s2_mini" (ships with the code, needs no download).
+        pretrained (bool): load the weights; False initialises at random.
+        **kwargs: see eo_backbones.create_model: in_chans, num_classes, features_only, out_indices, cache_dir, ...
+
+    Returns:
+        torch.nn.Module in training mode, from (B, 1, H, W) to (B, 1280). model.eo_input says which values of which
+        band it takes; eo_backbones.create_transform makes them from raw pixels.
+
+    Raises:
+        eo_backbones.UserError: unknown weights, or a damaged file.
+    """
+    return _create("distill_efficientnet_lite0", weights, pretrained, kwargs)
+
+
 def simsiam_resnet50(weights: str = "s1s2_mini", pretrained: bool = True, **kwargs: _Any) -> _Module:
     """ResNet-50 encoder for one band of any sensor, pretrained with SimSiam on Sentinel-1/2 pairs.
 

@@ -121,8 +121,25 @@ class Weights:
 _SEN12MS = "90,331 Sentinel-1/2 pairs of SEN12MS (half of the patches outside the official hold-out scenes)"
 _DFC2020 = "6,114 unique Sentinel-1/2 pairs of DFC2020"
 _MINI = "Sentinel-1/2 pairs of OMBRIA (8-bit display values), SEN12MS-CR, BigEarthNet and TerraMesh samples"
+_MINI_ALL = (
+    "Sentinel-1/2 pairs of OMBRIA and SEN1-2 (8-bit display values), SEN12MS-CR, BigEarthNet and TerraMesh samples"
+)
 
 _DECLARED = (
+    Weights(
+        name="eo_efficientnet_lite0.distill_s1s2_mini",
+        method="distill",
+        data=_MINI_ALL,
+        recipe="distill-mini",
+        input=standardized(),
+        license="other",
+        data_license="other",
+        architecture="tf_efficientnet_lite0",
+        num_features=1280,
+        num_params=3_370_432,
+        init="ImageNet EfficientNet-Lite0 (Google, Apache-2.0)",
+        embedded="eo_efficientnet_lite0.distill_s1s2_mini/model.safetensors",
+    ),
     Weights(
         name="eo_resnet50.byol_s1s2_mini",
         method="byol",

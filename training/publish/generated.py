@@ -58,8 +58,8 @@ _PREPARE = {
 README_FILE = "README.md"
 WEIGHTS_PART = "weights"
 RESULTS_PART = "results"
-SHOWN_PROTOCOLS = ("logistic", "paper", "knn")
-"""Those in the README; the card has all."""
+SHOWN_PROTOCOL = "logistic"
+"""The one in the README; the card has all."""
 
 _CPU_STEPS = {
     ("byol", "one-directional", "separate"): ("step_ms_one_directional", "BYOL, one-directional"),
@@ -307,7 +307,7 @@ def results_part(checkout: Path, row: Weights) -> str | None:
         f"interval of the test images. More in [the card]({CARDS_FOLDER}/{row.name}/README.md#results); every row: "
         f"[{source}]({source})."
     )
-    parts = [text, summary_tables(rows, SHOWN_PROTOCOLS), imagenet_note(rows), "Measured by:", commands]
+    parts = [text, summary_tables(rows, SHOWN_PROTOCOL), imagenet_note(rows), "Measured by:", commands]
     return "\n\n".join(part for part in parts if part)
 
 
