@@ -1,9 +1,9 @@
 """Pretrained encoders for satellite images that take one band of any sensor.
 
 >>> import eo_backbones
->>> model = eo_backbones.create_model("eo_resnet50.byol_s1s2_mini").eval()
+>>> model = eo_backbones.create_model("eo_efficientnet_lite0.distill_s1s2_mini").eval()
 >>> prepare = eo_backbones.create_transform(model, band="B04", unit="dn")
->>> features = model(prepare(red).unsqueeze(0))  # red: (1, H, W) digital numbers -> (1, 2048)
+>>> features = model(prepare(red).unsqueeze(0))  # red: (1, H, W) digital numbers -> (1, 1280)
 
 Importing registers the names of the declared weights in timm, and does nothing else.
 """

@@ -1,4 +1,4 @@
-"""Declared names in timm's registry: ``timm.create_model("eo_resnet50.byol_s1s2_mini")`` works after the import.
+"""Declared names in timm's registry: ``timm.create_model(NAME)`` takes them once this package is imported.
 
 Every family of rows has one entry point, which is ``create_model`` under another name: a model made through timm is the
 same, bit for bit, and its weights are verified the same way; timm's own download code is not used for them. timm's own

@@ -43,7 +43,7 @@ class Weights:
     """One weight file and all that is declared about it.
 
     Attributes:
-        name: ``<family>.<method>_<data>``, such as ``eo_resnet50.byol_s1s2_mini``.
+        name: ``<family>.<method>_<data>``, such as ``eo_efficientnet_lite0.distill_s1s2_mini``.
         method: how it was pretrained.
         data: what it was trained on, in words.
         recipe: name of the ``eo-train`` recipe that makes it.
@@ -214,7 +214,7 @@ DEFAULT = _ROWS[0]
 
 
 def get_weights(name: str) -> Weights:
-    """Return the row of a name such as ``"eo_resnet50.byol_s1s2_mini"``.
+    """Return the row of a name such as ``"eo_efficientnet_lite0.distill_s1s2_mini"``.
 
     Raises:
         UserError: no such row; the message shows the nearest names.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 EXPORT_EPILOG = """Examples (NAME comes before the options):
 
-[bold]eo-backbones export eo_resnet50.byol_s1s2_mini --format onnx --out encoder.onnx[/bold]
+[bold]eo-backbones export eo_efficientnet_lite0.distill_s1s2_mini --format onnx --out encoder.onnx[/bold]
 
 [bold]eo-backbones export local-dir:FOLDER --format torch --out classifier.pt2[/bold]
 

@@ -136,7 +136,7 @@ def list_command(
 @app.command(
     epilog="""Examples:
 
-[bold]eo-backbones info eo_resnet50.byol_s1s2_mini[/bold]
+[bold]eo-backbones info eo_efficientnet_lite0.distill_s1s2_mini[/bold]
 
 [bold]eo-backbones info local-dir:FOLDER --json[/bold]"""
 )

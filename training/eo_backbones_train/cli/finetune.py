@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 FINETUNE_EPILOG = """Examples:
 
-[bold]eo-train finetune --data FIELDS --model eo_resnet50.byol_s1s2_mini --bands B04 --mode linear --out FOLDER[/bold]
+[bold]eo-train finetune --data FIELDS --model eo_efficientnet_lite0.distill_s1s2_mini --bands B04 --mode linear \
+--out FOLDER[/bold]
 
 [bold]eo-train finetune --data labels.csv --model local-dir:ENCODER --bands B04=3 B08=4 --unit reflectance --mode full \
 --out FOLDER[/bold]
 
-[bold]eo-train finetune --task segmentation --data LAND --model eo_resnet50.byol_s1s2_mini --bands B04 \
+[bold]eo-train finetune --task segmentation --data LAND --model eo_efficientnet_lite0.distill_s1s2_mini --bands B04 \
 --out FOLDER[/bold]
 
 [bold]eo-backbones predict new/*.tif --model FOLDER[/bold]
