@@ -108,14 +108,14 @@ def test_downloads_and_failures_mean_the_same_through_olah(
     names = ["spare", "spare@v1", f"spare@{first}", "spare@v9", "bare", "gated", "private", "nothing"]
     code = f"""
 import json, time
-from eo_backbones import hub
 from eo_backbones.errors import UserError
+from eo_backbones.hub.download import resolve
 
 time.sleep = lambda _: None
 results = {{}}
 for name in {names}:
     try:
-        results[name] = hub.resolve(f"hf-hub:acme/{{name}}").sha256
+        results[name] = resolve(f"hf-hub:acme/{{name}}").sha256
     except UserError as error:
         results[name] = str(error)
 print(json.dumps(results))

@@ -370,6 +370,6 @@ def recipe_fields(recipe: Recipe) -> Table:
     table.add_column("field", no_wrap=True)
     table.add_column("value", overflow="fold")
     for name, value in flatten(recipe).items():
-        table.add_row(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        table.add_row(name, ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value))
     table.add_row("digest", digest(recipe), style="dim")
     return table
