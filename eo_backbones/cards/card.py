@@ -157,7 +157,8 @@ def _start(facts: CardFacts) -> list[str]:
     if start is None:
         return []
     teacher = " The frozen teacher has these weights too." if facts.recipe["method"] == "distill" else ""
-    return [f"It {'started' if facts.made else 'starts'} from {start}.{teacher}"]
+    labels = " Whatever labels those weights were made with are part of what it knows."
+    return [f"It {'started' if facts.made else 'starts'} from {start}.{labels}{teacher}"]
 
 
 def _trained_on(facts: CardFacts) -> str:
