@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from eo_backbones.architectures import architecture as described
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
 
@@ -97,12 +98,14 @@ def timm_fields(
     num_classes: int = 0,
     license: str | None = None,  # noqa: A002
     size_px: int = DEFAULT_SIZE_PX,
+    architecture: str = STOCK_ARCHITECTURE,
 ) -> dict[str, Any]:
     """Return timm's description of our weights.
 
-    Every field in which timm's own ``resnet50`` row says something about ImageNet is set, so that nothing of it is
+    Every field in which timm's own row says something about ImageNet is set, so that nothing of it is
     inherited. Mean 0 and deviation 1: normalisation is the input contract's business, not timm's.
     """
+    network = described(architecture)
     return {
         "input_size": [in_chans, size_px, size_px],
         "test_input_size": [in_chans, size_px, size_px],
@@ -114,9 +117,9 @@ def timm_fields(
         "mean": [0.0] * in_chans,
         "std": [1.0] * in_chans,
         "num_classes": num_classes,
-        "pool_size": [ceil(size_px / STOCK_REDUCTION)] * 2,
-        "first_conv": "conv1",
-        "classifier": "fc",
+        "pool_size": [ceil(size_px / network.reduction)] * 2,
+        "first_conv": network.first_conv,
+        "classifier": network.classifier,
         "license": license,
         "origin_url": None,
         "paper_name": None,
@@ -132,8 +135,9 @@ def config_json(
     classes: tuple[str, ...] = (),
     license: str | None = None,  # noqa: A002
     size_px: int = DEFAULT_SIZE_PX,
+    architecture: str = STOCK_ARCHITECTURE,
 ) -> dict[str, Any]:
-    """Return the content of ``config.json`` for weights of our architecture.
+    """Return the content of ``config.json`` for weights of ours.
 
     Args:
         input: the input contract the weights were trained with.
@@ -142,6 +146,7 @@ def config_json(
         classes: names of the outputs; empty or ``num_classes`` of them.
         license: SPDX identifier of the weights, lower case, or ``"other"``.
         size_px: nominal side of an input image.
+        architecture: name in timm's registry.
 
     Raises:
         UserError: the number of names is not the number of classes.
@@ -149,12 +154,14 @@ def config_json(
     if classes and len(classes) != num_classes:
         raise UserError(f"{len(classes)} class names were given for {num_classes} outputs; give one name per output")
     return {
-        "architecture": STOCK_ARCHITECTURE,
+        "architecture": architecture,
         "num_classes": num_classes,
-        "num_features": STOCK_NUM_FEATURES,
+        "num_features": described(architecture).num_features,
         "global_pool": "avg",
         "model_args": {"in_chans": in_chans, "num_classes": num_classes},
-        "pretrained_cfg": timm_fields(in_chans=in_chans, num_classes=num_classes, license=license, size_px=size_px),
+        "pretrained_cfg": timm_fields(
+            in_chans=in_chans, num_classes=num_classes, license=license, size_px=size_px, architecture=architecture
+        ),
         CONFIG_KEY: {"format_version": FORMAT_VERSION, "input": input.to_dict(), "classes": list(classes)},
     }
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from eo_backbones.architectures import Architecture
 from eo_backbones.bands import BANDS
 from eo_backbones.contract import BandInput, InputSpec
 
@@ -29,8 +30,7 @@ def stac_item(
     input: InputSpec,  # noqa: A002  named as in config.json
     record: Mapping[str, Any],
     size_bytes: int | None,
-    num_params: int,
-    num_features: int,
+    network: Architecture,
 ) -> dict[str, Any]:
     """Return the item, ready for JSON.
 
@@ -40,14 +40,13 @@ def stac_item(
         input: the input contract. Each band becomes one input: the encoder takes any one of them at a time.
         record: content of ``recipe.json`` as :mod:`eo_backbones.cards.facts` describes it.
         size_bytes: of ``model.safetensors``; ``None`` if nobody has made the weights yet.
-        num_params: of the encoder; loaded, each takes four bytes (float32).
-        num_features: length of the feature vector.
+        network: of the encoder; loaded, each parameter takes four bytes (float32).
     """
     recipe = record["recipe"]
     made = size_bytes is not None
     properties = {
         "title": name,
-        "description": f"ResNet50 encoder for one band at a time, pretrained with {recipe['method']}"
+        "description": f"{network.title} encoder for one band at a time, pretrained with {recipe['method']}"
         + ("" if made else "; declared, its weights are not published yet"),
         "datetime": None,
         "start_datetime": "1900-01-01T00:00:00Z",
@@ -55,11 +54,11 @@ def stac_item(
         "license": license,
         "bands": [_band(entry) for entry in input.bands],
         "mlm:name": _plain(name),
-        "mlm:architecture": "ResNet",
+        "mlm:architecture": network.family,
         "mlm:tasks": _TASKS,
         "mlm:framework": "PyTorch",
-        "mlm:total_parameters": num_params,
-        "mlm:memory_size": 4 * num_params,
+        "mlm:total_parameters": network.num_params,
+        "mlm:memory_size": 4 * network.num_params,
         "mlm:pretrained": made,
         "mlm:pretrained_source": ", ".join(source["name"] for source in record["data"]["sources"]) if made else None,
         "mlm:accelerator": None,
@@ -76,13 +75,17 @@ def stac_item(
                 "name": "features",
                 "description": "globally averaged features of the last stage",
                 "tasks": _TASKS,
-                "result": {"shape": [-1, num_features], "dim_order": ["batch", "embedding"], "data_type": "float32"},
+                "result": {
+                    "shape": [-1, network.num_features],
+                    "dim_order": ["batch", "embedding"],
+                    "data_type": "float32",
+                },
             }
         ],
     }
     weights: dict[str, Any] = {
         "href": "./model.safetensors",
-        "title": "Weights of timm's resnet50 with one input channel and no classifier",
+        "title": f"Weights of timm's {network.name} with one input channel and no classifier",
         "type": "application/octet-stream; application=safetensors",
         "roles": ["mlm:model", "mlm:weights"],
         "mlm:artifact_type": "safetensors.torch.save_file",
@@ -103,11 +106,13 @@ def stac_item(
         "assets": {
             "weights": weights,
             "source_code": {
-                "href": "https://github.com/huggingface/pytorch-image-models/blob/main/timm/models/resnet.py",
+                "href": "https://github.com/huggingface/pytorch-image-models/blob/main/"
+                + network.module.replace(".", "/")
+                + ".py",
                 "title": "Implementation of the network",
                 "type": "text/x-python",
                 "roles": ["mlm:source_code", "code"],
-                "mlm:entrypoint": "timm.models.resnet:resnet50",
+                "mlm:entrypoint": f"{network.module}:{network.name}",
             },
             "config": {
                 "href": "./config.json",

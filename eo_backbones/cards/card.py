@@ -40,6 +40,7 @@ _DTYPES = {"fp32": "float32", "fp16": "float16 (BatchNorm in float32)"}
 _METHODS = {
     "byol": "BYOL (Grill et al., 2020)",
     "simsiam": "SimSiam (Chen and He, 2021)",
+    "distill": "distillation of a frozen network (Hinton et al., 2015)",
 }
 
 
@@ -99,6 +100,8 @@ def _introduction(facts: CardFacts) -> str:
     thrown_away = "the projector and the predictor"
     if method == "byol":
         thrown_away = "the target network (a moving average of the encoder), the projector and the predictor"
+    if method == "distill":
+        thrown_away = "the frozen teacher"
     parts = [f"# {facts.name}"]
     if not facts.made:
         parts.append(
@@ -106,18 +109,21 @@ def _introduction(facts: CardFacts) -> str:
             "Loading it fails with a message that says so, never with random values in place of weights."
         )
     parts.append(
-        f"A ResNet50 encoder for satellite images that takes **one band of any sensor**: {_sensors(facts.input)}. "
-        f"It turns an image of one channel into 2,048 features. It {'was' if facts.made else 'is to be'} pretrained "
-        f"without labels by {_METHODS[method]}, on pairs of co-registered images: one view is a band of one sensor, "
-        f"the other a band of the other sensor at the same place."
+        f"{_article(facts.network.title)} encoder for satellite images that takes **one band of any sensor**: "
+        f"{_sensors(facts.input)}. It turns an image of one channel into {facts.network.num_features:,} features. "
+        f"It {'was' if facts.made else 'is to be'} pretrained without labels by {_METHODS[method]}, on pairs of "
+        f"co-registered images: one view is a band of one sensor, the other a band of the other sensor at the same "
+        f"place."
     )
+    parts += _start(facts)
     if facts.terms:
         parts.append("\n".join([_trained_on(facts), "", *_source_lines(facts)]))
     if facts.made:
         record = facts.record
         parts.append(
             f"The file holds the {record['network']} encoder in {_DTYPES[record['dtype']]}, under the names of timm's "
-            f"`resnet50`; {thrown_away} served the training only and are not part of it."
+            f"`{facts.network.name}`; {thrown_away} served the training only and "
+            f"{'is' if method == 'distill' else 'are'} not part of it."
         )
         if not record["finished"]:
             parts.append(
@@ -125,6 +131,22 @@ def _introduction(facts: CardFacts) -> str:
                 f"its recipe asks for {facts.recipe['epochs']} epochs."
             )
     return "\n\n".join(parts)
+
+
+def _article(title: str) -> str:
+    return f"{'An' if title[0] in 'AEIOU' else 'A'} {title}"
+
+
+def _start(facts: CardFacts) -> list[str]:
+    """Say what the encoder was before training, where that was not random."""
+    init = facts.record.get("init")
+    if init is None:
+        return []
+    teacher = " They are also the frozen teacher, whose features it learned." if facts.recipe.get("teacher") else ""
+    return [
+        f"It started from weights of timm's `{init['architecture']}` (licence `{init['license']}`; digest of the "
+        f"tensors `{init['tensors']}`).{teacher}"
+    ]
 
 
 def _trained_on(facts: CardFacts) -> str:
@@ -157,7 +179,7 @@ def _loading(facts: CardFacts) -> str:
 
 model = eo_backbones.create_model("{facts.source}").eval()
 prepare = eo_backbones.create_transform(model, band="{band.band}", unit="{unit}")
-features = model(prepare(image)[None])  # image: (H, W) {meaning} -> (1, 2048)"""
+features = model(prepare(image)[None])  # image: (H, W) {meaning} -> (1, {facts.network.num_features})"""
     parts = ["## How to load it", "With the input contract, and values checked against it:", _python(ours)]
     row = facts.published
     if row is not None:

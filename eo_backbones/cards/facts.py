@@ -2,7 +2,8 @@
 
 The record, as ``eo-train export`` writes it into ``recipe.json``, has the keys ``name``, ``recipe`` (all values),
 ``recipe_digest``, ``weights_sha256``, ``dtype``, ``network``, ``seed``, ``steps``, ``finished``, ``data``
-(``manifest_digest``, ``sources``), ``machine``, ``versions`` and ``git_commit``. Of weights that nobody has made yet
+(``manifest_digest``, ``sources``), ``machine``, ``versions`` and ``git_commit``, and ``init`` (``source``,
+``architecture``, ``license``, ``tensors``) unless the training started at random. Of weights that nobody has made yet
 only the first three are known.
 """
 
@@ -10,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eo_backbones.architectures import Architecture, architecture
 from eo_backbones.cards.sources import SOURCES, SourceTerms, planned_sources
 from eo_backbones.contract import InputSpec
+from eo_backbones.folder import STOCK_ARCHITECTURE
 from eo_backbones.weights import Weights
 
 OTHER = "other"
@@ -58,6 +61,11 @@ class CardFacts:
         """All values of the recipe."""
         recipe: Mapping[str, Any] = self.record["recipe"]
         return recipe
+
+    @property
+    def network(self) -> Architecture:
+        """The network that the recipe trains."""
+        return architecture(self.recipe.get("model", {}).get("architecture", STOCK_ARCHITECTURE))
 
     @property
     def made(self) -> bool:

@@ -7,18 +7,16 @@ from eo_backbones.cards.card import CARD_FILE, model_card
 from eo_backbones.cards.facts import LICENSE_FILE, CardFacts
 from eo_backbones.cards.hub_results import hub_results
 from eo_backbones.cards.licences import licence_text
-from eo_backbones.folder import CONFIG_FILE, STOCK_NUM_FEATURES, config_json
+from eo_backbones.folder import CONFIG_FILE, config_json
 from eo_backbones.result_tables import RESULTS_FILE, Row, csv_text, renamed, rows_of
 from eo_backbones.stac import STAC_FILE, stac_item
-
-NUM_PARAMS = 23_501_760  # timm's resnet50 with in_chans=1, num_classes=0
 
 
 def folder_texts(facts: CardFacts, results: Sequence[Row] = (), *, size_bytes: int | None = None) -> dict[str, str]:
     """Return name -> content of card, config, STAC item and, where there are such, results and licence.
 
     Args:
-        facts: what is known about the weights, which are a ResNet50 encoder with one input channel.
+        facts: what is known about the weights, which are an encoder with one input channel.
         results: rows of ``results.csv``, of these weights and of what they were compared with.
         size_bytes: of ``model.safetensors``; ``None`` if nobody has made the weights yet.
 
@@ -31,12 +29,11 @@ def folder_texts(facts: CardFacts, results: Sequence[Row] = (), *, size_bytes: i
         input=facts.input,
         record=facts.record,
         size_bytes=size_bytes,
-        num_params=NUM_PARAMS,
-        num_features=STOCK_NUM_FEATURES,
+        network=facts.network,
     )
     texts = {
         CARD_FILE: model_card(facts, results),
-        CONFIG_FILE: _json(config_json(input=facts.input, license=facts.license)),
+        CONFIG_FILE: _json(config_json(input=facts.input, license=facts.license, architecture=facts.network.name)),
         STAC_FILE: _json(item),
     }
     if facts.has_licence_file:

@@ -45,6 +45,7 @@ class BYOL(nn.Module):
         super().__init__()
         self.encoder = encoder
         features = width(encoder, model.trained_stages)
+        assert model.projector_layers, "a recipe of this method has heads"
         self.projector = projector(features, model.projector_hidden, model.projector_out, layers=model.projector_layers)
         self.predictor = predictor(model.projector_out, model.predictor_hidden, model.projector_out)
         self.target_encoder = deepcopy(self.encoder).requires_grad_(False)

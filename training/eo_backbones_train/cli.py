@@ -160,6 +160,13 @@ def pretrain(
         bool, typer.Option("--resume", help="Go on with the run in --out, or start it; nothing to do if finished.")
     ] = False,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Weights to start from: random, hf-hub:ORG/NAME, local-dir:PATH, or a row of eo-backbones list.",
+        ),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe, say optim.base_lr=0.1."),
@@ -196,6 +203,7 @@ def pretrain(
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe on a store. Can be interrupted at any moment and resumed bit for bit."""
+    from eo_backbones_train.initial_weights import starting_from
     from eo_backbones_train.recipes import get_recipe, override
     from eo_backbones_train.recipes import smoke as smoke_version
     from eo_backbones_train.run.loop import train
@@ -208,6 +216,8 @@ def pretrain(
     wanted = [*(changes or ()), *([f"epochs={epochs}"] if epochs is not None else ())]
     if wanted:
         chosen = override(chosen, wanted)
+    if init is not None:
+        chosen = starting_from(chosen, init)
     minutes, steps = parse_interval(checkpoint_every)
     run = train(
         chosen,
@@ -215,6 +225,7 @@ def pretrain(
             store=store,
             out=out,
             resume=resume,
+            init=init,
             device=device,
             data_device=data_device,
             precision=precision,

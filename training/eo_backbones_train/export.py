@@ -25,7 +25,6 @@ from eo_backbones.folder import (
     CONFIG_KEY,
     DIGEST_KEY,
     RECIPE_FILE,
-    STOCK_ARCHITECTURE,
     WEIGHTS_FILE,
     check_golden,
     config_json,
@@ -110,7 +109,8 @@ def export(
     contract = input_spec(trained.recipe)
     with _unfinished_folder(out, overwrite=overwrite) as folder:
         # The weights, by recipe and values alone.
-        config = config_json(input=contract)
+        network = trained.recipe.model.architecture
+        config = config_json(input=contract, architecture=network)
         save_weights(
             encoder_weights(trained, DTYPES[dtype]),
             folder / WEIGHTS_FILE,
@@ -125,7 +125,7 @@ def export(
         record = _record(trained, name=name, sha256=sha256, dtype=dtype)
         if measured and not rows_of(measured, name, sha256):
             raise UserError(f"{results} holds nothing measured with these weights ({sha256[:12]}…); evaluate them")
-        write_json(folder / CONFIG_FILE, config_json(input=contract, license=license))
+        write_json(folder / CONFIG_FILE, config_json(input=contract, license=license, architecture=network))
         write_json(folder / RECIPE_FILE, record)
         _write_log(trained, folder)
 
@@ -185,17 +185,18 @@ def encoder_weights(trained: TrainedRun, dtype: torch.dtype) -> dict[str, Tensor
     BatchNorm's parameters and statistics are small, and its variances leave the range of float16.
 
     Raises:
-        UserError: it is not a ResNet50 with one input channel.
+        UserError: it is not the network that the recipe names, with one input channel.
     """
+    architecture = trained.recipe.model.architecture
     state = {
         name.removeprefix(_ENCODER): tensor
         for name, tensor in trained.checkpoint["method"].items()
         if name.startswith(_ENCODER)
     }
     with torch.device("meta"):
-        expected = timm.create_model(STOCK_ARCHITECTURE, in_chans=1, num_classes=0).state_dict()
+        expected = timm.create_model(architecture, in_chans=1, num_classes=0).state_dict()
     if {name: tensor.shape for name, tensor in state.items()} != {name: t.shape for name, t in expected.items()}:
-        raise UserError(f"the encoder of {trained.folder} is no {STOCK_ARCHITECTURE} with one channel; train it again")
+        raise UserError(f"the encoder of {trained.folder} is no {architecture} with one channel; train it again")
     return {name: tensor.to(dtype) if tensor.ndim > 1 else tensor for name, tensor in state.items()}
 
 
@@ -225,6 +226,7 @@ def _record(trained: TrainedRun, *, name: str, sha256: str, dtype: str) -> dict[
         "seed": trained.recipe.seed,
         "steps": checkpoint["step"],
         "finished": trained.finished,
+        **({"init": checkpoint["init"]} if "init" in checkpoint else {}),
         "data": {"manifest_digest": checkpoint["store_digest"], "sources": trained.start["sources"]},
         "machine": checkpoint["machine"],
         "versions": checkpoint["versions"],

@@ -33,11 +33,12 @@ class Batch(NamedTuple):
     """One process's share of a step, on the compute device. Valid until the next batch is asked for.
 
     Attributes:
-        codes: uint8 (int32 for 16-bit stores) ``(2, B, S, S)``; view 0 is the Sentinel-2 band, view 1 the Sentinel-1
-            band (or another Sentinel-2 band, as the recipe's ``s2_s2_share`` says). ``S`` is the largest tile side in
+        codes: uint8 (int32 for 16-bit stores) ``(V, B, S, S)``; view 0 is the Sentinel-2 band, view 1 the Sentinel-1
+            band (or another Sentinel-2 band, as the recipe's ``s2_s2_share`` says). ``V`` is 2, or 5 where a teacher
+            sees colours: views 2 to 4 are its red, green and blue. ``S`` is the largest tile side in
             use; smaller tiles lie in the upper left corner, with 0 around them.
-        extent: float32 ``(2, B, 2)``: height and width of each tile.
-        decode: float32 ``(2, B, 6)``, columns :data:`eo_backbones_train.decode_table.COLUMNS`.
+        extent: float32 ``(V, B, 2)``: height and width of each tile.
+        decode: float32 ``(V, B, 6)``, columns :data:`eo_backbones_train.decode_table.COLUMNS`.
         scene: int64 ``(B,)``: scene numbers in the store.
     """
 
@@ -52,6 +53,7 @@ class Loader:
 
     Attributes:
         steps_per_epoch: full global batches in an epoch.
+        geometry: for each view of a batch, which of a pair's two crops it shows; colours lie where view 0 does.
         data_device: where the tiles are: ``"cpu"`` or ``"cuda"``.
     """
 
@@ -90,6 +92,7 @@ class Loader:
                 f"start one of {', '.join(map(str, fitting))} processes"
             )
         data = recipe.data
+        colour = recipe.teacher is not None and recipe.teacher.sees == "colour"
         self._plan = Plan(
             store,
             s2_bands=data.s2_bands,
@@ -97,7 +100,9 @@ class Loader:
             seed=recipe.seed,
             global_batch=recipe.global_batch,
             s2_s2_share=data.s2_s2_share,
+            colour=colour,
         )
+        self.geometry = (0, 1, 0, 0, 0) if colour else (0, 1)
         self.steps_per_epoch = self._plan.steps_per_epoch
         self._rank, self._world_size = rank, world_size
         self._store = store
@@ -112,7 +117,8 @@ class Loader:
         self.data_device = "cuda" if isinstance(self._tiles, ResidentTiles) else "cpu"
         pairs, side, dtype = recipe.global_batch // world_size, tile_side(store, usable), codes_dtype(store, usable)
         self._slots = [
-            _Slot(pairs, side, dtype, self._device, resident=self.data_device == "cuda") for _ in range(PREFETCH + 1)
+            _Slot(len(self.geometry), pairs, side, dtype, self._device, resident=self.data_device == "cuda")
+            for _ in range(PREFETCH + 1)
         ]
         self._upload_stream: torch.cuda.Stream | None = None
         if self._device.type == "cuda":
@@ -160,8 +166,8 @@ class Loader:
         group = self._store.scene_group[share.scene]
         staged = slot.staged
         staged.extent.numpy()[:] = self._extent[group]
-        staged.decode.numpy()[0] = self._table[group, share.first_band]
-        staged.decode.numpy()[1] = self._table[group, share.second_band]
+        for view, band in enumerate(share.bands):
+            staged.decode.numpy()[view] = self._table[group, band]
         staged.scene.numpy()[:] = share.scene
         return share
 
@@ -170,7 +176,7 @@ class Loader:
         slot = self._slots[step % len(self._slots)]
         slot.await_staging()
         share = self._share(step, slot)
-        views = tuple(enumerate((share.first_band, share.second_band)))
+        views = tuple(enumerate(share.bands))
         for _, band in views:
             tiles.announce(share.scene, band)
         codes = slot.staged.codes.numpy()
@@ -182,7 +188,7 @@ class Loader:
     def _gather_on_device(self, step: int, slot: "_Slot", tiles: ResidentTiles) -> None:
         slot.await_staging()
         share = self._share(step, slot)
-        for view, band in enumerate((share.first_band, share.second_band)):
+        for view, band in enumerate(share.bands):
             tiles.gather(share.scene, band, slot.out.codes[view])
         slot.upload(torch.cuda.current_stream(self._device))
 
@@ -194,14 +200,16 @@ class _Slot:
     buffers only when what was enqueued while they were handed out has been computed.
     """
 
-    def __init__(self, pairs: int, side: int, dtype: torch.dtype, device: torch.device, *, resident: bool) -> None:
+    def __init__(
+        self, views: int, pairs: int, side: int, dtype: torch.dtype, device: torch.device, *, resident: bool
+    ) -> None:
         self._device = device
         cuda = device.type == "cuda"
         on_device = {"device": device} if resident else {"pin_memory": cuda}
         self.staged = Batch(
-            codes=torch.zeros((2, pairs, side, side), dtype=dtype, **on_device),
-            extent=torch.zeros((2, pairs, 2), pin_memory=cuda),
-            decode=torch.zeros((2, pairs, len(COLUMNS)), pin_memory=cuda),
+            codes=torch.zeros((views, pairs, side, side), dtype=dtype, **on_device),
+            extent=torch.zeros((views, pairs, 2), pin_memory=cuda),
+            decode=torch.zeros((views, pairs, len(COLUMNS)), pin_memory=cuda),
             scene=torch.zeros(pairs, dtype=torch.int64, pin_memory=cuda),
         )
         self.out = self.staged

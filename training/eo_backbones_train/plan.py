@@ -6,16 +6,19 @@ process can compute its own slice, and neither the number of processes nor the v
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from eo_backbones.bands import BANDS
 from eo_backbones.errors import UserError
 from eo_backbones_train.store import Store, usable_scenes
 
 Array = np.ndarray[Any, Any]
 
-_ORDER, _S2, _S1, _SECOND_S2, _OTHER_S2 = 1, 2, 3, 4, 5  # streams of random numbers
+_ORDER, _S2, _S1, _SECOND_S2, _OTHER_S2, _COLOUR = 1, 2, 3, 4, 5, 6  # streams of random numbers
+_TRUE_COLOUR = ("B04", "B03", "B02")
 
 
 def hashed(stream: int, seed: int, number: int, positions: Array) -> Array:
@@ -99,12 +102,19 @@ class StepPlan(NamedTuple):
     """One step, or one process's slice of it: int64 arrays, one entry per pair.
 
     ``scene`` indexes the store; the bands are positions in the scene's group's bands. The second is one of Sentinel-1,
-    but for the recipe's ``s2_s2_share``.
+    but for the recipe's ``s2_s2_share``. ``colour_bands`` (pairs, 3) are what a teacher sees of the scene, or
+    (pairs, 0) where none does.
     """
 
     scene: Array
     first_band: Array
     second_band: Array
+    colour_bands: Array
+
+    @property
+    def bands(self) -> tuple[Array, ...]:
+        """The band of each view of a batch: the first, the second, then red, green and blue if there are any."""
+        return (self.first_band, self.second_band, *self.colour_bands.T)
 
 
 class Plan:
@@ -124,8 +134,18 @@ class Plan:
         seed: int,
         global_batch: int,
         s2_s2_share: float = 0.0,
+        colour: bool = False,
     ) -> None:
         """Find the usable scenes.
+
+        Args:
+            store: the scenes.
+            s2_bands: Sentinel-2 bands that are drawn from.
+            s1_bands: Sentinel-1 bands that are drawn from.
+            seed: of the draws.
+            global_batch: pairs in a step.
+            s2_s2_share: as in :class:`eo_backbones_train.recipe.DataPart`.
+            colour: also draw three Sentinel-2 bands of each scene for a teacher.
 
         Raises:
             UserError: none is usable, or fewer than one global batch.
@@ -136,6 +156,8 @@ class Plan:
         self._group = store.scene_group[self.usable]
         self._s2 = _band_table(store, s2_bands)
         self._s1 = _band_table(store, s1_bands)
+        # For each group the triples of positions that make a colour picture, (groups, most triples, 3).
+        self._colours = _colour_table(store, s2_bands) if colour else None
 
     def step(self, step: int) -> StepPlan:
         """Return the plan of a whole step."""
@@ -150,7 +172,13 @@ class Plan:
             # Any of the others, equally likely: 1 to n - 1 places further, around the end.
             further = 1 + _choices(_OTHER_S2, self._seed, step, np.maximum(num_s2[group] - 1, 1))
             second = np.where(replaced, s2[group, (first + further) % num_s2[group]], second)
-        return StepPlan(self.usable[chosen], s2[group, first], second)
+        return StepPlan(self.usable[chosen], s2[group, first], second, self._colour(step, group))
+
+    def _colour(self, step: int, group: Array) -> Array:
+        if self._colours is None:
+            return np.zeros((len(group), 0), np.int64)
+        triples, number = self._colours
+        return triples[group, _choices(_COLOUR, self._seed, step, number[group])]
 
     def share(self, step: int, *, rank: int, world_size: int) -> StepPlan:
         """Return the contiguous slice of a step that one of ``world_size`` processes trains on."""
@@ -166,3 +194,26 @@ def _band_table(store: Store, wanted: Sequence[str]) -> tuple[Array, Array]:
     for row, positions in zip(table, found, strict=True):
         row[: len(positions)] = positions
     return table, np.array([len(positions) for positions in found], np.int64)
+
+
+def _colour_table(store: Store, wanted: Sequence[str]) -> tuple[Array, Array]:
+    """Triples of positions of each group, ``(groups, most triples, 3)``, and how many there are, ``(groups,)``.
+
+    A triple goes from long to short wavelength, as red, green and blue do. Of many bands, half of the triples are the
+    true colours; one or two bands are repeated.
+    """
+    found: list[list[tuple[int, ...]]] = []
+    for group in store.groups:
+        longest_first = sorted(
+            (name for name in wanted if name in group.bands), key=lambda name: BANDS[name].wavelength_nm, reverse=True
+        )
+        triples: list[tuple[str, ...]] = [*combinations(longest_first, 3)]
+        if len(longest_first) in (1, 2):
+            triples = [tuple(longest_first[place * len(longest_first) // 3] for place in range(3))]
+        if set(_TRUE_COLOUR) <= set(longest_first):
+            triples += [_TRUE_COLOUR] * (len(triples) - 2)
+        found.append([tuple(group.bands.index(name) for name in triple) for triple in triples])
+    table = np.zeros((len(found), max(map(len, found)), 3), np.int64)
+    for row, group_triples in zip(table, found, strict=True):
+        row[: len(group_triples)] = group_triples
+    return table, np.array([len(triples) for triples in found], np.int64)

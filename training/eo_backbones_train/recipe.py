@@ -17,6 +17,7 @@ from eo_backbones.initialisation import STAGES
 REFERENCE_BATCH = 256  # the batch that scaled learning rates are written for (Goyal et al., arXiv 1706.02677)
 MAX_BLUR_SIGMA_PX = 2.0  # upper end in SimCLR, BYOL and SimSiam; views.py sizes its kernel for it
 MIN_SIZE_PX = 32  # ResNet50 divides the side by 32
+RANDOM = "random"  # start of an encoder without weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,27 +70,36 @@ class ViewPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPart:
-    """Heads and batch statistics; the encoder is always timm's ``resnet50`` with one input channel.
+    """The encoder, its heads and its batch statistics.
 
     Attributes:
         projector_hidden, projector_out, projector_layers: projector; two layers as in BYOL and the paper, or three with
-            a last BatchNorm as in SimSiam's reference code.
-        predictor_hidden: hidden width of the predictor.
+            a last BatchNorm as in SimSiam's reference code. All of them 0: no heads, as in ``distill``.
+        predictor_hidden: hidden width of the predictor; 0 likewise.
         batch_norm: ``"joint"``: one forward pass holds both sensors, whose statistics mix; ``"separate"``: one forward
             pass for each sensor. Running statistics mix both, either way, wherever a network sees both.
         sync_batch_norm: batch statistics over all processes (CUDA only) instead of each process's share.
         trained_stages: the stem and that many of the four stages are trained, by a loss on the mean over their last
             map. Later stages start as smoothing filters (:mod:`eo_backbones.initialisation`) and keep those weights;
             their BatchNorm statistics follow the data.
+        architecture: a convolutional network in timm's registry; it gets one input channel.
+        init: ``"random"``, or the weights that the encoder starts with: a Hub repository, a row of
+            :mod:`eo_backbones.weights`, or ``sha256:`` and the digest of the tensors, wherever they come from
+            (:mod:`eo_backbones_train.initial_weights`).
+        batch_norm_statistics: ``"trained"``: batches are normalised by their own statistics, which the running ones
+            follow. ``"kept"``: by the running statistics of ``init``, which never change.
     """
 
-    projector_hidden: int
-    projector_out: int
-    projector_layers: Literal[2, 3]
-    predictor_hidden: int
+    projector_hidden: int = 0
+    projector_out: int = 0
+    projector_layers: Literal[0, 2, 3] = 0
+    predictor_hidden: int = 0
     batch_norm: Literal["joint", "separate"]
     sync_batch_norm: bool
     trained_stages: int = STAGES
+    architecture: str = "resnet50"
+    init: str = "random"
+    batch_norm_statistics: Literal["trained", "kept"] = "trained"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +116,24 @@ class TargetPart:
     decay: float
     schedule: Literal["constant", "cosine"]
     buffers: Literal["average", "copy", "own"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherPart:
+    """The frozen network of ``distill``: what the encoder starts from, with its three input channels.
+
+    Attributes:
+        sees: ``"view"``: the first view alone, copied to three channels; ``"colour"``: three Sentinel-2 bands of the
+            scene at the place of the first view, from long to short wavelength (red, green and blue where the scene
+            has them).
+        sizes_px: sides in pixels at which the teacher gets the view, enlarged or reduced bilinearly; its features are
+            the mean over them.
+        standardize: compare features that are standardised by the teacher's mean and deviation, feature by feature.
+    """
+
+    sees: Literal["view", "colour"]
+    sizes_px: tuple[int, ...]
+    standardize: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +167,10 @@ class Recipe:
 
     Attributes:
         loss: ``"one-directional"``: the Sentinel-2 view predicts the Sentinel-1 view (the paper's equation 1);
-            ``"symmetric"``: each predicts the other, as in BYOL and SimSiam.
-        target: the moving average; ``None`` for SimSiam, which has none.
+            ``"symmetric"``: each predicts the other, as in BYOL and SimSiam; ``"to-teacher"``: both take on the
+            features of the frozen teacher.
+        target: the moving average of BYOL; ``None`` for the others.
+        teacher: the frozen network of ``distill``; ``None`` for the others.
         global_batch: pairs in a step, over all processes.
         seed: of initialisation, order of the scenes, bands and views.
 
@@ -149,16 +179,17 @@ class Recipe:
     """
 
     name: str
-    method: Literal["byol", "simsiam"]
+    method: Literal["byol", "simsiam", "distill"]
     data: DataPart
     views: ViewPart
     model: ModelPart
-    loss: Literal["symmetric", "one-directional"]
+    loss: Literal["symmetric", "one-directional", "to-teacher"]
     target: TargetPart | None
     optim: OptimPart
     epochs: int
     global_batch: int
     seed: int
+    teacher: TeacherPart | None = None
 
     def __post_init__(self) -> None:
         for problem in _check(self):
@@ -175,12 +206,51 @@ def _check(recipe: Recipe) -> Iterator[str]:
             yield f"views.{path} is ({low}, {high}); write the smaller value first"
     if recipe.method == "byol" and recipe.target is None:
         yield "method byol needs a target (decay, schedule, buffers)"
-    if recipe.method == "simsiam" and recipe.target is not None:
-        yield "method simsiam has no target; set it to null"
+    if recipe.method != "byol" and recipe.target is not None:
+        yield f"method {recipe.method} has no target; set it to null"
+    yield from _wrong_start(recipe)
+    yield from _wrong_teacher(recipe)
+
+
+def _wrong_start(recipe: Recipe) -> Iterator[str]:
+    model = recipe.model
+    if model.batch_norm_statistics == "kept" and model.init == RANDOM:
+        yield (
+            "model.batch_norm_statistics is kept, but a random start has none worth keeping; set model.init "
+            "(--init SOURCE), or model.batch_norm_statistics=trained"
+        )
+    if model.trained_stages != STAGES and model.architecture != "resnet50":
+        yield f"model.trained_stages is {model.trained_stages}, which is for resnet50 only; set it to {STAGES}"
+    if model.trained_stages != STAGES and model.init != RANDOM:
+        yield f"model.trained_stages is {model.trained_stages}, but late stages of model.init exist; set it to {STAGES}"
+    if model.init.startswith("local-dir:"):
+        yield f"model.init is {model.init}, a path of one machine; pass it as --init {model.init}"
+
+
+def _wrong_teacher(recipe: Recipe) -> Iterator[str]:
+    if recipe.method != "distill":
+        if recipe.teacher is not None:
+            yield f"method {recipe.method} has no teacher; set it to null"
+        if recipe.loss == "to-teacher":
+            yield f"loss is to-teacher, but method {recipe.method} has none; set it to symmetric or one-directional"
+        return
+    if recipe.teacher is None:
+        yield "method distill needs a teacher (sees, sizes_px)"
+    elif not recipe.teacher.sizes_px or min(recipe.teacher.sizes_px) < MIN_SIZE_PX:
+        yield f"teacher.sizes_px is {recipe.teacher.sizes_px}; name at least one side, each of {MIN_SIZE_PX} or more"
+    if recipe.loss != "to-teacher":
+        yield f"loss is {recipe.loss}; method distill has to-teacher alone"
+    if recipe.model.init == RANDOM:
+        yield (
+            "method distill starts from the teacher's weights, and model.init is random; pass --init SOURCE "
+            "(hf-hub:ORG/NAME, local-dir:PATH or a row of 'eo-backbones list')"
+        )
 
 
 def _out_of_range(recipe: Recipe) -> Iterator[str]:
     views, model, optim = recipe.views, recipe.model, recipe.optim
+    # Heads: what distill has not, the others have.
+    head_low, head_high = (0, 0) if recipe.method == "distill" else (1, 65536)
     rows: Mapping[str, tuple[float, float, float]] = {
         "data.s2_s2_share": (recipe.data.s2_s2_share, 0, 1),
         "views.size_px": (views.size_px, MIN_SIZE_PX, 1024),
@@ -195,9 +265,10 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
         "views.brightness": (views.brightness, 0, 1),
         "views.contrast": (views.contrast, 0, 1),
         "views.spread": (views.spread, 0, 1),
-        "model.projector_hidden": (model.projector_hidden, 1, 65536),
-        "model.projector_out": (model.projector_out, 1, 65536),
-        "model.predictor_hidden": (model.predictor_hidden, 1, 65536),
+        "model.projector_hidden": (model.projector_hidden, head_low, head_high),
+        "model.projector_out": (model.projector_out, head_low, head_high),
+        "model.projector_layers": (model.projector_layers, 2 * head_low, head_high),
+        "model.predictor_hidden": (model.predictor_hidden, head_low, head_high),
         "model.trained_stages": (model.trained_stages, 1, STAGES),
         "optim.base_lr": (optim.base_lr, 1e-12, 100),
         "optim.weight_decay": (optim.weight_decay, 0, 1),

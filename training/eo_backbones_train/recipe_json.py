@@ -73,6 +73,8 @@ def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             )
         if path.startswith("target.") and recipe.target is None:
             raise UserError(f"{recipe.method} has no moving-average target, so {path} cannot be set; leave it out")
+        if path.startswith("teacher.") and recipe.teacher is None:
+            raise UserError(f"{recipe.method} has no teacher, so {path} cannot be set; leave it out")
         if path not in fields:
             raise unknown_name("recipe field", path, fields)
         *parents, leaf = path.split(".")
@@ -117,7 +119,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     """Check a JSON value against an annotation and return it as that type."""
     if dataclasses.is_dataclass(kind):
         return _read_part(cast("type", kind), value, path)
-    if get_origin(kind) is UnionType:  # "TargetPart | None" is the only one
+    if get_origin(kind) is UnionType:  # TargetPart or TeacherPart, or None
         part = next(argument for argument in get_args(kind) if argument is not NoneType)
         return None if value is None else _read(part, value, path)
     if get_origin(kind) is tuple:

@@ -20,7 +20,7 @@ from typing import Any
 from eo_backbones.bands import PAPER_BANDS, S1_BANDS
 from eo_backbones.contract import InputSpec, standardized, unit_range
 from eo_backbones.errors import unknown_name
-from eo_backbones_train.recipe import DataPart, ModelPart, OptimPart, Recipe, TargetPart, ViewPart
+from eo_backbones_train.recipe import DataPart, ModelPart, OptimPart, Recipe, TargetPart, TeacherPart, ViewPart
 from eo_backbones_train.recipe_json import digest, flatten, from_dict, override, to_dict
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "OptimPart",
     "Recipe",
     "TargetPart",
+    "TeacherPart",
     "ViewPart",
     "describe",
     "digest",
@@ -239,6 +240,32 @@ _SIMSIAM_MINI = replace(
     optim=replace(_BYOL_MINI.optim, fixed_predictor_lr=True),
 )
 
+# [ours] throughout, for about 2,800 pairs and one CPU core; what was tried: benchmarks/*-pretraining-trials.md.
+_DISTILL_MINI = Recipe(
+    name="distill-mini",
+    method="distill",
+    data=replace(_BYOL_MINI.data, sources="s1s2-mini-all"),
+    views=replace(
+        _BYOL_MINI.views,
+        crop_scale=(0.0625, 0.25),  # 64 to 128 pixels of 256
+        spread=0.0,  # the other view shows the same ground
+    ),
+    model=ModelPart(
+        batch_norm="joint",
+        sync_batch_norm=False,
+        architecture="tf_efficientnet_lite0",
+        init="sha256:3397d49c531fce5bfef9b6f0fff47d04d12f09dc71cd27bb04946ab00ff8f16e",
+        batch_norm_statistics="kept",
+    ),
+    loss="to-teacher",
+    target=None,
+    teacher=TeacherPart(sees="view", sizes_px=(64,)),
+    optim=replace(_BYOL_MINI.optim, base_lr=1e-4, warmup_epochs=1),
+    epochs=16,
+    global_batch=32,
+    seed=0,
+)
+
 _ROWS = (
     _PAPER_BYOL,
     _PAPER_SIMSIAM,
@@ -262,6 +289,7 @@ _ROWS = (
     _SIMSIAM_FULL,
     _BYOL_MINI,
     _SIMSIAM_MINI,
+    _DISTILL_MINI,
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ROWS})
@@ -290,7 +318,9 @@ def smoke(recipe: Recipe) -> Recipe:
         recipe,
         name=f"{recipe.name}+smoke",
         views=replace(recipe.views, size_px=32),
-        model=replace(recipe.model, projector_hidden=64, projector_out=32, predictor_hidden=32),
+        model=replace(recipe.model, projector_hidden=64, projector_out=32, predictor_hidden=32)
+        if recipe.model.projector_layers
+        else recipe.model,
         optim=replace(recipe.optim, warmup_epochs=0),
         epochs=1,
         global_batch=8,

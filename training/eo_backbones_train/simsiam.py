@@ -35,6 +35,7 @@ class SimSiam(nn.Module):
         super().__init__()
         self.encoder = encoder
         features = width(encoder, model.trained_stages)
+        assert model.projector_layers, "a recipe of this method has heads"
         self.projector = projector(features, model.projector_hidden, model.projector_out, layers=model.projector_layers)
         self.predictor = predictor(model.projector_out, model.predictor_hidden, model.projector_out)
         self._passes, self._symmetric = model.batch_norm, loss == "symmetric"

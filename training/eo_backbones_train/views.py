@@ -89,7 +89,8 @@ def make_views(codes: Tensor, extent: Tensor, decode: Tensor, params: Tensor, si
     """Decode tiles and make one view of each.
 
     Args:
-        codes: uint8, int32 or float32 [V, B, S, S], V = 2 in pretraining; a smaller tile lies in the upper left corner,
+        codes: uint8, int32 or float32 [V, B, S, S], V = 2 in pretraining, more where a teacher sees
+            colours; a smaller tile lies in the upper left corner,
             the rest is never used.
         extent: float32 [V, B, 2] height and width of each tile in pixels.
         decode: float32 [V, B, 6] (q0, q1, q2, low, high, missing): code c stands for the model input

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from eo_backbones.errors import UserError
+from eo_backbones_train.initial_weights import initial_weights
 from eo_backbones_train.loader import Loader
 from eo_backbones_train.methods import build_method
 from eo_backbones_train.optim import build_optimizer, learning_rates
@@ -40,13 +41,13 @@ UNJUDGED_STEPS = 100  # at least, before the embeddings are judged: those of a f
 logger = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.Module] = build_method) -> Path:
+def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.Module] | None = None) -> Path:
     """Train a recipe to its end, or go on with a run that was interrupted.
 
     Args:
         recipe: what is trained.
         options: where and how.
-        build: makes the method; tests pass one with a tiny encoder.
+        build: makes the method, instead of :func:`build_method`; tests pass one with a tiny encoder.
 
     Returns:
         The run folder; its ``result.json`` holds the digest of the trained encoder.
@@ -67,8 +68,11 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
         apply(machine)
 
         # What is trained.
+        initial = initial_weights(recipe.model, options.init)
         torch.manual_seed(recipe.seed)
-        method = build(recipe).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method = (build(recipe) if build else build_method(recipe, initial=initial)).to(
+            device, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
         if recipe.model.sync_batch_norm:
             method = synchronize_batch_norm(method, process)
 
@@ -92,7 +96,9 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
             if options.probe_data is not None and process.first
             else None
         )
-        start = process.on_first(lambda: claim(options, recipe, store_digest=store.digest, machine=machine))
+        start = process.on_first(
+            lambda: claim(options, recipe, store_digest=store.digest, machine=machine, initial=initial)
+        )
         if start.finished:
             logger.info("%s is finished; there is nothing to do", options.out)
             return options.out
@@ -128,6 +134,7 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
                 "recipe": to_dict(recipe),
                 "recipe_digest": digest(recipe),
                 "store_digest": store.digest,
+                **({"init": initial.record()} if initial else {}),
                 "machine": machine.to_dict(),
                 "versions": versions(),
             },
@@ -151,7 +158,7 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
                 if recipe.target is not None
                 else None
             )
-            result = step(batch, params[:, mine], rates=rates, decay=decay)
+            result = step(batch, params[loader.geometry, mine], rates=rates, decay=decay)
             books.after_step(result, batch.scene, learning_rate=min(rates), target_decay=decay)
         if process.first:
             _finish(options.out, recipe, state, store_digest=store.digest)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from eo_backbones.errors import UserError
+from eo_backbones_train.initial_weights import InitialWeights
 from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipe_json import digest, to_dict
 from eo_backbones_train.run.checkpoint import newest_checkpoint, remove_unfinished
@@ -42,7 +43,9 @@ class Start:
     finished: bool = False
 
 
-def claim(options: RunOptions, recipe: Recipe, *, store_digest: str, machine: Machine) -> Start:
+def claim(
+    options: RunOptions, recipe: Recipe, *, store_digest: str, machine: Machine, initial: InitialWeights | None = None
+) -> Start:
     """Make the run folder, or find where the run in it goes on.
 
     Raises:
@@ -55,6 +58,7 @@ def claim(options: RunOptions, recipe: Recipe, *, store_digest: str, machine: Ma
         "digest": digest(recipe),
         "seed": recipe.seed,
         "store_digest": store_digest,
+        **({"init": initial.record()} if initial else {}),
         "recipe": to_dict(recipe),
     }
     try:

@@ -27,6 +27,8 @@ class RunOptions:
         store: folder written by ``eo-train prepare``.
         out: the run folder; on several machines one that all of them see.
         resume: continue the run in ``out``, or start it if it has no checkpoint yet.
+        init: where the weights that the recipe starts from are read: a Hub repository, ``local-dir:PATH`` or a row;
+            None is the place that the recipe names.
         device: ``auto`` is CUDA where there is one.
         data_device: where the store's tiles are kept; ``auto`` is the GPU if they fit, else the host's memory map.
         precision: of the forward pass; ``auto`` is bf16 on CUDA and on CPUs with bf16 instructions, else fp32.
@@ -46,6 +48,7 @@ class RunOptions:
     store: Path
     out: Path
     resume: bool = False
+    init: str | None = None
     device: str = "auto"
     data_device: str = "auto"
     precision: str = "auto"

@@ -61,7 +61,7 @@ class TrainStep:
 
         Args:
             batch: this process's tiles.
-            params: view parameters [2, B, P] of the same samples.
+            params: view parameters [V, B, P] of the same samples.
             rates: learning rate of each parameter group.
             decay: of the moving average of the target; None for SimSiam, which has no target.
         """

@@ -1,7 +1,7 @@
 """Anybody's own pairs: two folders ``s2`` and ``s1`` whose files have equal names.
 
-Bands are found by the files' band descriptions, by ``--bands B03=1 ...``, or, in files of 13, 12 or 2 bands without
-descriptions, by the orders of SEN12MS and BigEarthNet.
+GeoTIFF, or JPEG and PNG for 8-bit display values. Bands are found by the files' band descriptions, by
+``--bands B03=1 ...``, or, in files of 13, 12 or 2 bands without descriptions, by the orders of SEN12MS and BigEarthNet.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 from eo_backbones.errors import UserError
 from eo_backbones_train.preparation.layouts.scene_files import Layout, RasterFile, Scan, SceneFiles
 
-_SUFFIXES = {".tif", ".tiff"}
+_SUFFIXES = {".tif", ".tiff", ".jpg", ".jpeg", ".png"}
 
 
 def _scan(root: Path, include_hold_out: bool) -> Scan:
@@ -22,7 +22,9 @@ def _scan(root: Path, include_hold_out: bool) -> Scan:
             if file.suffix.lower() in _SUFFIXES:
                 found.setdefault(file.stem, {})[sensor] = f"{sensor}/{file.name}"
     if not found:
-        raise UserError(f"no .tif files in {root / 's2'} and {root / 's1'}; --root holds GeoTIFF pairs of equal names")
+        raise UserError(
+            f"no GeoTIFF, JPEG or PNG files in {root / 's2'} and {root / 's1'}; --root holds pairs of equal names"
+        )
     scenes: list[SceneFiles] = []
     skipped: list[tuple[str, str]] = []
     for stem in sorted(found):
