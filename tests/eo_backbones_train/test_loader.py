@@ -282,3 +282,29 @@ def test_batches_on_a_gpu_are_those_on_the_cpu(data_device: str, kind: str, requ
 
 def test_the_contract_of_the_test_recipe_is_the_fields(store: Store) -> None:
     assert input_spec(recipe()) == unit_range(("B03", "B08", "B11", "VV", "VH"))
+
+
+def test_what_a_teacher_sees_lies_behind_the_pair(store: Store) -> None:
+    """Views 2 to 4 are the planned bands of the same scenes; the pair itself is as without a teacher."""
+    asked = get_recipe("distill-mini")
+    bands = {"s2_bands": ("B03", "B08", "B11"), "s1_bands": ("VV", "VH")}
+    teachers = {sees: replace(asked.teacher, sees=sees) for sees in ("view", "colour")}  # type: ignore[type-var]
+    plain, colour = (
+        Loader(
+            store,
+            replace(asked, data=replace(asked.data, **bands), teacher=teacher, global_batch=4),  # type: ignore[arg-type]
+            device="cpu",
+        )
+        for teacher in teachers.values()
+    )
+    assert plain.geometry == (0, 1)
+    assert colour.geometry == (0, 1, 0, 0, 0)
+    for step in range(3):
+        pair, batch = copied(plain.batch(step)), copied(colour.batch(step))
+        assert same(Batch(batch.codes[:2], batch.extent[:2], batch.decode[:2], batch.scene), pair)
+        colours = colour._plan.share(step, rank=0, world_size=1).colour_bands
+        for place, scene in enumerate(batch.scene.tolist()):
+            for view in range(3):
+                tile = store.tile(scene, store.groups[store.scene_group[scene]].bands[colours[place, view]])
+                height, width = tile.shape
+                assert np.array_equal(batch.codes[2 + view, place, :height, :width].numpy(), tile)

@@ -93,7 +93,7 @@ def test_bands_are_drawn_among_those_that_a_scene_has(store: Store) -> None:
     assert plan.usable.tolist() == list(range(10))
     drawn: dict[int, set[tuple[str, str]]] = {}
     for step in range(200):
-        for scene, s2, s1 in zip(*plan.step(step), strict=True):
+        for scene, s2, s1 in zip(*plan.step(step)[:3], strict=True):
             bands = store.groups[store.scene_group[scene]].bands
             drawn.setdefault(int(scene), set()).add((bands[s2], bands[s1]))
     both = {(s2, s1) for s2 in ("B04", "B8A") for s1 in ("VV", "VH")}
@@ -107,7 +107,7 @@ def test_a_share_of_the_pairs_holds_two_different_optical_bands(store: Store) ->
     plan = Plan(store, s2_bands=wanted, s1_bands=("VV",), seed=0, global_batch=10, s2_s2_share=0.5)
     drawn: dict[int, list[tuple[str, str]]] = {}
     for step in range(600):
-        for scene, first, second in zip(*plan.step(step), strict=True):
+        for scene, first, second in zip(*plan.step(step)[:3], strict=True):
             bands = store.groups[store.scene_group[scene]].bands
             drawn.setdefault(int(scene), []).append((bands[first], bands[second]))
     of_three = [pair for scene in range(8) for pair in drawn[scene]]
@@ -120,7 +120,7 @@ def test_a_share_of_the_pairs_holds_two_different_optical_bands(store: Store) ->
 def test_scenes_with_one_optical_band_always_have_radar_as_second_view(store: Store) -> None:
     plan = Plan(store, s2_bands=("B04", "B8A"), s1_bands=("VV",), seed=0, global_batch=10, s2_s2_share=1.0)
     for step in range(5):
-        for scene, _, second in zip(*plan.step(step), strict=True):
+        for scene, _, second in zip(*plan.step(step)[:3], strict=True):
             bands = store.groups[store.scene_group[scene]].bands
             assert (bands[second] == "VV") == (scene >= 8)
 
@@ -151,3 +151,30 @@ def test_steps_can_be_asked_for_in_any_order(store: Store, tmp_path: Path) -> No
     forward = [plan.step(step).scene.tolist() for step in range(6)]
     again = Plan(store, s2_bands=("B04",), s1_bands=("VV",), seed=0, global_batch=4)
     assert [again.step(step).scene.tolist() for step in reversed(range(6))] == forward[::-1]
+
+
+def test_colours_are_three_bands_from_long_to_short_wavelength(tmp_path: Path) -> None:
+    """All bands: half of the pictures true colours; three: those; two: the longer one twice."""
+    full = ("B02", "B03", "B04", "B08", "B11")
+    for name, bands in {"a": full, "b": ("B03", "B08", "B11"), "c": ("B03", "B11"), "d": ("B04",)}.items():
+        files = write_pairs(tmp_path / name, count=2, sizes=(16,), s2_bands=bands, s1_bands=("VV",))
+        prepare("pairs", files, tmp_path / "store", workers=1)
+    store = Store.open(tmp_path / "store")
+    plan = Plan(store, s2_bands=full, s1_bands=("VV",), seed=0, global_batch=8, colour=True)
+    plain = Plan(store, s2_bands=full, s1_bands=("VV",), seed=0, global_batch=8)
+    drawn: dict[int, list[tuple[str, ...]]] = {}
+    for step in range(400):
+        whole = plan.step(step)
+        assert np.array_equal(whole.second_band, plain.step(step).second_band)
+        assert plain.step(step).colour_bands.shape == (8, 0)
+        for scene, colours in zip(whole.scene, whole.colour_bands, strict=True):
+            bands = store.groups[store.scene_group[scene]].bands
+            drawn.setdefault(int(scene), []).append(tuple(bands[place] for place in colours))
+    true = sum(picture == ("B04", "B03", "B02") for picture in drawn[0]) / len(drawn[0])
+    assert true == pytest.approx(0.5, abs=0.08)  # two deviations of 400 draws are 0.05
+    assert len(set(drawn[0])) == 10  # all combinations of three out of five
+    assert set(drawn[2]) == {("B11", "B08", "B03")}
+    assert set(drawn[4]) == {("B11", "B11", "B03")}
+    assert set(drawn[6]) == {("B04", "B04", "B04")}
+    shares = [plan.share(7, rank=rank, world_size=2).colour_bands for rank in range(2)]
+    assert np.array_equal(np.concatenate(shares), plan.step(7).colour_bands)
