@@ -32,20 +32,24 @@ SIZES = (64, 128)
 
 _VIEW = ("teacher.sees=view", "teacher.sizes_px=64")
 _COLOUR = ("teacher.sees=colour", "teacher.sizes_px=128")
+_FAST = (*_COLOUR, "optim.base_lr=0.0003")
+_FASTEST = (*_COLOUR, "optim.base_lr=0.001")
+_BOTH = ("views.size_px=128", "views.encoder_sizes_px=64,128")
 
 TRIALS: Mapping[str, tuple[str, ...]] = {
     "base": _VIEW,
     "colour at 128 pixels": _COLOUR,
-    "colour at 128 pixels, rate 3e-4": (*_COLOUR, "optim.base_lr=0.0003"),
-    "colour at 128 pixels, rate 1e-3": (*_COLOUR, "optim.base_lr=0.001"),
-    "colour at 128 pixels, crops of 32 to 128 pixels": (*_COLOUR, "views.crop_scale=0.0156,0.25"),
-    "colour at 128 pixels, half of the pairs optical": (*_COLOUR, "data.s2_s2_share=0.5"),
-    "colour at 64 and 128 pixels": ("teacher.sees=colour", "teacher.sizes_px=64,128"),
-    "colour at 128 pixels, not standardised": (*_COLOUR, "teacher.standardize=false"),
-    "colour at 128 pixels, statistics trained": (*_COLOUR, "model.batch_norm_statistics=trained"),
-    "colour at 128 pixels, views of 96": (*_COLOUR, "views.size_px=96"),
-    "colour at 128 pixels, crops anywhere": (*_COLOUR, "views.spread=1"),
-    "view at 128 pixels": ("teacher.sees=view", "teacher.sizes_px=128"),
+    "colour at 128 pixels, rate 3e-4": _FAST,
+    "colour at 128 pixels, rate 1e-3": _FASTEST,
+    "crops of 32 to 128 pixels": (*_FAST, "views.crop_scale=0.0156,0.25"),
+    "views of 96 pixels": (*_FAST, "views.size_px=96"),
+    "half at 64 pixels, half at 128, rate 1e-3": (*_FASTEST, *_BOTH),
+    "the same, crops of 48 to 128 pixels": (*_FASTEST, *_BOTH, "views.crop_scale=0.0352,0.25"),
+    "half of the pairs optical": (*_FAST, "data.s2_s2_share=0.5"),
+    "not standardised": (*_FAST, "teacher.standardize=false"),
+    "statistics trained": (*_FAST, "model.batch_norm_statistics=trained"),
+    "crops anywhere": (*_FAST, "views.spread=1"),
+    "view at 128 pixels": (*_FAST, "teacher.sees=view"),
 }
 
 

@@ -99,6 +99,22 @@ def test_several_sizes_give_the_mean_of_their_features() -> None:
     np.testing.assert_allclose(means[2], (means[0] + means[1]) / 2, rtol=1e-6)
 
 
+def test_each_share_of_the_pairs_is_seen_at_its_own_size() -> None:
+    """Six pairs in three shares, the first and the last at 8 pixels: as if each had been computed alone."""
+    torch.manual_seed(0)
+    encoder = TinyResidual()
+    part = TeacherPart(sees="view", sizes_px=(8,))
+    shared = Distillation(encoder, TinyColour(encoder), part=part, passes="joint", encoder_sizes_px=(8, 16, 8))
+    views = tiny_views(pairs=PAIRS, dtype=torch.float32)
+    encoder.eval()  # so that the other images of a pass do not matter
+    found = shared.eval()(views).embeddings
+    enlarged = torch.nn.functional.interpolate(views.flatten(0, 1), (16, 16), mode="bilinear").unflatten(0, (2, -1))
+    with torch.no_grad():
+        for pair in range(PAIRS):
+            seen = enlarged if pair in (2, 3) else views
+            torch.testing.assert_close(found[:, pair], encoder(seen[:, pair]), rtol=1e-4, atol=1e-5)
+
+
 def test_an_encoder_that_is_its_teacher_has_nothing_to_learn() -> None:
     method = tiny_distillation()
     with torch.no_grad():

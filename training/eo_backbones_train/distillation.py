@@ -10,6 +10,8 @@ Features of a network differ in scale by orders of magnitude. Standardised by th
 are estimated while training, each counts alike.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,7 +28,15 @@ _SMALLEST_DEVIATION = 1e-6  # of a feature that never differs; it then counts as
 class Distillation(nn.Module):
     """Frozen teacher and trained encoder; ``forward`` holds all passes of a step, ``encoder`` is what a run is for."""
 
-    def __init__(self, encoder: nn.Module, teacher: nn.Module, *, part: TeacherPart, passes: Passes) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        teacher: nn.Module,
+        *,
+        part: TeacherPart,
+        passes: Passes,
+        encoder_sizes_px: Sequence[int] = (),
+    ) -> None:
         """Freeze the teacher.
 
         Args:
@@ -34,6 +44,7 @@ class Distillation(nn.Module):
             teacher: maps [N, C, H, W], C = 1 or 3, to [N, D].
             part: what the teacher sees.
             passes: whether both views of the encoder are in one pass.
+            encoder_sizes_px: sides of what the encoder gets, as in :class:`eo_backbones_train.recipe.ViewPart`.
 
         Raises:
             UserError: the teacher is to see colours and has one channel.
@@ -45,6 +56,7 @@ class Distillation(nn.Module):
         if part.sees == "colour" and self._channels == 1:
             raise UserError("teacher.sees is colour, but model.init takes one band; set teacher.sees=view")
         self._sizes, self._standardize, self._passes = part.sizes_px, part.standardize, passes
+        self._encoder_sizes = encoder_sizes_px
         width = int(encoder.num_features)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("variance", torch.ones(width))
@@ -66,7 +78,7 @@ class Distillation(nn.Module):
             views: [V, B, 1, H, W]: Sentinel-2, the other view, and where the teacher sees colours, its red, green and
                 blue, which lie where the first view does.
         """
-        features = per_sensor(self.encoder, views[:2], self._passes)
+        features = self._features(views[:2])
         with torch.no_grad():
             target = self._target(views[2:] if len(views) > 2 else views[:1])
             if self._standardize:
@@ -75,15 +87,24 @@ class Distillation(nn.Module):
         learnt = self._standardized(features) if self._standardize else features
         return StepOutput(1 + negative_cosine(learnt, target.expand_as(learnt)), features.detach().float())
 
+    def _features(self, views: Tensor) -> Tensor:
+        """Return the encoder's features [2, B, D] of views [2, B, 1, H, W], each share of the pairs at its size."""
+        shares = views.chunk(max(len(self._encoder_sizes), 1), dim=1)
+        sizes = self._encoder_sizes or (views.shape[-1],)
+        parts = []
+        for size in dict.fromkeys(sizes):  # one pass for each size
+            own = [share for share, wanted in zip(shares, sizes, strict=True) if wanted == size]
+            shown = _resized(torch.cat(own, dim=1).flatten(0, 1), size)
+            parts += per_sensor(self.encoder, shown.unflatten(0, (2, -1)), self._passes).chunk(len(own), dim=1)
+        order = [place for size in dict.fromkeys(sizes) for place, wanted in enumerate(sizes) if wanted == size]
+        return torch.cat([parts[order.index(place)] for place in range(len(sizes))], dim=1)
+
     def _target(self, channels: Tensor) -> Tensor:
         """Return the teacher's features [B, D] of pictures [1 or 3, B, 1, H, W]."""
         pictures = channels.squeeze(2).transpose(0, 1).expand(-1, self._channels, -1, -1)
         total = torch.zeros_like(self.mean)
         for size in self._sizes:
-            seen = pictures
-            if size != pictures.shape[-1]:
-                seen = F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
-            total = total + self.teacher(seen.contiguous(memory_format=torch.channels_last)).to(total.dtype)
+            total = total + self.teacher(_resized(pictures, size)).to(total.dtype)
         return total / len(self._sizes)
 
     def _follow(self, target: Tensor) -> None:
@@ -95,3 +116,10 @@ class Distillation(nn.Module):
 
     def _standardized(self, features: Tensor) -> Tensor:
         return (features.to(self.mean.dtype) - self.mean) / self.variance.sqrt().clamp_min(_SMALLEST_DEVIATION)
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """Return images [N, C, H, W] at another side, channels last."""
+    if size != images.shape[-1]:
+        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return images.contiguous(memory_format=torch.channels_last)

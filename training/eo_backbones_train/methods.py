@@ -26,7 +26,13 @@ def build_method(
         keep_batch_norm_statistics(encoder)
     if recipe.teacher is not None:
         assert initial is not None, "a recipe with a teacher starts from its weights"
-        return Distillation(encoder, initial.network, part=recipe.teacher, passes=recipe.model.batch_norm)
+        return Distillation(
+            encoder,
+            initial.network,
+            part=recipe.teacher,
+            passes=recipe.model.batch_norm,
+            encoder_sizes_px=recipe.views.encoder_sizes_px,
+        )
     assert recipe.loss != "to-teacher", "a recipe without a teacher has another loss"
     if recipe.target is None:
         return SimSiam(encoder, model=recipe.model, loss=recipe.loss)

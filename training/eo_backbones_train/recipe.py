@@ -54,6 +54,8 @@ class ViewPart:
         contrast: largest relative change of the deviations from the view's mean; 0 is off.
         spread: how far apart the two crops of a pair lie: 1 draws both places independently, 0 puts the smaller crop at
             the same relative place as the larger one, so that it lies within it (before rotation).
+        encoder_sizes_px: sides to which ``distill`` brings the views that its encoder gets, bilinearly: the pairs of a
+            step are shared out among them equally, and a side named twice gets twice as many. Empty: ``size_px``.
     """
 
     size_px: int
@@ -66,6 +68,7 @@ class ViewPart:
     brightness: float
     contrast: float
     spread: float = 1.0
+    encoder_sizes_px: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +232,8 @@ def _wrong_start(recipe: Recipe) -> Iterator[str]:
 
 def _wrong_teacher(recipe: Recipe) -> Iterator[str]:
     if recipe.method != "distill":
+        if recipe.views.encoder_sizes_px:
+            yield f"views.encoder_sizes_px is for distill; method {recipe.method} has views.size_px alone"
         if recipe.teacher is not None:
             yield f"method {recipe.method} has no teacher; set it to null"
         if recipe.loss == "to-teacher":
@@ -238,6 +243,12 @@ def _wrong_teacher(recipe: Recipe) -> Iterator[str]:
         yield "method distill needs a teacher (sees, sizes_px)"
     elif not recipe.teacher.sizes_px or min(recipe.teacher.sizes_px) < MIN_SIZE_PX:
         yield f"teacher.sizes_px is {recipe.teacher.sizes_px}; name at least one side, each of {MIN_SIZE_PX} or more"
+    shown = recipe.views.encoder_sizes_px
+    if shown and (min(shown) < MIN_SIZE_PX or recipe.global_batch % len(shown)):
+        yield (
+            f"views.encoder_sizes_px is {shown}; name sides of {MIN_SIZE_PX} or more, as many as divide the "
+            f"{recipe.global_batch} pairs of a step"
+        )
     if recipe.loss != "to-teacher":
         yield f"loss is {recipe.loss}; method distill has to-teacher alone"
     if recipe.model.init == RANDOM:

@@ -106,7 +106,8 @@ def _without_defaults(part: Any) -> dict[str, Any]:
 def _parse(text: str, current: object) -> object:
     """Turn the text of a setting into the JSON value that it stands for, given the present value of the field."""
     if isinstance(current, list):
-        return [_parse(part.strip(), current[0]) for part in text.strip("[]()").split(",")]
+        example = current[0] if current else 0  # the lists that may be empty hold numbers
+        return [_parse(part.strip(), example) for part in text.strip("[]()").split(",") if part.strip()]
     if isinstance(current, str):
         return text
     try:
