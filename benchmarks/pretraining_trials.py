@@ -5,7 +5,7 @@
 STORE holds all pairs (``training/README.md``, "Small data of your own"), EUROSAT is EuroSAT RGB, LABELLED the folder
 ``s1`` of labelled radar images, a folder for each class, INIT a folder of ImageNet's EfficientNet-Lite0. OUT gets the
 runs, ``results.csv`` and ``trials.md``. Every trial is ``distill-mini`` for four epochs, about 11,000 pairs, and the
-settings below. Scored are validation images: of EuroSAT as ``mini_validation.py`` says, of radar the validation parts
+settings below, told as changes of where the search began. Scored are validation images: of EuroSAT as ``mini_validation.py`` says, of radar the validation parts
 of five seeds. What is in OUT already is not done again; ``imagenet`` is the start itself.
 """
 
@@ -30,8 +30,9 @@ EPOCHS = 4
 RADAR_SEEDS = 5
 SIZES = (64, 128)
 
-_VIEW = ("teacher.sees=view", "teacher.sizes_px=64")
-_COLOUR = ("teacher.sees=colour", "teacher.sizes_px=128")
+_START = ("views.size_px=64", "views.encoder_sizes_px=", "optim.base_lr=0.0001")
+_VIEW = (*_START, "teacher.sees=view", "teacher.sizes_px=64")
+_COLOUR = (*_START, "teacher.sees=colour", "teacher.sizes_px=128")
 _FAST = (*_COLOUR, "optim.base_lr=0.0003")
 _FASTEST = (*_COLOUR, "optim.base_lr=0.001")
 _BOTH = ("views.size_px=128", "views.encoder_sizes_px=64,128")

@@ -56,6 +56,44 @@ SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
                 "IBM/terramind"
             ),
         ),
+        "multiband_pretrain": SourceTerms(
+            title="patches of SEN12MS-CR, BigEarthNet and TerraMesh",
+            content=(
+                "13 patches of SEN12MS-CR (256 pixels, level 1C), 31 of BigEarthNet (120 pixels, level 2A) and 3 of "
+                "TerraMesh (224 pixels, level 1C): VV and VH in decibels and all the bands used here as digital "
+                "numbers; the other 20 patches of this collection are kept back for the protocol `retrieval`"
+            ),
+            origin=(
+                "SEN12MS-CR (Ebel et al., IEEE TGRS 2021), BigEarthNet v2 (Clasen et al., 2024), TerraMesh example "
+                "files of github.com/IBM/terramind"
+            ),
+            terms=(
+                "SEN12MS-CR: CC-BY-4.0; BigEarthNet: CDLA-Permissive-1.0; TerraMesh example files: as published with "
+                "IBM/terramind"
+            ),
+        ),
+        "sen12_five_pretrain": SourceTerms(
+            title="a sample of SEN1-2 in grey",
+            content=(
+                "256 pixels of 10 m of many scenes: radar VV stretched for each image by its own extremes, and a grey "
+                "mix of the visible bands, which is no single band and was taken as B03, the nearest; 8-bit display "
+                "values, compressed as JPEG"
+            ),
+            origin="SEN1-2 (Schmitt, Hughes, Zhu, 2018), this sample from github.com/JessieZ96/SAR-to-Optical",
+            terms="SEN1-2: CC-BY-4.0; the repository of the sample states no licence for the data",
+        ),
+        "sen12_rgb_pairs": SourceTerms(
+            title="six scenes of SEN1-2 in colour",
+            content=(
+                "256 pixels of 10 m: VV, and B04, B03, B02, 8-bit display values, compressed as JPEG; neighbours may "
+                "overlap by half"
+            ),
+            origin=(
+                "SEN1-2 (Schmitt, Hughes, Zhu, 2018), from github.com/meivelan/SAR-EO-Translation and "
+                "github.com/vivekdhankar/sar-optical"
+            ),
+            terms="SEN1-2: CC-BY-4.0; the repositories: MIT",
+        ),
         "sen12ms_layout": SourceTerms(
             title="original patches of SEN12MS-CR",
             content="256 pixels, level 1C, VV and VH in decibels, bands as digital numbers; three of five are open sea",
@@ -80,6 +118,13 @@ SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
 _PLANNED: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType(
     {
         "s1s2-mini": (("ombria", 1650), ("multiband_pairs", 68), ("sen12ms_layout", 5)),
+        "s1s2-mini-all": (
+            ("ombria", 1650),
+            ("sen12_five_pretrain", 901),
+            ("sen12_rgb_pairs", 189),
+            ("multiband_pretrain", 47),
+            ("sen12ms_layout", 5),
+        ),
         "dfc2020": (("dfc2020", 6114),),
         "sen12ms-90k": (("sen12ms", 90_331),),
     }
