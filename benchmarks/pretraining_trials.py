@@ -5,8 +5,9 @@
 STORE holds all pairs (``training/README.md``, "Small data of your own"), EUROSAT is EuroSAT RGB, LABELLED the folder
 ``s1`` of labelled radar images, a folder for each class, INIT a folder of ImageNet's EfficientNet-Lite0. OUT gets the
 runs, ``results.csv`` and ``trials.md``. Every trial is ``distill-mini`` for four epochs, about 11,000 pairs, and the
-settings below, told as changes of where the search began. Scored are validation images: of EuroSAT as ``mini_validation.py`` says, of radar the validation parts
-of five seeds. What is in OUT already is not done again; ``imagenet`` is the start itself.
+settings below, told as changes of where the search began. Scored are validation images: of EuroSAT as
+``mini_validation.py`` says, of radar the validation parts of five seeds. What is in OUT already is not done again; the
+first line of the table is the start itself.
 """
 
 import argparse

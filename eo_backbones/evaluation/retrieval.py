@@ -131,9 +131,10 @@ def write_matrices(path: Path, matrices: Mapping[str, np.ndarray], bands: Sequen
 
 
 def _directions(values: np.ndarray) -> np.ndarray:
-    standardised = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), _SMALLEST_DEVIATION)
+    standardised: np.ndarray = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), _SMALLEST_DEVIATION)
     lengths = np.linalg.norm(standardised, axis=1, keepdims=True)
-    return standardised / np.maximum(lengths, _SMALLEST_DEVIATION)
+    directions: np.ndarray = standardised / np.maximum(lengths, _SMALLEST_DEVIATION)
+    return directions
 
 
 def _read(path: Path, wanted: Sequence[str]) -> Iterator[np.ndarray]:

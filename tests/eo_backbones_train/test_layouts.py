@@ -5,7 +5,9 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from eo_backbones.datasets.synthetic_files import (
     write_bigearthnet,
@@ -17,7 +19,9 @@ from eo_backbones.datasets.synthetic_files import (
 from eo_backbones.errors import UserError
 from eo_backbones_train.preparation.layouts import LAYOUTS, get_layout
 from eo_backbones_train.preparation.layouts.sen12ms import HOLD_OUT_SCENES
+from eo_backbones_train.preparation.prepare import prepare
 from eo_backbones_train.preparation.subsets import draw_proportional, parse_subset
+from eo_backbones_train.store import Store
 
 SEASONS = {
     "SPRING": "ROIs1158_spring",
@@ -127,6 +131,23 @@ def test_real_bigearthnet_version_1_pairs_by_its_labels(shared_data: Path) -> No
     assert not scan.skipped
     for scene in scan.scenes:
         assert scene.files[-1].path.endswith(f"{scene.scene.split('_', 3)[-1]}_VH.tif")
+
+
+def test_pairs_may_be_pictures_of_eight_bits(tmp_path: Path) -> None:
+    """PNG keeps the values, so the store must hold them as they are; JPEG is read by the same way."""
+    values = np.random.default_rng(0).integers(0, 256, (3, 2, 32, 32), dtype=np.uint8)
+    for folder in ("s2", "s1"):
+        (tmp_path / "pairs" / folder).mkdir(parents=True)
+    for place, (optical, radar) in enumerate(values):
+        suffix = "jpg" if place == 2 else "png"
+        Image.fromarray(optical).save(tmp_path / "pairs" / "s2" / f"{place}.{suffix}")
+        Image.fromarray(radar).save(tmp_path / "pairs" / "s1" / f"{place}.{suffix}")
+    prepare("pairs", tmp_path / "pairs", tmp_path / "store", workers=1, bands=("B03=1", "VV=1"), units=("uint8",))
+    store = Store.open(tmp_path / "store")
+    assert len(store) == 3
+    for place in range(2):
+        np.testing.assert_array_equal(store.tile(place, "B03"), values[place, 0])
+        np.testing.assert_array_equal(store.tile(place, "VV"), values[place, 1])
 
 
 def test_pairs_have_equal_names(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ PUBLISHED = (
     "simsiam-full",
 )
 MINIS = ("byol-mini", "simsiam-mini", "distill-mini")
+FROM_IMAGENET = ("byol-full-imagenet", "simsiam-full-imagenet")  # locked when somebody has weights made by them
 # locked as soon as their weights are published (DESIGN 3.8); `publish install` writes the snapshot
 LOCKED = (*PUBLISHED, *(row.recipe for row in WEIGHTS.values() if row.published and row.recipe in MINIS))
 
@@ -44,7 +45,7 @@ def test_a_published_recipe_never_changes(repository: Path, name: str) -> None:
 
 
 def test_every_recipe_is_either_locked_or_known_not_to_be() -> None:
-    assert (*PUBLISHED, *MINIS) == tuple(RECIPES)
+    assert (*PUBLISHED, *MINIS, *FROM_IMAGENET) == tuple(RECIPES)
 
 
 def test_snapshots_are_of_locked_recipes(repository: Path) -> None:
@@ -236,3 +237,46 @@ def test_a_row_of_the_table_is_plain_data() -> None:
     assert row["projector"] == "2048-2048-2048"
     assert (row["optimizer"], row["schedule"]) == ("sgd 0.05/256", "cosine")
     assert json.loads(json.dumps(row)) == row
+
+
+@pytest.mark.parametrize("name", ["byol-full", "simsiam-full"])
+def test_a_start_from_imagenet_is_the_only_change(name: str) -> None:
+    plain, started = flatten(get_recipe(name)), flatten(get_recipe(f"{name}-imagenet"))
+    changed = {field for field in plain if plain[field] != started[field]}
+    assert changed == {"name", "model.init"}
+    assert started["model.init"] == "hf-hub:timm/resnet50.tv_in1k"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_later_fields_do_not_appear_where_they_have_their_default(name: str) -> None:
+    """So the digest of a published recipe is that of the day when it was published."""
+    data = to_dict(get_recipe(name))
+    assert "teacher" not in data
+    assert not {"architecture", "init", "batch_norm_statistics"} & set(data["model"])
+    assert "encoder_sizes_px" not in data["views"]
+
+
+def test_a_teacher_is_set_by_its_fields() -> None:
+    changed = override(get_recipe("distill-mini"), ["teacher.sizes_px=64,96", "views.encoder_sizes_px=64"])
+    assert changed.teacher is not None
+    assert (changed.teacher.sizes_px, changed.views.encoder_sizes_px) == ((64, 96), (64,))
+    assert from_dict(json.loads(json.dumps(to_dict(changed)))) == changed
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "message"),
+    [
+        ("byol-mini", "teacher.sees=view", "byol has no teacher, so teacher.sees cannot be set"),
+        ("byol-mini", "loss=to-teacher", "loss is to-teacher, but method byol has none"),
+        ("byol-mini", "views.encoder_sizes_px=64", "is for distill; method byol has views.size_px alone"),
+        ("distill-mini", "loss=symmetric", "method distill has to-teacher alone"),
+        ("distill-mini", "teacher.sizes_px=16", "each of 32 or more"),
+        ("distill-mini", "views.encoder_sizes_px=64,96,128", "as many as divide the 32 pairs"),
+        ("distill-mini", "target.decay=0.9", "distill has no moving-average target"),
+        ("distill-mini", "teacher.sees=sound", "allowed: view, colour"),
+    ],
+)
+def test_fields_of_another_method_are_refused(name: str, setting: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        override(get_recipe(name), [setting])
+    assert message in str(caught.value)

@@ -91,11 +91,11 @@ class Distillation(nn.Module):
         """Return the encoder's features [2, B, D] of views [2, B, 1, H, W], each share of the pairs at its size."""
         shares = views.chunk(max(len(self._encoder_sizes), 1), dim=1)
         sizes = self._encoder_sizes or (views.shape[-1],)
-        parts = []
+        parts: list[Tensor] = []
         for size in dict.fromkeys(sizes):  # one pass for each size
             own = [share for share, wanted in zip(shares, sizes, strict=True) if wanted == size]
             shown = _resized(torch.cat(own, dim=1).flatten(0, 1), size)
-            parts += per_sensor(self.encoder, shown.unflatten(0, (2, -1)), self._passes).chunk(len(own), dim=1)
+            parts += per_sensor(self.encoder, shown.view(2, -1, *shown.shape[1:]), self._passes).chunk(len(own), dim=1)
         order = [place for size in dict.fromkeys(sizes) for place, wanted in enumerate(sizes) if wanted == size]
         return torch.cat([parts[order.index(place)] for place in range(len(sizes))], dim=1)
 

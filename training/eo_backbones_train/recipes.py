@@ -1,4 +1,4 @@
-"""The recipes that ``eo-train pretrain`` knows: the paper's four, two of ours at full scale, two for small data.
+"""The recipes that ``eo-train pretrain`` knows: the paper's four, four of ours at full scale, three for small data.
 
 A published recipe never changes: ``tests/golden/recipes`` holds a copy of each, and a change needs a new name. The
 minis are locked when their weights are published. Every number names its source:
@@ -269,6 +269,8 @@ _DISTILL_MINI = Recipe(
     seed=0,
 )
 
+_IMAGENET = "hf-hub:timm/resnet50.tv_in1k"  # [ours] what the paper compares with, as a start; needs the Hub
+
 _ROWS = (
     _PAPER_BYOL,
     _PAPER_SIMSIAM,
@@ -293,6 +295,8 @@ _ROWS = (
     _BYOL_MINI,
     _SIMSIAM_MINI,
     _DISTILL_MINI,
+    replace(_BYOL_FULL, name="byol-full-imagenet", model=replace(_BYOL_FULL.model, init=_IMAGENET)),
+    replace(_SIMSIAM_FULL, name="simsiam-full-imagenet", model=replace(_SIMSIAM_FULL.model, init=_IMAGENET)),
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ROWS})
@@ -320,10 +324,11 @@ def smoke(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         name=f"{recipe.name}+smoke",
-        views=replace(recipe.views, size_px=32),
+        views=replace(recipe.views, size_px=32, encoder_sizes_px=()),
         model=replace(recipe.model, projector_hidden=64, projector_out=32, predictor_hidden=32)
         if recipe.model.projector_layers
         else recipe.model,
+        teacher=replace(recipe.teacher, sizes_px=(32,)) if recipe.teacher else None,
         optim=replace(recipe.optim, warmup_epochs=0),
         epochs=1,
         global_batch=8,
