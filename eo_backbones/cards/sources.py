@@ -77,7 +77,8 @@ SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
             content=(
                 "256 pixels of 10 m of many scenes: radar VV stretched for each image by its own extremes, and a grey "
                 "mix of the visible bands, which is no single band and was taken as B03, the nearest; 8-bit display "
-                "values, compressed as JPEG"
+                "values, compressed as JPEG. Of 901 images, those are left out that share ground with images that "
+                "the evaluation of radar uses"
             ),
             origin="SEN1-2 (Schmitt, Hughes, Zhu, 2018), this sample from github.com/JessieZ96/SAR-to-Optical",
             terms="SEN1-2: CC-BY-4.0; the repository of the sample states no licence for the data",
@@ -120,7 +121,7 @@ _PLANNED: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType(
         "s1s2-mini": (("ombria", 1650), ("multiband_pairs", 68), ("sen12ms_layout", 5)),
         "s1s2-mini-all": (
             ("ombria", 1650),
-            ("sen12_five_pretrain", 901),
+            ("sen12_five_pretrain", 327),
             ("sen12_rgb_pairs", 189),
             ("multiband_pretrain", 47),
             ("sen12ms_layout", 5),

@@ -240,7 +240,7 @@ _SIMSIAM_MINI = replace(
     optim=replace(_BYOL_MINI.optim, fixed_predictor_lr=True),
 )
 
-# [ours] throughout, for about 2,800 pairs and one CPU core; what was tried: benchmarks/*-pretraining-trials.md.
+# [ours] throughout, for about 2,200 pairs and one CPU core; what was tried: benchmarks/*-pretraining-trials.md.
 _DISTILL_MINI = Recipe(
     name="distill-mini",
     method="distill",
@@ -264,7 +264,7 @@ _DISTILL_MINI = Recipe(
     target=None,
     teacher=TeacherPart(sees="colour", sizes_px=(128,)),
     optim=replace(_BYOL_MINI.optim, base_lr=1e-3, warmup_epochs=1),
-    epochs=12,  # about 33,000 pairs, half an hour on one core
+    epochs=12,  # about 26,000 pairs, twenty minutes on one core
     global_batch=32,
     seed=0,
 )
