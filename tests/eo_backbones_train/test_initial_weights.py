@@ -160,16 +160,37 @@ def test_a_start_that_contradicts_the_recipe_is_refused(name: str, changes: dict
     assert message in str(caught.value)
 
 
-def test_a_run_records_its_start_and_exports(tiny_folder: Path, tmp_path: Path) -> None:
-    write_pairs(tmp_path / "pairs", count=16, sizes=(48,), s2_bands=("B03", "B04", "B08"))
-    prepare("pairs", tmp_path / "pairs", tmp_path / "store", workers=1)
-    source = f"local-dir:{tiny_folder}"
-    arguments = [
-        *("pretrain", "distill-mini", "--store", str(tmp_path / "store"), "--out", str(tmp_path / "run"), "--smoke"),
-        *("--set", "model.architecture=test_resnet", "--set", "teacher.sees=colour", "--init", source, *TINY),
-    ]
-    done = CliRunner().invoke(cli.app, arguments)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    write_pairs(folder / "pairs", count=16, sizes=(48,), s2_bands=("B03", "B04", "B08"))
+    prepare("pairs", folder / "pairs", folder / "store", workers=1)
+    return folder / "store"
+
+
+def pretrain(store: Path, out: Path, source: str, *more: str) -> None:
+    arguments = ["pretrain", "distill-mini", "--store", str(store), "--out", str(out), "--smoke", "--init", source]
+    done = CliRunner().invoke(cli.app, [*arguments, "--set", "model.architecture=test_resnet", *TINY, *more])
     assert done.exit_code == 0, done.output
+
+
+def test_a_run_goes_on_as_if_it_had_not_ended(tiny_folder: Path, store: Path, tmp_path: Path) -> None:
+    """Teacher, and the mean and deviation of its features, come back from the checkpoint before the last."""
+    source, out = f"local-dir:{tiny_folder}", tmp_path / "run"
+    pretrain(store, out, source, "--checkpoint-every", "1steps")
+    whole = json.loads((out / "result.json").read_text())
+    before, last = checkpoints(out / "checkpoints")
+    (out / "result.json").unlink()
+    last.unlink()
+    pretrain(store, out, source, "--checkpoint-every", "1steps", "--resume")
+    again = json.loads((out / "result.json").read_text())
+    assert read_checkpoint(before)["step"] == 1
+    assert (again["steps"], again["weights_digest"]) == (2, whole["weights_digest"])
+
+
+def test_a_run_records_its_start_and_exports(tiny_folder: Path, store: Path, tmp_path: Path) -> None:
+    source = f"local-dir:{tiny_folder}"
+    pretrain(store, tmp_path / "run", source)
     expected = read_weights(source).record()
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["init"] == expected
     checkpoint = read_checkpoint(checkpoints(tmp_path / "run" / "checkpoints")[-1])
