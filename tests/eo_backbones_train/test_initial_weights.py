@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner
 
+from eo_backbones.architectures import architecture
 from eo_backbones.datasets.synthetic_files import write_pairs
 from eo_backbones.errors import UserError
 from eo_backbones.models import create_model
@@ -27,6 +28,7 @@ from eo_backbones_train.preparation.prepare import prepare
 from eo_backbones_train.recipe import Recipe
 from eo_backbones_train.recipes import digest, get_recipe, smoke
 from eo_backbones_train.run.checkpoint import checkpoints, read_checkpoint
+from eo_backbones_train.run.run_options import RunOptions, settle
 
 TINY = ["--device", "cpu", "--precision", "fp32", "--threads", "1", "--no-tensorboard"]
 
@@ -214,3 +216,14 @@ def test_the_command_says_what_to_type_without_a_start(monkeypatch: pytest.Monke
         cli.main()
     assert end.value.code == 2
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("network", "depthwise"), [("tf_efficientnet_lite0", True), ("resnet50", False)])
+def test_depthwise_convolutions_are_trained_in_full_precision_on_a_cpu(
+    network: str, depthwise: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert architecture(network).depthwise == depthwise
+    options = RunOptions(store=tmp_path, out=tmp_path / "run")
+    machine = settle(options, device=torch.device("cpu"), world_size=1, pairs=2, depthwise=depthwise)
+    assert machine.precision == ("fp32" if depthwise else "bf16")

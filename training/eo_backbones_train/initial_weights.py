@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from eo_backbones import hub
+from eo_backbones.architectures import architecture as described
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.baselines import fold_input_channels
 from eo_backbones.models import create_model
@@ -140,13 +141,7 @@ def one_channel_network(architecture: str) -> nn.Module:
     Raises:
         UserError: timm has no such architecture, or it is no convolutional network.
     """
-    if not timm.is_model(architecture):
-        near = timm.list_models(f"*{architecture.partition('_')[0]}*")[:3]
-        hint = f"; near: {', '.join(near)}" if near else ""
-        raise UserError(
-            f"model.architecture is {architecture}, which timm {timm.__version__} does not have{hint}; "
-            "timm.list_models() names all"
-        )
+    described(architecture)  # says so if timm has none
     network: nn.Module = timm.create_model(architecture, pretrained=False, in_chans=1, num_classes=0)
     _check_convolutional(network, architecture)
     return network

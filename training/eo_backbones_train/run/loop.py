@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from eo_backbones.architectures import architecture
 from eo_backbones.errors import UserError
 from eo_backbones_train.initial_weights import initial_weights
 from eo_backbones_train.loader import Loader
@@ -64,7 +65,8 @@ def train(recipe: Recipe, options: RunOptions, *, build: Callable[[Recipe], nn.M
         process = stack.enter_context(joined(options.device))
         device, world_size = process.device, process.world_size
         pairs = pairs_per_process(recipe.global_batch, world_size)
-        machine = settle(options, device=device, world_size=world_size, pairs=pairs)
+        depthwise = architecture(recipe.model.architecture).depthwise
+        machine = settle(options, device=device, world_size=world_size, pairs=pairs, depthwise=depthwise)
         apply(machine)
 
         # What is trained.

@@ -31,7 +31,8 @@ class RunOptions:
             None is the place that the recipe names.
         device: ``auto`` is CUDA where there is one.
         data_device: where the store's tiles are kept; ``auto`` is the GPU if they fit, else the host's memory map.
-        precision: of the forward pass; ``auto`` is bf16 on CUDA and on CPUs with bf16 instructions, else fp32.
+        precision: of the forward pass; ``auto`` is bf16 on CUDA and on CPUs with bf16 instructions, else fp32; on a CPU
+            fp32 for a network with depthwise convolutions, whose backward pass has no fast bf16 there.
         graph: replay the step as a CUDA graph; None is yes on one CUDA GPU up to ``GRAPH_UP_TO_PAIRS`` pairs.
         deterministic: only algorithms that repeat bit for bit; off lets cuDNN time its algorithms and choose.
         threads: CPU threads of torch; None leaves torch's choice.
@@ -98,7 +99,9 @@ class Machine:
         return asdict(self)
 
 
-def settle(options: RunOptions, *, device: torch.device, world_size: int, pairs: int) -> Machine:
+def settle(
+    options: RunOptions, *, device: torch.device, world_size: int, pairs: int, depthwise: bool = False
+) -> Machine:
     """Decide what the options leave open.
 
     Args:
@@ -106,6 +109,7 @@ def settle(options: RunOptions, *, device: torch.device, world_size: int, pairs:
         device: the compute device of this process.
         world_size: number of processes.
         pairs: pairs of one process in one step.
+        depthwise: whether the network has depthwise convolutions.
 
     Raises:
         UserError: an option that this machine cannot follow, or that would have no effect.
@@ -123,7 +127,7 @@ def settle(options: RunOptions, *, device: torch.device, world_size: int, pairs:
     return Machine(
         device=device.type,
         device_name=torch.cuda.get_device_name(device) if cuda else _processor_name(),
-        precision=_precision(options.precision, cuda=cuda),
+        precision=_precision(options.precision, cuda=cuda, depthwise=depthwise),
         graph=graph,
         deterministic=options.deterministic,
         threads=options.threads or torch.get_num_threads(),
@@ -145,9 +149,11 @@ def apply(machine: Machine) -> None:
     torch.backends.cudnn.benchmark = not machine.deterministic
 
 
-def _precision(choice: str, *, cuda: bool) -> str:
+def _precision(choice: str, *, cuda: bool, depthwise: bool) -> str:
     if choice != "auto":
         return choice
+    if depthwise and not cuda:
+        return "fp32"  # a step of EfficientNet-Lite0 takes 3.5 times as long in bf16 (benchmarks/, pretraining-trials)
     # The CPU computes in bf16 anyhow, but without these instructions more slowly than in fp32.
     fast = cuda or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if fast else "fp32"
