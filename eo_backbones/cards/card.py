@@ -86,7 +86,7 @@ def front_matter(facts: CardFacts, results: Sequence[Row] = ()) -> ModelCardData
             "earth-observation",
             "remote-sensing",
             *(tag for tag, sensor in (("sentinel-1", "s1"), ("sentinel-2", "s2")) if sensor in sensors),
-            "self-supervised",
+            "self-supervised" if "init" not in facts.record else "knowledge-distillation",
             facts.recipe["method"],
         ],
         metrics=["f1"] if own else None,
@@ -145,7 +145,7 @@ def _start(facts: CardFacts) -> list[str]:
     teacher = " They are also the frozen teacher, whose features it learned." if facts.recipe.get("teacher") else ""
     return [
         f"It started from weights of timm's `{init['architecture']}` (licence `{init['license']}`; digest of the "
-        f"tensors `{init['tensors']}`).{teacher}"
+        f"tensors `{init['tensors']}`).{teacher} Whatever labels those were made with are part of what it knows."
     ]
 
 
