@@ -201,7 +201,7 @@ def test_a_run_records_its_start_and_exports(tiny_folder: Path, store: Path, tmp
     assert network(torch.zeros(1, 1, 64, 64)).shape == (1, network.num_features)
     card = (out / "README.md").read_text()
     assert "started from weights of timm's `test_resnet` (licence `apache-2.0`" in card
-    assert "Whatever labels those were made with" in card
+    assert "Whatever labels those weights were made with" in card
     assert "self-supervised" not in card
     assert str(tiny_folder) not in "".join(path.read_text() for path in (out / "README.md", out / "recipe.json"))
 
