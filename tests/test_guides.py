@@ -93,7 +93,7 @@ def mini(weights_folder: Path, declare: Callable[..., None]) -> str:
 @pytest.mark.slow
 def test_load_and_embed(mini: str, empty: Path) -> None:
     session = run_blocks((GUIDES / "load-and-embed.md").read_text())
-    assert session["features"].shape == (1, 2048)
+    assert session["features"].shape == (1, 1280)
     assert session["about"]["weights_sha256"] == mini
     assert session["red_input"]["unit"] == "reflectance"
     written = {path.name for path in empty.iterdir()}
@@ -160,7 +160,7 @@ def test_the_notebook_runs_on_synthetic_scenes_alone(
 ) -> None:
     monkeypatch.setenv("EO_SHARED_DATA", str(tmp_path))
     session = run_notebook(monkeypatch)
-    assert session["both"].shape == (60, 4096)
+    assert session["both"].shape == (60, 2560)
     np.testing.assert_allclose(session["both"], np.hstack([session["red"], session["radar"]]), atol=1e-4)
     assert "no real patches in" in capsys.readouterr().out
     assert len(plt.get_fignums()) == 3

@@ -109,11 +109,15 @@ class TestTheRealFile:
         assert path is not None
         assert 1_000_000 < path.stat().st_size == row.size_bytes < LARGEST
 
-    def test_convolutions_are_half_and_batch_norm_is_not(self, row: Weights) -> None:
+    def test_its_numbers_are_of_the_kind_that_the_record_says(self, row: Weights, repository: Path) -> None:
+        """``fp16``: convolutions are half, BatchNorm is not."""
+        record = json.loads((repository / "model_cards" / row.name / "recipe.json").read_text())
         path = row.embedded_path
         assert path is not None
         tensors = load_file(path)
-        assert {value.dtype for value in tensors.values() if value.ndim > 1} == {torch.float16}
+        assert {value.dtype for value in tensors.values() if value.ndim > 1} == {
+            {"fp16": torch.float16, "fp32": torch.float32}[record["dtype"]]
+        }
         assert {value.dtype for name, value in tensors.items() if "running_" in name} == {torch.float32}
 
     def test_its_metadata_says_recipe_and_contract_of_the_row(self, row: Weights) -> None:
