@@ -305,7 +305,8 @@ def test_a_row_of_another_family_says_what_it_is_and_what_it_started_from() -> N
     known = facts(name=row.name, row=row, license="other", record=record(recipe=recipe, data=data))
     texts = folder_texts(known, size_bytes=7_000_000)
     for text in (
-        "An EfficientNet-Lite0 encoder", "1,280 features", "-> (1, 1280)", f"It started from {row.init}. Whatever labels", "are part of what it knows. The frozen",
+        "An EfficientNet-Lite0 encoder", "1,280 features", "-> (1, 1280)",
+        f"It started from {row.init}. Whatever labels", "are part of what it knows. The frozen",
         '"distill_efficientnet_lite0", weights="toy"', "names of timm's `tf_efficientnet_lite0`",
         "Two sources of the training images state no licence", f"Training started from {row.init}.",
     ):  # fmt: skip
