@@ -25,8 +25,8 @@ import numpy as np
 
 from eo_backbones.bands import BANDS, LAYOUTS, S1_BANDS
 from eo_backbones.datasets.labelled import LabelledImages, OfficialSplit, heads
-from eo_backbones.datasets.raster import read_bands
 from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.rasters.reader import read_bands
 
 logger = logging.getLogger(__name__)
 

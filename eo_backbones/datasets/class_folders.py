@@ -1,7 +1,7 @@
 """A user's own images with one class each: a folder for each class, or a table ``labels.csv``.
 
 All files must agree in bands, size and dtype. Which band is where: as the user says (``B04=4``), else as
-:mod:`eo_backbones.datasets.raster` finds it. Unit of the values: as the user says, else 8-bit files hold display values
+:mod:`eo_backbones.rasters.reader` finds it. Unit of the values: as the user says, else 8-bit files hold display values
 and others the unit that the space agencies distribute; the input contract checks it.
 
 A table has the columns ``path``, ``label`` and, optionally, ``split`` (``train``, ``val`` or ``test``; images with an
@@ -19,9 +19,9 @@ import numpy as np
 from eo_backbones.bands import band
 from eo_backbones.contract import declared_units, default_unit
 from eo_backbones.datasets.labelled import LabelledImages, OfficialSplit
-from eo_backbones.datasets.raster import RasterFacts, band_order, facts_of, read_positions
 from eo_backbones.datasets.splits import PARTS
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.reader import RasterFacts, band_order, facts_of, read_positions
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from PIL import Image, UnidentifiedImageError
 
 from eo_backbones.bands import LAYOUTS
 from eo_backbones.datasets.labelled import LabelledImages
-from eo_backbones.datasets.raster import read_bands
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.reader import read_bands
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ import numpy as np
 
 from eo_backbones.bands import BANDS, LAYOUTS, S1_BANDS, S2_BANDS
 from eo_backbones.datasets.labelled import IGNORED, SMALLEST_GROUP, ClassMaps, LabelledImages, OfficialSplit, heads
-from eo_backbones.datasets.raster import read_bands, read_positions
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.reader import read_bands, read_positions
 
 logger = logging.getLogger(__name__)
 

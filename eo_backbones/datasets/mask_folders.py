@@ -17,8 +17,8 @@ import numpy as np
 
 from eo_backbones.datasets.class_folders import IMAGE_SUFFIXES, labelled_files, read_table, refuse_missing, split_of
 from eo_backbones.datasets.labelled import IGNORED, ClassMaps, LabelledImages, OfficialSplit
-from eo_backbones.datasets.raster import facts_of, read_positions, read_valid
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.reader import facts_of, read_positions, read_valid
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from eo_backbones.bands import LAYOUTS, PAPER_BANDS, band_index
 from eo_backbones.datasets import LabelledImages
-from eo_backbones.datasets.raster import split_request
 from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.rasters.reader import split_request
 
 PAPER = "paper"
 PAPER_ORDER = "paper-order"

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eo_backbones.contract import InputSpec, Unit, declared_units, default_unit
-from eo_backbones.datasets.raster import read_bands, split_request
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
 from eo_backbones.hub import download
 from eo_backbones.inputs import InputTransform, check_values
 from eo_backbones.models import create_model
+from eo_backbones.rasters.reader import read_bands, split_request
 
 _READERS = 4  # files are small; more readers only wait for each other
 

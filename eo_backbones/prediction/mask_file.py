@@ -15,10 +15,10 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from eo_backbones.datasets.raster import without_georeference_warnings
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
 from eo_backbones.prediction.windows import Span
+from eo_backbones.rasters.reader import without_georeference_warnings
 from eo_backbones.scenes.outputs import TAG
 
 _BLOCK_PX = 256

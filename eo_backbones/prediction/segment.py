@@ -25,7 +25,7 @@ from eo_backbones.prediction.classify import Classifier, refuse_missing, request
 from eo_backbones.prediction.mask_file import MaskFormat, new_mask, pixels_of
 from eo_backbones.prediction.windows import WINDOW_SIZE, Span, WindowSize, count_windows, windows
 from eo_backbones.progress import SILENT, Progress, Tick
-from eo_backbones.scenes.band_files import BandFile, find_bands
+from eo_backbones.rasters.band_files import BandFile, find_bands
 from eo_backbones.scenes.request import identity_of
 from eo_backbones.scenes.scene import Scene
 

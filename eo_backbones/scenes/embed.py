@@ -26,7 +26,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform
 from eo_backbones.networks.multi_band import MultiBand
 from eo_backbones.progress import SILENT, Progress
-from eo_backbones.scenes.band_files import find_bands
+from eo_backbones.rasters.band_files import find_bands
 from eo_backbones.scenes.components import Components, components_file, principal_components
 from eo_backbones.scenes.grid import Grid
 from eo_backbones.scenes.outputs import Rows, write_components_picture, write_geotiff, write_parquet

@@ -25,9 +25,9 @@ from PIL import Image
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from eo_backbones.datasets.raster import without_georeference_warnings
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
+from eo_backbones.rasters.reader import without_georeference_warnings
 from eo_backbones.scenes.grid import Grid, to_degrees
 
 Rows = Callable[[], Iterator[np.ndarray]]

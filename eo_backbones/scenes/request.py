@@ -11,7 +11,7 @@ from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.models import create_model
 from eo_backbones.networks.multi_band import Fuse, MultiBand
-from eo_backbones.scenes.band_files import BandFile, is_remote
+from eo_backbones.rasters.band_files import BandFile, is_remote
 from eo_backbones.scenes.outputs import MAX_BANDS, EmbeddingDtype, load_pyarrow
 
 Format = Literal["geotiff", "parquet"]

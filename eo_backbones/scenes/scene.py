@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from eo_backbones.contract import InputSpec, Unit
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import UnitError, check_values
-from eo_backbones.scenes.band_files import BandFile, is_remote, opened, unreadable
+from eo_backbones.rasters.band_files import BandFile, is_remote, opened, unreadable
 from eo_backbones.scenes.grid import Grid, at
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ import pytest
 from eo_backbones.bands import LAYOUTS
 from eo_backbones.datasets import open_dataset
 from eo_backbones.datasets.bigearthnet import BIGEARTHNET_CLASSES, bigearthnet, label_numbers
-from eo_backbones.datasets.raster import read_bands
 from eo_backbones.datasets.synthetic import scene
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.reader import read_bands
 from support.synthetic_layouts import write_bigearthnet
 
 

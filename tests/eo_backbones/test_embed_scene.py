@@ -13,8 +13,8 @@ import torch
 from affine import Affine
 from rasterio.crs import CRS
 
+from eo_backbones.rasters.band_files import BandFile
 from eo_backbones.scenes import Embedded, EmbedRequest, embed_scene
-from eo_backbones.scenes.band_files import BandFile
 from eo_backbones.scenes.embed import CELLS_PER_BLOCK
 from eo_backbones.scenes.grid import Grid
 from eo_backbones.scenes.scene import Scene, cell_rows

@@ -9,8 +9,8 @@ import torch
 import eo_backbones
 from eo_backbones.bands import BANDS, S2_BANDS, band_index
 from eo_backbones.datasets.eurosat import eurosat_ms
-from eo_backbones.datasets.raster import read_bands
 from eo_backbones.datasets.synthetic_files import write_sen12ms
+from eo_backbones.rasters.reader import read_bands
 from support.synthetic_layouts import write_eurosat_ms
 
 NAME = "eo_resnet50.byol_s1s2_mini"

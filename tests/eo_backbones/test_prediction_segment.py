@@ -25,7 +25,7 @@ from eo_backbones.prediction.classify import Classifier, predict
 from eo_backbones.prediction.mask_file import MaskFormat
 from eo_backbones.prediction.segment import Segmented, predict_windows, segment, write_table
 from eo_backbones.prediction.windows import WindowSize, spans
-from eo_backbones.scenes.band_files import find_bands
+from eo_backbones.rasters.band_files import find_bands
 from eo_backbones.scenes.scene import Scene
 from support.masked_images import scene, write_tiff
 from support.recorded_progress import Killed, RecordedProgress

@@ -11,8 +11,8 @@ import torch
 from affine import Affine
 
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.band_files import BandFile, find_bands
 from eo_backbones.scenes import EmbedRequest, embed_scene
-from eo_backbones.scenes.band_files import BandFile, find_bands
 from support.synthetic_scene import UTM, numbers, write_scene
 from support.tiny_encoders import write_tiny_encoder
 

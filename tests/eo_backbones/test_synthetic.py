@@ -11,10 +11,10 @@ from sklearn.preprocessing import StandardScaler
 
 from eo_backbones.bands import BANDS, LAYOUTS, S1_BANDS, S2_BANDS
 from eo_backbones.datasets.eurosat import EUROSAT_CLASSES
-from eo_backbones.datasets.raster import read_bands
 from eo_backbones.datasets.synthetic import EQUIVALENT_LOOKS, scene, speckle, synthetic_images
 from eo_backbones.datasets.synthetic_files import write_pairs, write_sen12ms
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.reader import read_bands
 from support.synthetic_layouts import write_bigearthnet, write_dfc2020, write_sen12mscr
 
 

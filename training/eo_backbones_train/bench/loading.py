@@ -24,10 +24,10 @@ import rasterio
 import torch
 
 from eo_backbones.bands import S1_BANDS, S2_BANDS
-from eo_backbones.datasets.raster import gdal_environment
 from eo_backbones.datasets.synthetic_files import write_sen12ms
 from eo_backbones.errors import UserError
 from eo_backbones.progress import Progress
+from eo_backbones.rasters.reader import gdal_environment
 from eo_backbones_train.bench.timing import Stopwatch, in_turn, seconds, times_faster
 from eo_backbones_train.data.loader import PREFETCH, Loader
 from eo_backbones_train.data.plan import Plan

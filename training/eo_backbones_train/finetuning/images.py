@@ -9,12 +9,12 @@ from torch import Tensor
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.datasets.labelled import LabelledImages
-from eo_backbones.datasets.raster import facts_of, split_request
 from eo_backbones.datasets.splits import PARTS, Split, seeded_split, subset_of
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import features
 from eo_backbones.inputs import InputTransform
 from eo_backbones.prediction.classify import model_input, refuse_wrong_unit
+from eo_backbones.rasters.reader import facts_of, split_request
 from eo_backbones_train.data.views import draw_view_params, make_views
 from eo_backbones_train.recipes.recipe import ViewPart
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from eo_backbones.bands import BANDS
 from eo_backbones.datasets.labelled import IGNORED, LabelledImages
 from eo_backbones.datasets.mask_folders import mask_folders, mask_table
-from eo_backbones.datasets.raster import facts_of
 from eo_backbones.datasets.splits import Split
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.metrics import Counts, accuracy, confusion_matrix, mean_iou
@@ -27,6 +26,7 @@ from eo_backbones.evaluation.plots import png
 from eo_backbones.networks.segmentation import STRIDES, require_decoder
 from eo_backbones.prediction.mask_file import class_colours
 from eo_backbones.progress import Tick
+from eo_backbones.rasters.reader import facts_of
 from eo_backbones_train.finetuning.fit import (
     NO_CLASS,
     PREDICTIONS_FILE,

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import torch
 
-from eo_backbones.datasets.raster import gdal_environment, without_georeference_warnings
 from eo_backbones.files import unfinished_path
+from eo_backbones.rasters.reader import gdal_environment, without_georeference_warnings
 from eo_backbones_train.store.codings import Array
 from eo_backbones_train.store.format import GroupKey, shard_file
 from eo_backbones_train.store.layouts import SceneFiles

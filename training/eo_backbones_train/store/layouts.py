@@ -20,8 +20,8 @@ import rasterio
 
 from eo_backbones.bands import LAYOUTS
 from eo_backbones.datasets.land_cover import HOLD_OUT_SCENES
-from eo_backbones.datasets.raster import gdal_environment, without_georeference_warnings
 from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.rasters.reader import gdal_environment, without_georeference_warnings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

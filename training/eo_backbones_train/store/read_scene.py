@@ -18,9 +18,9 @@ from rasterio.errors import RasterioError
 
 from eo_backbones.bands import BANDS, LAYOUTS, PAPER_BANDS, S1_BANDS, band_named_in, band_names
 from eo_backbones.contract import Unit, parse_unit, unit_range
-from eo_backbones.datasets.raster import USUAL_LAYOUTS, split_request
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import UNITS_OF, check_values
+from eo_backbones.rasters.reader import USUAL_LAYOUTS, split_request
 from eo_backbones_train.store.codings import Array, coding_of
 from eo_backbones_train.store.layouts import Layout, RasterFile, SceneFiles
 

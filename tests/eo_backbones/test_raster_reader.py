@@ -10,9 +10,9 @@ import pytest
 import rasterio
 
 from eo_backbones.bands import S2_BANDS
-from eo_backbones.datasets.raster import facts_of, read_bands, resolve_bands, without_georeference_warnings
 from eo_backbones.datasets.synthetic import scene
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.reader import facts_of, read_bands, resolve_bands, without_georeference_warnings
 from support.synthetic_data import sen12ms_folder
 
 __all__ = ["sen12ms_folder"]

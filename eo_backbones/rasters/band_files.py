@@ -2,7 +2,7 @@
 
 A band is found by the files' own band descriptions; in a file of a single band without a description, by the file's
 name (``B2.tif``, ``..._B02.tif``, ``T32TQM_20200101T101010_B02_10m.jp2``: the last part that names a band); in other
-files by the order that a file of its kind usually has (:mod:`eo_backbones.datasets.raster`). ``B04=2`` is the second
+files by the order that a file of its kind usually has (:mod:`eo_backbones.rasters.reader`). ``B04=2`` is the second
 band of the file; where there are several files, the count goes on from one to the next.
 """
 
@@ -17,8 +17,8 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from eo_backbones.bands import band_named_in, band_names
-from eo_backbones.datasets.raster import order_in, split_request, without_georeference_warnings
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.reader import order_in, split_request, without_georeference_warnings
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 

@@ -1,0 +1,1 @@
+"""Raster files: opening them, finding bands in them, reading values."""
