@@ -1,7 +1,7 @@
 """``eo-backbones evaluate``: frozen features of one band or several against baselines, with intervals."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,12 @@ from eo_backbones.cli.options import (
     print_json,
     results_table,
     split_commas,
+    text_table,
 )
 from eo_backbones.errors import INTERRUPTED, UserError
+
+if TYPE_CHECKING:
+    from eo_backbones.evaluation.request import Request
 
 EVALUATE_EPILOG = """Examples:
 
@@ -32,7 +36,11 @@ EVALUATE_EPILOG = """Examples:
 [bold]eo-backbones evaluate --dataset folder --root DIR --models random stats --bands B04=3 B08=4 --unit reflectance \
 --out OUT[/bold]
 
-OUT gets results.csv, report.md, report.html and bands.png. The same command again measures only what is missing, also \
+[bold]eo-backbones evaluate --dataset sen12ms --root DIR --models stats local-dir:FOLDER --protocol retrieval \
+--out OUT[/bold]
+
+OUT gets results.csv, report.md, report.html and bands.png; with retrieval: retrieval.csv, retrieval.md, \
+recall-at-1.png and recall-at-5.png. The same command again measures only what is missing, also \
 after Ctrl-C. Features are kept in --cache, else EO_BACKBONES_CACHE, else ~/.cache/eo_backbones; any file there may be \
 deleted."""
 
@@ -42,7 +50,8 @@ def evaluate(
         str,
         typer.Option(
             help="eurosat-ms (13 bands), eurosat-rgb (B04, B03, B02), bigearthnet (19 labels, S2 and S1), dfc2020 or "
-            "sen12ms (class of most pixels, S2 and S1), or folder: your images, a folder for each class."
+            "sen12ms (class of most pixels, S2 and S1), or folder: your images, a folder for each class; for retrieval "
+            "also pairs: GeoTIFFs of equal names in s1 and s2."
         ),
     ],
     root: Annotated[Path, typer.Option(help="Its folder; EuroSAT also as .zip.")],
@@ -74,7 +83,9 @@ def evaluate(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME...", help="logistic (default), paper, knn (5 and 20 neighbours); segmentation (dfc2020)."
+            metavar="NAME...",
+            help="logistic (default), paper, knn (5 and 20 neighbours); segmentation (dfc2020); retrieval (a place "
+            "found again by another band; needs no labels).",
         ),
     ] = None,
     split: Annotated[
@@ -103,6 +114,7 @@ def evaluate(
     from dataclasses import asdict
 
     from eo_backbones.evaluation.features import default_cache_folder
+    from eo_backbones.evaluation.probes.protocols import RETRIEVAL
     from eo_backbones.evaluation.request import Request, default_sizes, run_evaluation
     from eo_backbones.progress import ProgressBars
 
@@ -123,14 +135,16 @@ def evaluate(
         sizes=tuple(size or default_sizes(protocols)),
         limit=limit,
     )
+    if protocols == (RETRIEVAL,):
+        _retrieve(request, root, out, cache or default_cache_folder(), device, as_json=as_json)
+        return
     try:
         with ProgressBars() as progress:
             outcome, written = run_evaluation(
                 request, root=root, out=out, cache=cache or default_cache_folder(), device=device, progress=progress
             )
     except KeyboardInterrupt:
-        typer.echo(f"stopped; the finished rows are in {out}, the same command continues from there", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise _stopped(out) from None
     files = {
         "results": outcome.results.path,
         "report": written.report,
@@ -148,3 +162,32 @@ def evaluate(
         output_console().print(results_table(section))
     for name, path in files.items():
         typer.echo(f"{name}: {path}")
+
+
+def _retrieve(request: "Request", root: Path, out: Path, cache: Path, device: str, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from eo_backbones.evaluation.retrieval.measure import run_retrieval
+    from eo_backbones.evaluation.retrieval.recall import RANKS
+    from eo_backbones.evaluation.retrieval.report import picture_file, summary
+    from eo_backbones.progress import ProgressBars
+
+    try:
+        with ProgressBars() as progress:
+            outcome = run_retrieval(request, root=root, out=out, cache=cache, device=device, progress=progress)
+    except KeyboardInterrupt:
+        raise _stopped(out) from None
+    pictures = {f"figure_{rank}": str(out / picture_file(rank)) for rank in RANKS}
+    files = {"results": str(outcome.results.path), "report": str(outcome.report), **pictures}
+    if as_json:
+        rows = [asdict(row) for row in outcome.results.rows]
+        print_json({**files, "added": outcome.added, "not_measured": outcome.unmeasured, "rows": rows})
+        return
+    output_console().print(text_table(*summary(outcome.results.rows)))
+    for name, path in files.items():
+        typer.echo(f"{name}: {path}")
+
+
+def _stopped(out: Path) -> typer.Exit:
+    typer.echo(f"stopped; the finished rows are in {out}, the same command continues from there", err=True)
+    return typer.Exit(INTERRUPTED)

@@ -106,6 +106,18 @@ def results_table(section: "Section") -> "Table":
     return table
 
 
+def text_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> "Table":
+    """Return a plain table for a terminal; the first column is never shortened."""
+    from rich.table import Table
+
+    table = Table()
+    for number, name in enumerate(header):
+        table.add_column(name, no_wrap=number == 0)
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
 def output_console() -> "Console":
     """Return the console of standard output; a file gets whole lines, a terminal its own width."""
     from rich.console import Console

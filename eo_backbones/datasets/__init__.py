@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,10 +12,11 @@ from eo_backbones.datasets.bigearthnet import bigearthnet
 from eo_backbones.datasets.class_folders import class_folders
 from eo_backbones.datasets.eurosat import eurosat_ms, eurosat_rgb
 from eo_backbones.datasets.labelled import LabelledImages
-from eo_backbones.datasets.land_cover import dfc2020, sen12ms
+from eo_backbones.datasets.land_cover import dfc2020, sen12ms, without_labels
+from eo_backbones.datasets.pairs import sensor_pairs
 from eo_backbones.errors import UserError, unknown_name
 
-__all__ = ["DATASETS", "LabelledImages", "open_dataset"]
+__all__ = ["DATASETS", "WITHOUT_LABELS", "LabelledImages", "open_dataset", "open_unlabelled"]
 
 FOLDER = "folder"
 """The kind whose bands and units the user may declare."""
@@ -30,6 +32,15 @@ DATASETS: Mapping[str, Callable[[Path], LabelledImages]] = MappingProxyType(
     }
 )
 """Kind of data set, as ``evaluate --dataset`` takes it -> function that opens a folder or archive."""
+
+WITHOUT_LABELS: Mapping[str, Callable[[Path], LabelledImages]] = MappingProxyType(
+    {
+        "pairs": sensor_pairs,
+        "dfc2020": partial(without_labels, "dfc2020"),
+        "sen12ms": partial(without_labels, "sen12ms"),
+    }
+)
+"""Kinds whose images can be opened without labels, for what needs none."""
 
 
 def open_dataset(
@@ -50,9 +61,29 @@ def open_dataset(
         raise unknown_name("data set", kind, DATASETS)
     if kind == FOLDER:
         return class_folders(Path(root), positions=positions, units=units)
+    _refuse_declarations(kind, positions, units)
+    return DATASETS[kind](Path(root))
+
+
+def open_unlabelled(
+    kind: str, root: Path, *, positions: Mapping[str, int] | None = None, units: Sequence[str] = ()
+) -> LabelledImages:
+    """Open images for what needs no labels: any kind of :func:`open_dataset`, and those of :data:`WITHOUT_LABELS`.
+
+    Raises:
+        UserError: as :func:`open_dataset`.
+    """
+    if kind not in (*DATASETS, *WITHOUT_LABELS):
+        raise unknown_name("data set", kind, dict.fromkeys([*DATASETS, *WITHOUT_LABELS]))
+    if kind not in WITHOUT_LABELS:
+        return open_dataset(kind, root, positions=positions, units=units)
+    _refuse_declarations(kind, positions, units)
+    return WITHOUT_LABELS[kind](Path(root))
+
+
+def _refuse_declarations(kind: str, positions: Mapping[str, int] | None, units: Sequence[str]) -> None:
     if positions:
         name, position = next(iter(positions.items()))
         raise UserError(f"the bands of {kind} are at known positions; write {name} instead of {name}={position}")
     if units:
         raise UserError(f"the values of {kind} have known units; leave --unit out (it is for --dataset folder)")
-    return DATASETS[kind](Path(root))

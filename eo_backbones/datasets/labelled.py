@@ -14,6 +14,8 @@ from eo_backbones.errors import UserError
 
 IGNORED = 255
 """Value of pixels without a class in :class:`ClassMaps`."""
+UNLABELLED = "unlabelled"
+"""The only class of images without labels."""
 SMALLEST_GROUP = 3
 """Images of a group that a split needs: one each for training, validation and test."""
 HEAD_BYTES = 4096

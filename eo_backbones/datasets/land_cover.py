@@ -17,14 +17,22 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from eo_backbones.bands import BANDS, LAYOUTS, S1_BANDS, S2_BANDS
-from eo_backbones.datasets.labelled import IGNORED, SMALLEST_GROUP, ClassMaps, LabelledImages, OfficialSplit, heads
+from eo_backbones.datasets.labelled import (
+    IGNORED,
+    SMALLEST_GROUP,
+    UNLABELLED,
+    ClassMaps,
+    LabelledImages,
+    OfficialSplit,
+    heads,
+)
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.reader import read_bands, read_positions
 
@@ -111,6 +119,17 @@ def sen12ms(root: Path) -> LabelledImages:
     return _open(_SEN12MS, Path(root))
 
 
+def without_labels(name: str, root: Path) -> LabelledImages:
+    """Open the images of both sensors of ``dfc2020`` or ``sen12ms`` for what needs no labels; maps are not looked for.
+
+    Raises:
+        UserError: no images.
+    """
+    kind = next(kind for kind in (_DFC2020, _SEN12MS) if kind.name == name)
+    paths = tuple(_list_images(kind, Path(root)))
+    return _images(kind, paths, classes=(UNLABELLED,), labels=np.zeros(len(paths), dtype=np.int64), parts=("s2", "s1"))
+
+
 def _open(kind: _Kind, root: Path) -> LabelledImages:
     paths = _list_images(kind, root)
     mapped = [path for path in paths if _twin(path, kind.map_folder).is_file()]
@@ -131,20 +150,35 @@ def _open(kind: _Kind, root: Path) -> LabelledImages:
             "get more of the data set"
         )
     kept_paths = tuple(mapped[row] for row in kept)
-    parts = np.array([_part(kind, path) for path in kept_paths])
+    images = _images(
+        kind,
+        kept_paths,
+        classes=tuple(LAND_COVER_CLASSES[number] for number in present),
+        labels=np.searchsorted(present, majority[kept]),
+        parts=("s2", "s1", kind.map_folder),
+    )
+    return replace(
+        images,
+        official=OfficialSplit(parts=np.array([_part(kind, path) for path in kept_paths]), source=kind.source),
+        # SEN12MS's maps were enlarged from 500 m pixels: good enough for the label of a scene, not for that of a pixel.
+        maps=ClassMaps(classes=LAND_COVER_CLASSES, reader=partial(_read_map, kind)) if kind is _DFC2020 else None,
+    )
+
+
+def _images(
+    kind: _Kind, paths: tuple[Path, ...], *, classes: tuple[str, ...], labels: np.ndarray, parts: Sequence[str]
+) -> LabelledImages:
+    """Return the images; ``parts`` names the files of each that its digest covers."""
     bands = (*LAYOUTS["sen12ms-s2"], *LAYOUTS["sen12ms-s1"])
     return LabelledImages(
         name=kind.name,
-        classes=tuple(LAND_COVER_CLASSES[number] for number in present),
-        paths=kept_paths,
-        labels=np.searchsorted(present, majority[kept]),
+        classes=classes,
+        paths=paths,
+        labels=labels,
         bands=bands,
         units=tuple(BANDS[name].unit for name in bands),
         reader=_read,
-        load_bytes=partial(_heads, kind),
-        official=OfficialSplit(parts=parts, source=kind.source),
-        # SEN12MS's maps were enlarged from 500 m pixels: good enough for the label of a scene, not for that of a pixel.
-        maps=ClassMaps(classes=LAND_COVER_CLASSES, reader=partial(_read_map, kind)) if kind is _DFC2020 else None,
+        load_bytes=lambda path: heads(_twin(path, part) for part in parts),
     )
 
 
@@ -226,7 +260,3 @@ def _read(path: Path, bands: Sequence[str]) -> np.ndarray:
     if len(shapes) > 1:
         raise UserError(f"{path} and its Sentinel-1 twin differ in size; restore both from the archive")
     return np.stack([planes[band] for band in bands])
-
-
-def _heads(kind: _Kind, path: Path) -> bytes:
-    return heads(_twin(path, sensor) for sensor in ("s2", "s1", kind.map_folder))

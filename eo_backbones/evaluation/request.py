@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eo_backbones.datasets import LabelledImages, open_dataset
+from eo_backbones.datasets import DATASETS, WITHOUT_LABELS, LabelledImages, open_dataset
 from eo_backbones.datasets.splits import subset_of
 from eo_backbones.device import pick_device
 from eo_backbones.errors import UserError
@@ -16,7 +16,7 @@ from eo_backbones.evaluation import plots, report
 from eo_backbones.evaluation.budgets import SHOT_SUFFIX, Budget, make_splits
 from eo_backbones.evaluation.columns import choose_columns, named_positions
 from eo_backbones.evaluation.encoders import IMAGENET
-from eo_backbones.evaluation.probes.protocols import SEGMENTATION, protocol_names
+from eo_backbones.evaluation.probes.protocols import RETRIEVAL, SEGMENTATION, protocol_names
 from eo_backbones.evaluation.run import Outcome, Plan, evaluate
 from eo_backbones.files import write_atomically
 from eo_backbones.progress import Progress
@@ -138,7 +138,7 @@ def run_evaluation(
     outcome = evaluate(data, plan, results, cache=cache, device=compute, memory_bytes=memory_bytes, progress=progress)
     if not results.rows:
         raise UserError(f"nothing was measured: {'; '.join(outcome.notes)}")
-    commands = _remember(out / COMMANDS_FILE, request.command())
+    commands = remember_command(out, request.command())
     with progress.stage("report", 1):
         written = write_reports(out, data, results.rows, commands=commands, imagenet_command=request.imagenet_command)
     return outcome, written
@@ -148,9 +148,11 @@ def _prepare(request: Request, root: Path) -> tuple[LabelledImages, Plan]:
     """Open the data and check the whole request, before any work."""
     if request.seeds < 1:
         raise UserError(f"--seeds {request.seeds}: at least 1 is needed")
-    for size in request.sizes:
-        if size < SMALLEST_SIZE_PX:
-            raise UserError(f"--size {size}: networks need at least {SMALLEST_SIZE_PX} pixels")
+    check_sizes(request.sizes)
+    if RETRIEVAL in request.protocols:
+        raise UserError(f"protocol {RETRIEVAL} uses no labels and is measured alone; leave the other protocols out")
+    if request.dataset in WITHOUT_LABELS and request.dataset not in DATASETS:
+        raise UserError(f"{request.dataset} has no labels; measure it with --protocol {RETRIEVAL}")
     protocols, budgets = protocol_names(request.protocols), request.budgets
     names, positions = named_positions(request.bands)
     whole = open_dataset(request.dataset, root, positions=positions, units=request.units)
@@ -175,6 +177,17 @@ def _prepare(request: Request, root: Path) -> tuple[LabelledImages, Plan]:
         budgets=budgets,
         sizes=request.sizes,
     )
+
+
+def check_sizes(sizes: Sequence[int]) -> None:
+    """Refuse an image size that networks cannot take.
+
+    Raises:
+        UserError: it is below :data:`SMALLEST_SIZE_PX`.
+    """
+    for size in sizes:
+        if size < SMALLEST_SIZE_PX:
+            raise UserError(f"--size {size}: networks need at least {SMALLEST_SIZE_PX} pixels")
 
 
 def limited(data: LabelledImages, limit: int | None) -> LabelledImages:
@@ -207,8 +220,9 @@ def write_reports(
     return written
 
 
-def _remember(path: Path, command: str) -> Sequence[str]:
-    """Add a command to those that made the results, and return all of them."""
+def remember_command(out: Path, command: str) -> Sequence[str]:
+    """Add a command to those that made the results in a folder, and return all of them."""
+    path = out / COMMANDS_FILE
     known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     commands = list(dict.fromkeys([*known, command]))
     write_atomically(path, "\n".join(commands) + "\n")

@@ -15,6 +15,8 @@ PROTOCOLS = ("paper", "logistic", *NEIGHBOURS)
 """Those that classify images by their features."""
 SEGMENTATION = "segmentation"
 """The one that classifies pixels, :mod:`eo_backbones.evaluation.probes.segmentation`."""
+RETRIEVAL = "retrieval"
+"""The one without labels, :mod:`eo_backbones.evaluation.retrieval`."""
 TYPED_ALONE = {"knn": ("knn", "knn-20")}
 """What a name on the command line stands for, where it is more than itself."""
 
@@ -48,7 +50,7 @@ def protocol_names(typed: Sequence[str]) -> tuple[str, ...]:
     names: list[str] = []
     for name in typed:
         if name not in (*PROTOCOLS, SEGMENTATION):
-            raise unknown_name("protocol", name, (*PROTOCOLS, SEGMENTATION))
+            raise unknown_name("protocol", name, (*PROTOCOLS, SEGMENTATION, RETRIEVAL))
         names += TYPED_ALONE.get(name, (name,))
     return tuple(dict.fromkeys(names))
 

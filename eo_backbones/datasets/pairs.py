@@ -1,0 +1,104 @@
+"""Pairs of a Sentinel-2 and a Sentinel-1 file without labels: for what can be measured without them.
+
+Layout: folders ``s1`` and ``s2`` below one root, files of equal names. The bands are those that all files of a sensor
+have, by their band descriptions. Files of one dtype a sensor: 8-bit files hold display values, others digital numbers
+and dB. The pairs may differ in size.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from eo_backbones.bands import S1_BANDS, S2_BANDS, band_named_in
+from eo_backbones.contract import Unit, default_unit
+from eo_backbones.datasets.labelled import UNLABELLED, LabelledImages
+from eo_backbones.errors import UserError
+from eo_backbones.rasters.reader import facts_of, read_bands
+
+_SUFFIXES = (".tif", ".tiff")
+_SENSORS = {"s2": S2_BANDS, "s1": S1_BANDS}
+
+
+def sensor_pairs(root: Path) -> LabelledImages:
+    """Open pairs; all of them have the class :data:`eo_backbones.datasets.labelled.UNLABELLED`.
+
+    Args:
+        root: holds folders ``s1`` and ``s2``.
+
+    Raises:
+        UserError: a folder is missing or empty, a file has no twin, a sensor's files have no band in common, or differ
+            in dtype.
+    """
+    root = Path(root)
+    names = _names(root)
+    bands: list[str] = []
+    units: list[Unit] = []
+    for sensor, known in _SENSORS.items():
+        found, dtype = _bands_in_common([root / sensor / name for name in names], known)
+        bands += found
+        units += [default_unit(name, dtype) for name in found]
+    return LabelledImages(
+        name="pairs",
+        classes=(UNLABELLED,),
+        paths=tuple(root / "s2" / name for name in names),
+        labels=np.zeros(len(names), dtype=np.int64),
+        bands=tuple(bands),
+        units=tuple(units),
+        reader=_read,
+        load_bytes=lambda path: b"".join(_twin(path, sensor).read_bytes() for sensor in _SENSORS),
+    )
+
+
+def _names(root: Path) -> list[str]:
+    by_sensor = {}
+    for sensor in _SENSORS:
+        folder = root / sensor
+        found = {path.name for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES} if folder.is_dir() else ()
+        if not found:
+            raise UserError(f"no GeoTIFF in {folder}; pass the folder that holds s1 and s2 with files of equal names")
+        by_sensor[sensor] = set(found)
+    alone = sorted(by_sensor["s2"] ^ by_sensor["s1"])
+    if alone:
+        has, lacks = ("s2", "s1") if alone[0] in by_sensor["s2"] else ("s1", "s2")
+        raise UserError(
+            f"{root / has / alone[0]} has no twin in {root / lacks} ({len(alone)} files like it); add or remove them"
+        )
+    return sorted(by_sensor["s2"])
+
+
+def _bands_in_common(files: Sequence[Path], known: Sequence[str]) -> tuple[list[str], str]:
+    """Return the known bands that the descriptions of all files name, and the dtype of the files."""
+    first = facts_of(files[0])
+    shared = set(known)
+    for path in files:
+        facts = facts_of(path)
+        if facts.dtype != first.dtype:
+            raise UserError(
+                f"{path} holds {facts.dtype}, {files[0]} {first.dtype}; put pairs of one kind into a folder"
+            )
+        shared &= {band_named_in(text) for text in facts.descriptions}
+        if not shared:
+            described = ", ".join(text for text in facts.descriptions if text) or "nothing"
+            raise UserError(
+                f"{path} shares no band with the files before it; its band descriptions name {described}, and those of "
+                f"all files must name some of {', '.join(known)} alike"
+            )
+    return [name for name in known if name in shared], first.dtype
+
+
+def _twin(path: Path, sensor: str) -> Path:
+    return path.parent.parent / sensor / path.name
+
+
+def _read(path: Path, bands: Sequence[str]) -> np.ndarray:
+    """Return bands of both sensors, in the given order; each file is opened once."""
+    planes: dict[str, np.ndarray] = {}
+    for sensor, known in _SENSORS.items():
+        wanted = [name for name in bands if name in known]
+        if wanted:
+            planes |= dict(zip(wanted, read_bands(_twin(path, sensor), wanted), strict=True))
+    shapes = {values.shape for values in planes.values()}
+    if len(shapes) > 1:
+        raise UserError(f"{path} and its Sentinel-1 twin differ in size; cut both to the same ground")
+    return np.stack([planes[name] for name in bands])
