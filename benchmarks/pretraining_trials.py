@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from mini_validation import BANDS, validation_part
 
+from eo_backbones.cards.tables import markdown_table
 from eo_backbones.datasets import open_dataset
 from eo_backbones.datasets.splits import Split, seeded_split, subset_of
 from eo_backbones.evaluation import run
 from eo_backbones.evaluation.columns import choose_columns
-from eo_backbones.results import ResultsFile, markdown_table
+from eo_backbones.results import ResultsFile
 
 EPOCHS = 4
 RADAR_SEEDS = 5
