@@ -25,6 +25,7 @@ from eo_backbones.datasets import open_dataset
 from eo_backbones.datasets.splits import Split, seeded_split, subset_of
 from eo_backbones.evaluation import run
 from eo_backbones.evaluation.columns import choose_columns
+from eo_backbones.rasters.options import ReadingOptions
 from eo_backbones.results import ResultsFile
 
 EPOCHS = 4
@@ -100,7 +101,7 @@ class Validation:
         """Open the images and choose those that are scored."""
         self._out = out
         visible, split = validation_part(eurosat)
-        radar = open_dataset("folder", labelled, positions={"VV": 1}, units=("uint8",))
+        radar = open_dataset("folder", labelled, positions={"VV": 1}, reading=ReadingOptions(units=("uint8",)))
         splits = {seed: radar_split(radar.labels, seed) for seed in range(RADAR_SEEDS)}
         self._parts = {"eurosat": (visible, BANDS, {0: split}), "radar": (radar, ("VV",), splits)}
 

@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eo_backbones.cli.options import (
+    NODATA_HELP,
+    NUMBERS,
+    OFFSET_HELP,
+    SCALE_HELP,
     UNIT_HELP,
     DeviceOption,
     JsonOption,
@@ -76,6 +80,9 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="UNIT...", help=f"For folder: {UNIT_HELP}"),
     ] = None,
+    scale: Annotated[list[str] | None, typer.Option(metavar=NUMBERS, help=f"For folder: {SCALE_HELP}")] = None,
+    offset: Annotated[list[str] | None, typer.Option(metavar=NUMBERS, help=f"For folder: {OFFSET_HELP}")] = None,
+    nodata: Annotated[list[str] | None, typer.Option(metavar=NUMBERS, help=f"For folder: {NODATA_HELP}")] = None,
     fuse: Annotated[
         list[str] | None,
         typer.Option(metavar="WAY...", help="How several bands at once are used: concat (default), mean, or both."),
@@ -126,6 +133,9 @@ def evaluate(
         models=split_commas(models),
         bands=split_commas(bands),
         units=split_commas(unit),
+        scale=split_commas(scale),
+        offset=split_commas(offset),
+        nodata=split_commas(nodata),
         fuses=split_commas(fuse),
         protocols=protocols,
         split=split,

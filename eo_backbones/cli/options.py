@@ -5,6 +5,7 @@ The command line library knows only ``--models random --models stats``. :class:`
 """
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,12 +24,30 @@ UNIT_HELP = (
     "files, else dn (Sentinel-2) and db (Sentinel-1). Values that cannot be in it are refused."
 )
 
+NUMBERS = "[BAND=]NUMBER..."
+SCALE_HELP = (
+    "Factor of the stored numbers: value = stored x scale + offset, in --unit. One for all bands, or B04=2.75e-5. "
+    "Scale and offset win over what the files say about themselves."
+)
+OFFSET_HELP = (
+    "Added after --scale, in --unit: -1000 with --unit dn for Sentinel-2 of baseline 04.00 and later (since January "
+    "2022), where the files do not say it; 0 if they do and it is gone already. One for all bands, or B04=-1000."
+)
+NODATA_HELP = (
+    "Stored number that means missing, often 0, besides what the files mark as missing (nodata, masks, alpha, NaN). "
+    "One for all bands, or VV=-9999."
+)
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 UnitOption = Annotated[list[str] | None, typer.Option(metavar="UNIT...", help=UNIT_HELP)]
+ScaleOption = Annotated[list[str] | None, typer.Option(metavar=NUMBERS, help=SCALE_HELP)]
+OffsetOption = Annotated[list[str] | None, typer.Option(metavar=NUMBERS, help=OFFSET_HELP)]
+NodataOption = Annotated[list[str] | None, typer.Option(metavar=NUMBERS, help=NODATA_HELP)]
 ModelArgument = Annotated[str, typer.Argument(help=f"{MODEL_HELP[0].upper()}{MODEL_HELP[1:]}.")]
 
 _WIDTH_IN_FILES = 200
+_NEGATIVE_NUMBER = re.compile(r"-(\d.*|\.\d.*|inf|nan)")
 
 
 class ListOptionsCommand(TyperCommand):
@@ -45,7 +64,7 @@ def spread(args: Sequence[str], repeatable: Collection[str]) -> list[str]:
     result: list[str] = []
     option: str | None = None
     for argument in args:
-        if argument.startswith("-"):
+        if argument.startswith("-") and not _NEGATIVE_NUMBER.fullmatch(argument):
             option = argument if argument in repeatable else None
             result.append(argument)
         elif option is not None and result[-1] != option:

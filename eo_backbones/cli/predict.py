@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eo_backbones.cli.options import UNIT_HELP, DeviceOption, split_commas
+from eo_backbones.cli.options import (
+    UNIT_HELP,
+    DeviceOption,
+    NodataOption,
+    OffsetOption,
+    ScaleOption,
+    split_commas,
+)
 from eo_backbones.errors import INTERRUPTED, UserError
 
 if TYPE_CHECKING:
@@ -14,6 +21,7 @@ if TYPE_CHECKING:
 
     from eo_backbones.prediction.classify import Classifier
     from eo_backbones.progress import Progress, Tick
+    from eo_backbones.rasters.options import ReadingOptions
 
 PREDICT_EPILOG = """Examples:
 
@@ -29,22 +37,33 @@ any size; each is resized to the size that the model was trained on.
 A model of --task segmentation writes a mask for each image: a GeoTIFF of the class values it was trained with, \
 georeferenced as the image, with colours and names of the classes, nodata where the image has no value; and \
 predictions.csv with the share of each class. Whole scenes are read window by window. After an interruption the same \
-command continues."""
+command continues.
+
+--bands, --unit, --scale, --offset and --nodata need not be repeated: the folder of a model keeps those that it was \
+trained with. What is passed here wins; a band's unit, scale and offset belong together."""
 
 _TABLE, _MASKS = Path("predictions.csv"), Path("predictions")
 _BATCH = 32
 
 
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Images: GeoTIFF, PNG or JPEG.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(help="Images, anything GDAL opens: GeoTIFF, JPEG 2000, PNG, JPEG, https://, GTIFF_DIR:1:a.tif."),
+    ],
     model: Annotated[str, typer.Option(help="Folder of [bold]eo-train finetune[/bold], or hf-hub:ORG/NAME.")],
     bands: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="BAND=POSITION", help="Positions of the model's bands, if the files do not say them: B04=4,B03=3."
+            metavar="BAND=POSITION",
+            help="Positions of the model's bands, if the files do not say them: B04=4,B03=3. Default: those given when "
+            "it was trained. B04,B03: found by name all the same.",
         ),
     ] = None,
     unit: Annotated[list[str] | None, typer.Option(metavar="UNIT", help=UNIT_HELP)] = None,
+    scale: ScaleOption = None,
+    offset: OffsetOption = None,
+    nodata: NodataOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -63,24 +82,31 @@ def predict(
     from eo_backbones.device import pick_device
     from eo_backbones.prediction.classify import open_classifier
     from eo_backbones.progress import ProgressBars
+    from eo_backbones.rasters.options import ReadingOptions
 
     with ProgressBars() as progress:
         opened = open_classifier(model, device=pick_device(device))
-        bands_typed, units_typed = split_commas(bands), split_commas(unit)
+        typed = split_commas(bands)
+        reading = ReadingOptions(
+            units=split_commas(unit),
+            scale=split_commas(scale),
+            offset=split_commas(offset),
+            nodata=split_commas(nodata),
+        )
         if opened.mask_values:
             if batch is not None:
                 raise UserError("--batch counts whole images; a segmentation reads window by window, so leave it out")
-            line = _segment(opened, files, bands_typed, units_typed, out or _MASKS, progress)
+            line = _segment(opened, files, typed, reading, out or _MASKS, progress)
         else:
-            line = _classify(opened, files, bands_typed, units_typed, out or _TABLE, batch or _BATCH, progress)
+            line = _classify(opened, files, typed, reading, out or _TABLE, batch or _BATCH, progress)
     typer.echo(line)
 
 
 def _classify(
     opened: "Classifier",
-    files: Sequence[Path],
+    files: Sequence[str],
     bands: Sequence[str],
-    units: Sequence[str],
+    reading: "ReadingOptions",
     out: Path,
     batch: int,
     progress: "Progress",
@@ -88,7 +114,16 @@ def _classify(
     from eo_backbones.prediction.classify import predict as classify
     from eo_backbones.prediction.classify import write_predictions
 
-    rows = classify(opened, files, bands=bands, units=units, batch=batch)
+    rows = classify(
+        opened,
+        files,
+        bands=bands,
+        units=reading.units,
+        scale=reading.scale,
+        offset=reading.offset,
+        nodata=reading.nodata,
+        batch=batch,
+    )
     with progress.stage("classify", len(files)) as tick:
         counts = write_predictions(out, opened.classes, _with_ticks(rows, tick))
     found = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
@@ -97,9 +132,9 @@ def _classify(
 
 def _segment(
     opened: "Classifier",
-    files: Sequence[Path],
+    files: Sequence[str],
     bands: Sequence[str],
-    units: Sequence[str],
+    reading: "ReadingOptions",
     out: Path,
     progress: "Progress",
 ) -> str:
@@ -111,7 +146,17 @@ def _segment(
             f"{out.with_suffix('')}"
         )
     try:
-        made = segment(opened, files, out, bands=bands, units=units, progress=progress)
+        made = segment(
+            opened,
+            files,
+            out,
+            bands=bands,
+            units=reading.units,
+            scale=reading.scale,
+            offset=reading.offset,
+            nodata=reading.nodata,
+            progress=progress,
+        )
     except KeyboardInterrupt:
         typer.echo(f"stopped; the finished masks are in {out}, the same command continues from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -125,7 +170,7 @@ def _segment(
     return f"{out}: {len(made)} masks{earlier} ({shares or 'no pixel with a value'}); shares of each image: {table}"
 
 
-def _with_ticks(rows: "Iterator[tuple[Path, Tensor]]", tick: "Tick") -> "Iterator[tuple[Path, Tensor]]":
+def _with_ticks(rows: "Iterator[tuple[Path | str, Tensor]]", tick: "Tick") -> "Iterator[tuple[Path | str, Tensor]]":
     for row in rows:
         yield row
         tick(1)

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eo_backbones.cli.options import MODEL_HELP, DeviceOption, JsonOption, UnitOption, print_result, split_commas
+from eo_backbones.cli.options import (
+    MODEL_HELP,
+    DeviceOption,
+    JsonOption,
+    NodataOption,
+    OffsetOption,
+    ScaleOption,
+    UnitOption,
+    print_result,
+    split_commas,
+)
 from eo_backbones.errors import INTERRUPTED, UserError
 
 if TYPE_CHECKING:
@@ -65,6 +75,9 @@ def embed(
     ],
     out: Annotated[Path, typer.Option(help="File to write: .tif, or .parquet with the cells' centres.")],
     unit: UnitOption = None,
+    scale: ScaleOption = None,
+    offset: OffsetOption = None,
+    nodata: NodataOption = None,
     size: Annotated[int, typer.Option(help="Side of a window in pixels.")] = 64,
     stride: Annotated[int, typer.Option(help="Pixels from window to window: the side of a cell.")] = 32,
     components: Annotated[
@@ -80,12 +93,6 @@ def embed(
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16, or int8 with a scale and offset per band.")] = "float32",
     fuse: Annotated[str, typer.Option(help="Several bands: concat (features side by side) or mean.")] = "concat",
-    offset: Annotated[
-        float, typer.Option(help="Added to digital numbers: -1000 for Sentinel-2 baseline 04.00 and later.")
-    ] = 0.0,
-    nodata: Annotated[
-        float | None, typer.Option(help="Value that means missing where the file does not say it, often 0.")
-    ] = None,
     max_nodata: Annotated[
         float, typer.Option(help="Share of missing pixels above which a window becomes a nodata cell.")
     ] = 0.1,
@@ -115,8 +122,9 @@ def embed(
         size=size,
         stride=stride,
         fuse=fuse,
-        offset=offset,
-        nodata=nodata,
+        scale=split_commas(scale),
+        offset=split_commas(offset),
+        nodata=split_commas(nodata),
         max_nodata=max_nodata,
         components=components,
         components_from=components_from,

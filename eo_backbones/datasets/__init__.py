@@ -3,7 +3,7 @@
 :func:`open_dataset` is the entry by name that the commands use.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from eo_backbones.datasets.labelled import LabelledImages
 from eo_backbones.datasets.land_cover import dfc2020, sen12ms, without_labels
 from eo_backbones.datasets.pairs import sensor_pairs
 from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.rasters.options import AS_FILES_SAY, ReadingOptions
 
 __all__ = ["DATASETS", "WITHOUT_LABELS", "LabelledImages", "open_dataset", "open_unlabelled"]
 
@@ -44,7 +45,7 @@ WITHOUT_LABELS: Mapping[str, Callable[[Path], LabelledImages]] = MappingProxyTyp
 
 
 def open_dataset(
-    kind: str, root: Path, *, positions: Mapping[str, int] | None = None, units: Sequence[str] = ()
+    kind: str, root: Path, *, positions: Mapping[str, int] | None = None, reading: ReadingOptions = AS_FILES_SAY
 ) -> LabelledImages:
     """Open a labelled data set by its kind.
 
@@ -52,7 +53,7 @@ def open_dataset(
         kind: key of :data:`DATASETS`.
         root: its folder or archive.
         positions: see :func:`eo_backbones.datasets.class_folders.class_folders`; only for ``folder``.
-        units: the same.
+        reading: what the user says about the stored values; likewise.
 
     Raises:
         UserError: the kind is unknown, ``root`` does not hold such a data set, or an option that it does not take.
@@ -60,13 +61,13 @@ def open_dataset(
     if kind not in DATASETS:
         raise unknown_name("data set", kind, DATASETS)
     if kind == FOLDER:
-        return class_folders(Path(root), positions=positions, units=units)
-    _refuse_declarations(kind, positions, units)
+        return class_folders(Path(root), positions=positions, reading=reading)
+    _refuse_declarations(kind, positions, reading)
     return DATASETS[kind](Path(root))
 
 
 def open_unlabelled(
-    kind: str, root: Path, *, positions: Mapping[str, int] | None = None, units: Sequence[str] = ()
+    kind: str, root: Path, *, positions: Mapping[str, int] | None = None, reading: ReadingOptions = AS_FILES_SAY
 ) -> LabelledImages:
     """Open images for what needs no labels: any kind of :func:`open_dataset`, and those of :data:`WITHOUT_LABELS`.
 
@@ -76,14 +77,16 @@ def open_unlabelled(
     if kind not in (*DATASETS, *WITHOUT_LABELS):
         raise unknown_name("data set", kind, dict.fromkeys([*DATASETS, *WITHOUT_LABELS]))
     if kind not in WITHOUT_LABELS:
-        return open_dataset(kind, root, positions=positions, units=units)
-    _refuse_declarations(kind, positions, units)
+        return open_dataset(kind, root, positions=positions, reading=reading)
+    _refuse_declarations(kind, positions, reading)
     return WITHOUT_LABELS[kind](Path(root))
 
 
-def _refuse_declarations(kind: str, positions: Mapping[str, int] | None, units: Sequence[str]) -> None:
+def _refuse_declarations(kind: str, positions: Mapping[str, int] | None, reading: ReadingOptions) -> None:
     if positions:
         name, position = next(iter(positions.items()))
         raise UserError(f"the bands of {kind} are at known positions; write {name} instead of {name}={position}")
-    if units:
-        raise UserError(f"the values of {kind} have known units; leave --unit out (it is for --dataset folder)")
+    if typed := [word for word in reading.words() if word.startswith("--")]:
+        raise UserError(
+            f"the values of {kind} have known units; leave {' and '.join(typed)} out (for --dataset folder only)"
+        )

@@ -9,37 +9,39 @@ empty one are left out). Paths are relative to the table's folder.
 """
 
 import csv
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from eo_backbones.bands import band
-from eo_backbones.contract import declared_units, default_unit
+from eo_backbones.contract import Unit
 from eo_backbones.datasets.labelled import LabelledImages, OfficialSplit
 from eo_backbones.datasets.splits import PARTS
 from eo_backbones.errors import UserError
-from eo_backbones.rasters.reader import RasterFacts, band_order, facts_of, read_positions
+from eo_backbones.rasters.options import AS_FILES_SAY, ReadingOptions
+from eo_backbones.rasters.reader import RasterFacts, band_order, facts_of, opened, read_positions, readings_of
+from eo_backbones.rasters.scaling import BandReading, DeclaredReading
 
 logger = logging.getLogger(__name__)
 
-ReadPositions = Callable[[Path, Sequence[int]], np.ndarray]
-
-IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
 SPLIT_COLUMN = "split"
 
 
 def class_folders(
-    root: Path, *, positions: Mapping[str, int] | None = None, units: Sequence[str] = ()
+    root: Path, *, positions: Mapping[str, int] | None = None, reading: ReadingOptions = AS_FILES_SAY
 ) -> LabelledImages:
     """Open a folder of class folders.
 
     Args:
         root: holds one folder a class; images may lie at any depth in it.
         positions: band name -> its position in every file, counted from 1; default: as the files say.
-        units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
+        reading: what the user says about the stored values.
 
     Raises:
         UserError: no class folders or one only, files that differ, bands that cannot be identified, a
@@ -51,7 +53,7 @@ def class_folders(
         classes=tuple(files),
         labels=np.repeat(np.arange(len(files), dtype=np.int64), [len(images) for images in files.values()]),
         positions=positions,
-        units=units,
+        reading=reading,
     )
 
 
@@ -61,9 +63,8 @@ def labelled_files(
     classes: tuple[str, ...],
     labels: np.ndarray,
     positions: Mapping[str, int] | None = None,
-    units: Sequence[str] = (),
+    reading: ReadingOptions = AS_FILES_SAY,
     official: OfficialSplit | None = None,
-    read: ReadPositions = read_positions,
 ) -> LabelledImages:
     """Return a user's files as a labelled set; they must agree in bands, size and dtype.
 
@@ -72,33 +73,42 @@ def labelled_files(
         classes: class names.
         labels: class number of each file, int64 ``(n,)``.
         positions: as in :func:`class_folders`.
-        units: likewise.
+        reading: likewise.
         official: the user's own split.
-        read: reads bands by their position in a file, counted from 1.
 
     Raises:
         UserError: as :func:`class_folders`, but for the folders.
     """
-    facts = _common_facts(paths)
-    band_positions = _band_positions(paths[0], facts, positions or {})
+    first = facts_of(paths[0])
+    band_positions = _band_positions(paths[0], first, positions or {})
     bands = tuple(band_positions)
-    declared = declared_units(units, bands)
-    band_units = tuple(declared.get(name, default_unit(name, facts.dtype)) for name in bands)
+    files = _read_headers(paths, first, band_positions, reading.for_bands(bands))
+    units = _common_units(files)
+    described = "; ".join(
+        f"{name}={position} {unit}" for (name, position), unit in zip(band_positions.items(), units, strict=True)
+    )
+    for said in dict.fromkeys(one.source for file in files.values() for one in file.readings if one.source):
+        logger.info("%s", said)
     return LabelledImages(
         name="folder",
         classes=classes,
         paths=tuple(paths),
         labels=labels,
         bands=bands,
-        units=band_units,
-        reader=partial(_read, band_positions, read),
+        units=units,
+        reader=partial(_read, band_positions, files),
         load_bytes=Path.read_bytes,
-        reading="; ".join(
-            f"{name}={position} {unit}"
-            for (name, position), unit in zip(band_positions.items(), band_units, strict=True)
-        ),
+        reading=f"{described}{_reading_of_values(files)}",
         official=official,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """How a file's bands are read, and whether it can mark pixels as missing."""
+
+    readings: tuple[BandReading, ...]
+    may_miss: bool
 
 
 def _files_by_class(root: Path) -> dict[str, list[Path]]:
@@ -125,24 +135,67 @@ def _files_by_class(root: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _common_facts(paths: Sequence[Path]) -> RasterFacts:
-    """Return what all files have in common: number, names and dtype of bands, and size."""
-    first = facts_of(paths[0])
+def _read_headers(
+    paths: Sequence[Path], first: RasterFacts, positions: Mapping[str, int], declared: DeclaredReading
+) -> dict[Path, _File]:
+    """Return how each file is read: images of several products may be stored with different offsets.
+
+    Raises:
+        UserError: files that differ in number, names or dtype of bands, or in size.
+    """
     compared: tuple[tuple[str, Callable[[RasterFacts], object]], ...] = (
         ("bands", lambda facts: facts.count),
         ("pixels", lambda facts: f"{facts.width} x {facts.height}"),
         ("dtype", lambda facts: facts.dtype),
         ("band descriptions", lambda facts: ", ".join(text or "none" for text in facts.descriptions)),
     )
-    for path in paths[1:]:
-        facts = facts_of(path)
-        for what, value in compared:
-            if value(facts) != value(first):
+    files: dict[Path, _File] = {}
+    seen: dict[_File, _File] = {}  # most are alike: one object stands for all
+    for path in paths:
+        with opened(path) as dataset:
+            facts = RasterFacts.of(dataset)
+            for what, value in compared:
+                if value(facts) != value(first):
+                    raise UserError(
+                        f"images differ in {what}: {path} has {value(facts)}, {paths[0]} has {value(first)}; remove "
+                        "it, or convert all images to the same form"
+                    )
+            file = _File(readings_of(path, dataset, positions, declared), facts.may_miss)
+        files[path] = seen.setdefault(file, file)
+    return files
+
+
+def _common_units(files: Mapping[Path, _File]) -> tuple[Unit, ...]:
+    """Return the unit of each band.
+
+    Raises:
+        UserError: it is not the same in all files.
+    """
+    first_path, first = next(iter(files.items()))
+    for path, file in files.items():
+        for one, other in zip(first.readings, file.readings, strict=True):
+            if one.unit != other.unit:
                 raise UserError(
-                    f"images differ in {what}: {path} has {value(facts)}, {paths[0]} has {value(first)}; remove it, or "
-                    "convert all images to the same form"
+                    f"images differ in the unit of band {one.band}: {path} is read as {other.unit}, {first_path} as "
+                    f"{one.unit}; pass --unit {one.band}=UNIT, and --scale and --offset where files do not say them"
                 )
-    return first
+    return tuple(one.unit for one in first.readings)
+
+
+def _reading_of_values(files: Mapping[Path, _File]) -> str:
+    """Return what the data's digest says about scale, offset and missing pixels: nothing where there is none of it."""
+    words = {file: _in_words(file) for file in dict.fromkeys(files.values())}
+    ways = set(words.values())
+    if len(ways) == 1:
+        return ways.pop()
+    listed = "\n".join(f"{path.name}{words[file]}" for path, file in files.items())
+    return f"; in {len(ways)} ways {hashlib.sha256(listed.encode()).hexdigest()}"
+
+
+def _in_words(file: _File) -> str:
+    words = [f"; {one.band} x {one.scale!r} + {one.offset!r}" for one in file.readings if not one.unchanged]
+    words += [f"; {one.band} nodata {one.nodata!r}" for one in file.readings if one.nodata is not None]
+    return "".join(words) + ("; missing pixels as marked" if file.may_miss else "")
 
 
 def _band_positions(example: Path, facts: RasterFacts, positions: Mapping[str, int]) -> dict[str, int]:
@@ -155,19 +208,20 @@ def _band_positions(example: Path, facts: RasterFacts, positions: Mapping[str, i
     return {name: position for position, name in enumerate(band_order(example), start=1) if name}
 
 
-def _read(positions: Mapping[str, int], read: ReadPositions, path: Path, bands: Sequence[str]) -> np.ndarray:
-    return read(path, [positions[name] for name in bands])
+def _read(positions: Mapping[str, int], files: Mapping[Path, _File], path: Path, bands: Sequence[str]) -> np.ndarray:
+    readings = {reading.band: reading for reading in files[path].readings}
+    return read_positions(path, {name: positions[name] for name in bands}, [readings[name] for name in bands])
 
 
 def label_table(
-    table: Path, *, positions: Mapping[str, int] | None = None, units: Sequence[str] = ()
+    table: Path, *, positions: Mapping[str, int] | None = None, reading: ReadingOptions = AS_FILES_SAY
 ) -> LabelledImages:
     """Open the images that a table lists; classes are its labels in alphabetical order.
 
     Args:
         table: the CSV file, UTF-8.
         positions: band name -> its position in every file, counted from 1; default: as the files say.
-        units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
+        reading: what the user says about the stored values.
 
     Raises:
         UserError: no such table, columns or labels missing, files that are not there (all are named) or named twice,
@@ -183,7 +237,7 @@ def label_table(
         classes=classes,
         labels=np.array([classes.index(row["label"]) for row in rows], dtype=np.int64),
         positions=positions,
-        units=units,
+        reading=reading,
         official=split_of(table, rows),
     )
 

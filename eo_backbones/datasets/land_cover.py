@@ -34,7 +34,7 @@ from eo_backbones.datasets.labelled import (
     heads,
 )
 from eo_backbones.errors import UserError
-from eo_backbones.rasters.reader import read_bands, read_positions
+from eo_backbones.rasters.reader import read_bands, read_stored
 
 logger = logging.getLogger(__name__)
 
@@ -239,7 +239,7 @@ def _majority(kind: _Kind, path: Path) -> int:
 
 def _read_map(kind: _Kind, path: Path) -> np.ndarray:
     file = _twin(path, kind.map_folder)
-    codes = read_positions(file, [1])[0]
+    codes = read_stored(file, [1])[0]
     if codes.min() < 0 or (codes[codes != IGNORED] >= len(kind.codes)).any():
         raise UserError(f"{file} holds the value {codes.max()}; a {kind.name} class map ends at {len(kind.codes) - 1}")
     classes = np.full(IGNORED + 1, IGNORED, dtype=np.int64)

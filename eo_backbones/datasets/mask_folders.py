@@ -18,7 +18,8 @@ import numpy as np
 from eo_backbones.datasets.class_folders import IMAGE_SUFFIXES, labelled_files, read_table, refuse_missing, split_of
 from eo_backbones.datasets.labelled import IGNORED, ClassMaps, LabelledImages, OfficialSplit
 from eo_backbones.errors import UserError
-from eo_backbones.rasters.reader import facts_of, read_positions, read_valid
+from eo_backbones.rasters.options import AS_FILES_SAY, ReadingOptions
+from eo_backbones.rasters.reader import facts_of, read_stored
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +45,15 @@ class MaskedImages:
     values: tuple[int, ...]
 
 
-def mask_folders(root: Path, *, positions: Mapping[str, int] | None = None, units: Sequence[str] = ()) -> MaskedImages:
+def mask_folders(
+    root: Path, *, positions: Mapping[str, int] | None = None, reading: ReadingOptions = AS_FILES_SAY
+) -> MaskedImages:
     """Open ``root/images`` and ``root/masks``.
 
     Args:
         root: holds both folders, and ``classes.csv`` if there is one.
         positions: band name -> its position in every file, counted from 1; default: as the files say.
-        units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
+        reading: what the user says about the stored values.
 
     Raises:
         UserError: a folder is missing or empty; images without a mask or masks without an image (all are named); masks
@@ -71,18 +74,25 @@ def mask_folders(root: Path, *, positions: Mapping[str, int] | None = None, unit
     if problems:
         raise UserError(f"{'; '.join(problems)}. An image and its mask have the same name; complete or remove them")
     return _opened(
-        list(images.values()), [masks[name] for name in images], root, positions=positions, units=units, official=None
+        list(images.values()),
+        [masks[name] for name in images],
+        root,
+        positions=positions,
+        reading=reading,
+        official=None,
     )
 
 
-def mask_table(table: Path, *, positions: Mapping[str, int] | None = None, units: Sequence[str] = ()) -> MaskedImages:
+def mask_table(
+    table: Path, *, positions: Mapping[str, int] | None = None, reading: ReadingOptions = AS_FILES_SAY
+) -> MaskedImages:
     """Open the images and masks that a table lists; paths are relative to its folder.
 
     Args:
         table: CSV file with the columns ``path``, ``mask`` and, if wanted, ``split`` (``train``, ``val``, ``test``;
             empty: left out).
         positions: as in :func:`mask_folders`.
-        units: likewise.
+        reading: likewise.
 
     Raises:
         UserError: as :func:`mask_folders`; or no such table or columns, files that are missing (all are named).
@@ -90,7 +100,7 @@ def mask_table(table: Path, *, positions: Mapping[str, int] | None = None, units
     rows = read_table(table, ("path", "mask"))
     refuse_missing(table, [row[column] for row in rows for column in ("path", "mask")])
     images, masks = ([table.parent / row[column] for row in rows] for column in ("path", "mask"))
-    return _opened(images, masks, table.parent, positions=positions, units=units, official=split_of(table, rows))
+    return _opened(images, masks, table.parent, positions=positions, reading=reading, official=split_of(table, rows))
 
 
 def _by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
@@ -114,7 +124,7 @@ def _opened(
     folder: Path,
     *,
     positions: Mapping[str, int] | None,
-    units: Sequence[str],
+    reading: ReadingOptions,
     official: OfficialSplit | None,
 ) -> MaskedImages:
     _refuse_repeated(images)
@@ -140,9 +150,8 @@ def _opened(
         classes=names,
         labels=labels,
         positions=positions,
-        units=units,
+        reading=reading,
         official=official,
-        read=read_valid,  # as predicted: a pixel that the file marks as missing has no value, whatever is stored there
     ).take(kept)
     described = "; ".join(f"{value}: {name}" for value, name in zip(values, names, strict=True))
     data = replace(
@@ -194,7 +203,7 @@ class Mask:
         Raises:
             UserError: the file is damaged.
         """
-        stored = read_positions(self.path, [1])[0]
+        stored = read_stored(self.path, [1])[0]
         known = np.isfinite(stored) & (stored != IGNORED)
         if self.nodata is not None:
             known &= stored != self.nodata

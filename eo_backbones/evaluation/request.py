@@ -20,6 +20,7 @@ from eo_backbones.evaluation.probes.protocols import RETRIEVAL, SEGMENTATION, pr
 from eo_backbones.evaluation.run import Outcome, Plan, evaluate
 from eo_backbones.files import write_atomically
 from eo_backbones.progress import Progress
+from eo_backbones.rasters.options import Numbers, ReadingOptions
 from eo_backbones.results import RESULTS_FILE, Result, ResultsFile, Section
 
 COMMANDS_FILE = "commands.txt"
@@ -41,6 +42,7 @@ class Request:
         bands: names, several at once joined by ``+``, each with its index in the file for ``folder`` (``B04=4``); empty
             for those of the paper's bands that the data has.
         units: of the values of ``folder``: one for all bands, or ``BAND=UNIT``.
+        scale, offset, nodata: of the values of ``folder``, see :class:`eo_backbones.rasters.options.ReadingOptions`.
         fuses: how several bands at once become one column.
         protocols: names.
         split: ``seeded``, ``standard`` or ``spatial``.
@@ -55,6 +57,9 @@ class Request:
     models: tuple[str, ...]
     bands: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
+    scale: Numbers = None
+    offset: Numbers = None
+    nodata: Numbers = None
     fuses: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ("logistic",)
     split: str = "seeded"
@@ -68,7 +73,7 @@ class Request:
         """Return the command line; folders are left open, because the digest says what was read."""
         words = ["eo-backbones", "evaluate", "--dataset", self.dataset, "--root", "DIR", "--models", *self.models]
         words += ["--bands", *self.bands] if self.bands else []
-        words += ["--unit", *self.units] if self.units else []
+        words += self.reading.words()
         words += ["--fuse", *self.fuses] if self.fuses else []
         words += ["--protocol", *self.protocols, "--split", self.split]
         if self.shots:
@@ -88,6 +93,11 @@ class Request:
             else {"shots": (int(shots),)}
         )
         return replace(self, models=(IMAGENET,), sizes=(64, 224), split=section.split, **budget).command()
+
+    @property
+    def reading(self) -> ReadingOptions:
+        """What is declared about the stored values."""
+        return ReadingOptions.of(self.units, scale=self.scale, offset=self.offset, nodata=self.nodata)
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -155,7 +165,7 @@ def _prepare(request: Request, root: Path) -> tuple[LabelledImages, Plan]:
         raise UserError(f"{request.dataset} has no labels; measure it with --protocol {RETRIEVAL}")
     protocols, budgets = protocol_names(request.protocols), request.budgets
     names, positions = named_positions(request.bands)
-    whole = open_dataset(request.dataset, root, positions=positions, units=request.units)
+    whole = open_dataset(request.dataset, root, positions=positions, reading=request.reading)
     columns = choose_columns(whole, names, request.fuses)
     if whole.multilabel and request.shots:
         raise UserError(

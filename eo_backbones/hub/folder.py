@@ -141,6 +141,8 @@ class FolderConfig:
         mask_values: value of each class in a mask, if every pixel gets a class
             (:class:`eo_backbones.networks.segmentation.SegmentationNetwork`; ``architecture`` is then the encoder's,
             ``fuse`` how the bands' feature maps are fused); else empty.
+        reading: how the images of a fine-tuning were read, where the user declared it
+            (:class:`eo_backbones.rasters.options.KeptReading`); else empty.
     """
 
     architecture: str
@@ -152,6 +154,7 @@ class FolderConfig:
     classes: tuple[str, ...] = ()
     fuse: str | None = None
     mask_values: tuple[int, ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 def timm_fields(
@@ -256,6 +259,7 @@ def read_config(path: Path) -> FolderConfig:
         classes=tuple(block.get("classes", ())) if block is not None else (),
         fuse=composite.get("fuse"),
         mask_values=tuple(composite.get("mask_values", ())),
+        reading=block.get("reading", {}) if block is not None else {},
     )
 
 

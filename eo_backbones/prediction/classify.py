@@ -4,24 +4,30 @@ What is done to an image here is what ``eo-train finetune`` does to one it valid
 """
 
 import csv
+import itertools
+import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eo_backbones.contract import InputSpec, Unit, declared_units, default_unit
+from eo_backbones.contract import InputSpec, Unit
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
 from eo_backbones.hub import download
 from eo_backbones.inputs import InputTransform, check_values
 from eo_backbones.models import create_model
-from eo_backbones.rasters.reader import read_bands, split_request
+from eo_backbones.rasters.options import KeptReading, Numbers, ReadingOptions
+from eo_backbones.rasters.reader import is_gdal_name, read_declared, split_request
+from eo_backbones.rasters.scaling import DeclaredReading
+
+logger = logging.getLogger(__name__)
 
 _READERS = 4  # files are small; more readers only wait for each other
 
@@ -37,6 +43,7 @@ class Classifier:
         classes: names of the outputs.
         size_px: side of the images that it was trained on.
         mask_values: value of each class in a mask, if every pixel gets a class; else empty.
+        reading: how the images that it was trained on were read.
     """
 
     network: nn.Module
@@ -44,6 +51,7 @@ class Classifier:
     classes: tuple[str, ...]
     size_px: int
     mask_values: tuple[int, ...] = ()
+    reading: KeptReading = field(default_factory=lambda: KeptReading(positions={}, declared=DeclaredReading()))
 
 
 def open_classifier(model: str, *, device: torch.device) -> Classifier:
@@ -66,6 +74,7 @@ def open_classifier(model: str, *, device: torch.device) -> Classifier:
         classes=config.classes,
         size_px=int(config.pretrained_cfg["input_size"][-1]),
         mask_values=config.mask_values,
+        reading=KeptReading.from_dict(config.reading),
     )
 
 
@@ -80,7 +89,7 @@ def model_input(raw: Tensor, transform: InputTransform, size_px: int) -> Tensor:
     return resized[0] if single else resized
 
 
-def refuse_wrong_unit(path: Path, raw: Tensor, transform: InputTransform) -> None:
+def refuse_wrong_unit(path: Path | str, raw: Tensor, transform: InputTransform) -> None:
     """Check raw values ``(bands, H, W)`` of a file; the message names the options of the command line.
 
     Raises:
@@ -95,88 +104,113 @@ def refuse_wrong_unit(path: Path, raw: Tensor, transform: InputTransform) -> Non
 
 def predict(
     classifier: Classifier,
-    files: Sequence[Path],
+    files: Sequence[Path | str],
     *,
     bands: Sequence[str] = (),
     units: Sequence[str] = (),
+    scale: Numbers = None,
+    offset: Numbers = None,
+    nodata: Numbers = None,
     batch: int = 32,
-) -> Iterator[tuple[Path, Tensor]]:
+) -> Iterator[tuple[Path | str, Tensor]]:
     """Yield each file with the probabilities of its classes, float32 ``(classes,)`` on the CPU, in the given order.
 
     Args:
         classifier: see :func:`open_classifier`.
-        files: images of any size; each is resized to the classifier's.
-        bands: ``B04=4`` where the files do not say which band is at which position; default: the classifier's bands by
-            name.
-        units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
+        files: images of any size, anything that GDAL opens; each is resized to the classifier's.
+        bands: ``B04=4`` where the files do not say which band is at which position; default: the positions of the
+            training images, if they were given, else the classifier's bands by name.
+        units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`; default, also of the
+            following: what was declared for the training images.
+        scale: factor of the stored values, see :class:`eo_backbones.rasters.options.ReadingOptions`.
+        offset: added after it.
+        nodata: stored value that means "missing".
         batch: images at once.
 
     Raises:
-        UserError: files that are missing (all are named), damaged, without a band, or in another unit; a band that
-            the classifier does not take, or an unknown unit; a model that gives every pixel a class.
+        UserError: files that are missing (all are named), damaged, without a band, without a valid pixel, or in another
+            unit; a band that the classifier does not take, or an unknown unit; a model that gives every pixel a class.
     """
     if classifier.mask_values:
         raise UserError("this model gives every pixel a class; its masks come from eo_backbones.prediction.segment")
     refuse_missing(files)
-    requests = requests_for(classifier.spec, bands)
-    declared = declared_units(units, classifier.spec.band_names)
+    requests = requests_for(classifier, bands)
+    options = ReadingOptions.of(units, scale=scale, offset=offset, nodata=nodata)
+    declared = declared_for(classifier, options)
     return _predict(classifier, files, requests, declared, batch)
+
+
+def declared_for(classifier: Classifier, options: ReadingOptions) -> DeclaredReading:
+    """Return what is declared about stored values: by the user, else as for the training images.
+
+    Raises:
+        UserError: as :func:`eo_backbones.rasters.scaling.parse_reading`.
+    """
+    return classifier.reading.under(options.for_bands(classifier.spec.band_names))
 
 
 def _predict(
     classifier: Classifier,
-    files: Sequence[Path],
+    files: Sequence[Path | str],
     requests: Sequence[str],
-    declared: Mapping[str, Unit],
+    declared: DeclaredReading,
     batch: int,
-) -> Iterator[tuple[Path, Tensor]]:
+) -> Iterator[tuple[Path | str, Tensor]]:
     device = next(classifier.network.parameters()).device
-    names = classifier.spec.band_names
+    said: set[str] = set()
 
     @cache
-    def transform(dtype: str) -> InputTransform:
-        units = [declared.get(name, default_unit(name, dtype)) for name in names]
-        return InputTransform(classifier.spec, band=names, unit=units, check="off")  # checked file by file below
+    def transform(units: tuple[Unit, ...]) -> InputTransform:
+        spec = classifier.spec
+        return InputTransform(spec, band=spec.band_names, unit=units, check="off")  # checked file by file below
 
-    read = partial(_read, requests, transform, classifier.size_px)
+    def read(path: Path | str) -> tuple[Tensor, Sequence[str]]:
+        values, readings = read_declared(path, requests, declared)
+        raw, prepare = torch.from_numpy(values), transform(tuple(reading.unit for reading in readings))
+        refuse_wrong_unit(path, raw, prepare)
+        return model_input(raw, prepare, classifier.size_px), [reading.source for reading in readings]
+
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(files), batch):
             part = files[start : start + batch]
-            images = torch.stack(list(pool.map(read, part))).to(device)
+            images, sources = zip(*pool.map(read, part), strict=True)
+            for source in dict.fromkeys(itertools.chain.from_iterable(sources)):
+                if source and source not in said:
+                    logger.info("%s", source)
+                said.add(source)
             with torch.inference_mode():
-                probabilities = classifier.network(images).softmax(dim=1).float().cpu()
+                probabilities = classifier.network(torch.stack(images).to(device)).softmax(dim=1).float().cpu()
             yield from zip(part, probabilities, strict=True)
 
 
-def _read(requests: Sequence[str], transform: Callable[[str], InputTransform], size_px: int, path: Path) -> Tensor:
-    values = read_bands(path, requests)
-    raw, prepare = torch.from_numpy(values), transform(values.dtype.name)
-    refuse_wrong_unit(path, raw, prepare)
-    return model_input(raw, prepare, size_px)
-
-
-def refuse_missing(files: Sequence[Path]) -> None:
-    """Check that files exist.
+def refuse_missing(files: Sequence[Path | str]) -> None:
+    """Check that files exist; what only GDAL understands is tried when it is opened.
 
     Raises:
         UserError: some are missing; all of these are named.
     """
-    missing = [str(path) for path in files if not path.is_file()]
+    missing = [str(path) for path in files if not is_gdal_name(path) and not Path(path).is_file()]
     if missing:
         raise UserError(f"{len(missing)} of {len(files)} files are missing: {', '.join(missing)}; correct the paths")
 
 
-def requests_for(spec: InputSpec, bands: Sequence[str]) -> tuple[str, ...]:
-    """Return which band of a file each channel takes, in the network's order, as :func:`read_bands` takes it.
+def requests_for(classifier: Classifier, bands: Sequence[str]) -> tuple[str, ...]:
+    """Return which band of a file each channel takes, in the network's order, as ``read_bands`` takes it.
 
     Args:
-        spec: the model's contract.
+        classifier: the model.
         bands: as typed: none, or each of the model's bands with its position in the file.
 
     Raises:
         UserError: a band that the model does not take, or not all of them.
     """
-    requests = {split_request(item)[0]: item for item in bands}
+    spec, kept = classifier.spec, classifier.reading.positions
+    if not bands and kept:
+        typed = [f"{name}={position}" for name, position in kept.items()]
+        logger.info("bands are read from the positions of the training images, %s", ", ".join(typed))
+    else:
+        typed = list(bands)
+    requests = {split_request(item)[0]: item for item in typed}
     for name in requests:
         spec.for_band(name)
     missing = [name for name in spec.band_names if requests and name not in requests]
@@ -185,7 +219,7 @@ def requests_for(spec: InputSpec, bands: Sequence[str]) -> tuple[str, ...]:
     return tuple(requests.get(name, name) for name in spec.band_names)
 
 
-def write_predictions(path: Path, classes: Sequence[str], rows: Iterator[tuple[Path, Tensor]]) -> dict[str, int]:
+def write_predictions(path: Path, classes: Sequence[str], rows: Iterator[tuple[Path | str, Tensor]]) -> dict[str, int]:
     """Write ``path,class,p_<class>,...`` row by row; the file gets its name only when it is whole.
 
     Returns:

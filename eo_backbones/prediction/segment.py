@@ -10,22 +10,25 @@ import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from eo_backbones.contract import InputSpec, Unit, declared_units, default_unit
+from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
-from eo_backbones.inputs import TINY, InputTransform, UnitError
-from eo_backbones.prediction.classify import Classifier, refuse_missing, requests_for
+from eo_backbones.inputs import TINY, InputTransform, UnitError, to_native
+from eo_backbones.prediction.classify import Classifier, declared_for, refuse_missing, requests_for
 from eo_backbones.prediction.mask_file import MaskFormat, new_mask, pixels_of
 from eo_backbones.prediction.windows import WINDOW_SIZE, Span, WindowSize, count_windows, windows
 from eo_backbones.progress import SILENT, Progress, Tick
 from eo_backbones.rasters.band_files import BandFile, find_bands
+from eo_backbones.rasters.options import Numbers, ReadingOptions
+from eo_backbones.rasters.reader import is_gdal_name, local_file
+from eo_backbones.rasters.scaling import DeclaredReading
 from eo_backbones.scenes.request import identity_of
 from eo_backbones.scenes.scene import Scene
 
@@ -43,7 +46,7 @@ class Segmented:
         before: whether an earlier call wrote it.
     """
 
-    image: Path
+    image: Path | str
     mask: Path
     pixels: tuple[int, ...]
     before: bool
@@ -51,10 +54,9 @@ class Segmented:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    image: Path
+    image: Path | str
     mask: Path
     bands: tuple[BandFile, ...]
-    units: tuple[Unit, ...]
     facts: Mapping[str, Any]
     windows: int
     done: tuple[int, ...] | None
@@ -62,11 +64,14 @@ class _Job:
 
 def segment(
     model: Classifier,
-    files: Sequence[Path],
+    files: Sequence[Path | str],
     out: Path,
     *,
     bands: Sequence[str] = (),
     units: Sequence[str] = (),
+    scale: Numbers = None,
+    offset: Numbers = None,
+    nodata: Numbers = None,
     progress: Progress = SILENT,
     window_size: WindowSize = WINDOW_SIZE,
 ) -> list[Segmented]:
@@ -78,8 +83,11 @@ def segment(
         model: see :func:`eo_backbones.prediction.classify.open_classifier`; must give every pixel a class.
         files: images of any size.
         out: folder for the masks, ``NAME.tif`` for each ``NAME.*``.
-        bands: ``B04=4`` where the files do not say which band is at which position; default: the model's bands by name.
-        units: as typed after ``--unit``, see :func:`eo_backbones.contract.declared_units`.
+        bands: as for :func:`eo_backbones.prediction.classify.predict`, likewise the following.
+        units: as typed after ``--unit``.
+        scale: factor of the stored values, see :class:`eo_backbones.rasters.options.ReadingOptions`.
+        offset: added after it.
+        nodata: stored value that means "missing".
         progress: where progress is reported.
         window_size: of the parts that larger images are read in.
 
@@ -88,13 +96,13 @@ def segment(
             name; a band or unit that the model does not take; a file in the way; or a folder that cannot be written.
     """
     refuse_missing(files)
-    declared = declared_units(units, model.spec.band_names)
-    jobs = _jobs(model, files, out, requests_for(model.spec, bands), declared, window_size)
+    declared = declared_for(model, ReadingOptions.of(units, scale=scale, offset=offset, nodata=nodata))
+    jobs = _jobs(model, files, out, requests_for(model, bands), declared, window_size)
     made = []
     with progress.stage(f"segment {len(jobs)} images", sum(job.windows for job in jobs)) as tick:
         for job in jobs:
             if job.done is None:
-                pixels = _segment(model, job, window_size, tick)
+                pixels = _segment(model, job, declared, window_size, tick)
             else:
                 pixels = job.done
                 tick(job.windows)
@@ -104,18 +112,18 @@ def segment(
 
 def _jobs(
     model: Classifier,
-    files: Sequence[Path],
+    files: Sequence[Path | str],
     out: Path,
     requests: Sequence[str],
-    declared: Mapping[str, Unit],
+    declared: DeclaredReading,
     window_size: WindowSize,
 ) -> list[_Job]:
     """Return what is to be done, after checking for every file where its bands are and whether values fit the unit."""
-    images = {path.resolve() for path in files}
-    by_mask: dict[Path, Path] = {}
+    images = {local.resolve() for path in files if (local := local_file(path))}
+    by_mask: dict[Path, Path | str] = {}
     jobs = []
     for path in files:
-        mask = out / f"{path.stem}.tif"
+        mask = out / f"{_mask_name(path)}.tif"
         if mask in by_mask:
             raise UserError(f"{by_mask[mask]} and {path} would both become {mask}; predict them into two folders")
         if mask.resolve() in images:
@@ -123,42 +131,53 @@ def _jobs(
         by_mask[mask] = path
         band_files = find_bands([str(path)], requests)
         identity = identity_of(band_files[0])
-        with Scene(band_files) as scene:
-            units = tuple(
-                declared.get(band.name, default_unit(band.name, dtype))
-                for band, dtype in zip(band_files, scene.dtypes, strict=True)
-            )
+        with Scene(band_files, declared) as scene:
             facts = {
-                "image": path.name,
-                "image_bytes": identity["bytes"],
-                "image_time": identity["time"],
+                "image": str(path) if is_gdal_name(path) else Path(path).name,
+                "image_bytes": identity.get("bytes"),
+                "image_time": identity.get("time"),
                 "weights_sha256": model.network.eo_digest,
                 "bands": {band.name: band.index for band in band_files},
-                "units": list(units),
+                "units": list(scene.units),
                 "classes": {str(value): name for value, name in zip(model.mask_values, model.classes, strict=True)},
+                **{name: identity[name] for name in ("sidecars",) if name in identity},
+                **{
+                    f"reading_{reading.band}": [reading.scale, reading.offset, reading.nodata]
+                    for reading in scene.readings
+                    if not reading.unchanged or reading.nodata is not None
+                },
             }
             done = pixels_of(mask, facts)
             if done is None:
-                _check_units(model, scene, units)
+                _check_units(model, scene)
             count = count_windows(scene.height, scene.width, window_size)
-        jobs.append(_Job(image=path, mask=mask, bands=band_files, units=units, facts=facts, windows=count, done=done))
+        jobs.append(_Job(image=path, mask=mask, bands=band_files, facts=facts, windows=count, done=done))
     return jobs
 
 
-def _check_units(model: Classifier, scene: Scene, units: Sequence[Unit]) -> None:
+def _mask_name(path: Path | str) -> str:
+    """Return the name of an image's mask without suffix; ``NETCDF:"a.nc":red`` gives ``NETCDF_a.nc_red``."""
+    if not is_gdal_name(path):
+        return Path(path).stem
+    return PurePosixPath(re.sub(r"[^\w./-]+", "_", str(path).strip('"'))).stem
+
+
+def _check_units(model: Classifier, scene: Scene) -> None:
     try:
-        scene.check_units(model.spec, units)
+        scene.check_units(model.spec)
     except UnitError as error:
         raise UserError(re.sub(r"unit='(\w+)'", r"--unit \1", str(error))) from error
 
 
-def _segment(model: Classifier, job: _Job, window_size: WindowSize, tick: Tick) -> tuple[int, ...]:
+def _segment(
+    model: Classifier, job: _Job, declared: DeclaredReading, window_size: WindowSize, tick: Tick
+) -> tuple[int, ...]:
     """Write one mask and return its number of pixels of each class."""
-    with Scene(job.bands) as scene:
+    with Scene(job.bands, declared) as scene:
         scene.warn_control_points()
         names = [band.name for band in job.bands]
-        spec = _with_fixed_statistics(model.spec, scene, job.units, window_size)
-        transform = InputTransform(spec, band=names, unit=job.units, check="off")
+        spec = _with_fixed_statistics(model.spec, scene, window_size)
+        transform = InputTransform(spec, band=names, unit=scene.units, check="off")
         with new_mask(
             job.mask,
             MaskFormat(values=model.mask_values, classes=model.classes),
@@ -207,26 +226,29 @@ def _read(scene: Scene, rows: Span, columns: Span) -> np.ndarray:
     return raw
 
 
-def _with_fixed_statistics(spec: InputSpec, scene: Scene, units: Sequence[Unit], window_size: WindowSize) -> InputSpec:
-    """Return the contract with mean and deviation of the whole image, where it standardises each image by its own.
+def _with_fixed_statistics(spec: InputSpec, scene: Scene, window_size: WindowSize) -> InputSpec:
+    """Return the contract with mean and deviation of all valid pixels, where it standardises each image by its own.
 
     Otherwise every window would be standardised by itself, which would be visible.
     """
     if spec.normalization == "band":
         return spec
-    plain = replace(spec, normalization="band", bands=tuple(replace(entry, mean=0.0, std=1.0) for entry in spec.bands))
-    native = InputTransform(plain, band=spec.band_names, unit=units, check="off")
-    sums = np.zeros((2, len(spec.bands)))
+    sums = np.zeros((3, len(spec.bands)))
     for rows, columns in windows(scene.height, scene.width, replace(window_size, margin=0)):
-        values = native(_read(scene, rows, columns)).double()
-        sums += np.stack([values.sum(dim=(1, 2)).numpy(), values.square().sum(dim=(1, 2)).numpy()])
-    mean, square = sums / (scene.height * scene.width)
-    deviation = np.sqrt((square - mean**2).clip(min=0)).clip(min=TINY)
+        for number, values in enumerate(torch.from_numpy(_read(scene, rows, columns))):
+            entry = spec.bands[number]
+            native = to_native(values, entry, scene.units[number])
+            valid = native[native.isfinite()].clamp(*entry.clip).double()
+            sums[:, number] += len(valid), float(valid.sum()), float(valid.square().sum())
+    count, total, squares = sums
+    mean = total / count.clip(min=1)
+    deviation = np.sqrt((squares / count.clip(min=1) - mean**2).clip(min=0)).clip(min=TINY)
     return replace(
-        plain,
+        spec,
+        normalization="band",
         bands=tuple(
             replace(entry, mean=float(center), std=float(spread))
-            for entry, center, spread in zip(plain.bands, mean, deviation, strict=True)
+            for entry, center, spread in zip(spec.bands, mean, deviation, strict=True)
         ),
     )
 

@@ -7,18 +7,14 @@ band of the file; where there are several files, the count goes on from one to t
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import rasterio
-from rasterio.errors import RasterioError
-
 from eo_backbones.bands import band_named_in, band_names
 from eo_backbones.errors import UserError
-from eo_backbones.rasters.reader import order_in, split_request, without_georeference_warnings
+from eo_backbones.rasters.reader import is_gdal_name, opened, order_in, split_request
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 
@@ -30,35 +26,6 @@ class BandFile:
     name: str
     path: str
     index: int
-
-
-def is_remote(path: str) -> bool:
-    """Return whether a path is read by GDAL from elsewhere (``https://``, ``s3://``, ``/vsizip/``...)."""
-    return "://" in path or path.startswith("/vsi")
-
-
-@contextmanager
-def opened(path: str) -> Iterator[Any]:
-    """Open anything that GDAL opens, for reading.
-
-    Raises:
-        UserError: it is missing, or not a raster.
-    """
-    if not is_remote(path) and not Path(path).is_file():
-        raise UserError(f"no file {path}; check the path")
-    try:
-        with without_georeference_warnings():  # Scene says in its own words where a scene has no coordinates
-            dataset = rasterio.open(path)
-    except RasterioError as error:
-        raise unreadable(path, error) from error
-    with dataset:
-        yield dataset
-
-
-def unreadable(path: str, error: Exception) -> UserError:
-    """Return the error for a raster that GDAL cannot read."""
-    reason = str(error.__cause__ or error).splitlines()[0]
-    return UserError(f"cannot read {path}: it is truncated, out of reach or not a raster image ({reason})")
 
 
 def find_bands(paths: Sequence[str], requested: Sequence[str]) -> tuple[BandFile, ...]:
@@ -116,7 +83,7 @@ def _files(paths: Sequence[str]) -> list[str]:
     """Return the files, with those of a folder in its place."""
     files: list[str] = []
     for path in paths:
-        if is_remote(path) or not Path(path).is_dir():
+        if is_gdal_name(path) or not Path(path).is_dir():
             files.append(path)
             continue
         rasters = sorted(str(entry) for entry in Path(path).iterdir() if entry.suffix.lower() in RASTER_SUFFIXES)

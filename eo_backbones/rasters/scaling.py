@@ -6,7 +6,7 @@ decide it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast, get_args
 
@@ -27,6 +27,15 @@ class DeclaredReading:
     scales: Mapping[str, float] = field(default_factory=dict)
     offsets: Mapping[str, float] = field(default_factory=dict)
     nodata: Mapping[str, float] = field(default_factory=dict)
+
+    def narrowed(self, bands: Collection[str]) -> "DeclaredReading":
+        """Return what is said about some of the bands."""
+        return DeclaredReading(
+            units={name: unit for name, unit in self.units.items() if name in bands},
+            scales={name: number for name, number in self.scales.items() if name in bands},
+            offsets={name: number for name, number in self.offsets.items() if name in bands},
+            nodata={name: number for name, number in self.nodata.items() if name in bands},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +64,11 @@ class BandReading:
     known: bool = False
     declared: bool = False
     hint: str = ""
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the stored numbers are the values."""
+        return (self.scale, self.offset) == (1.0, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eo_backbones.contract import Unit, declared_units, default_unit
 from eo_backbones.device import inference
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform
 from eo_backbones.networks.multi_band import MultiBand
 from eo_backbones.progress import SILENT, Progress
 from eo_backbones.rasters.band_files import find_bands
+from eo_backbones.rasters.reader import local_file
+from eo_backbones.rasters.scaling import BandReading
 from eo_backbones.scenes.components import Components, components_file, principal_components
 from eo_backbones.scenes.grid import Grid
 from eo_backbones.scenes.outputs import Rows, write_components_picture, write_geotiff, write_parquet
@@ -39,7 +40,7 @@ PIXELS_PER_BATCH: Mapping[str, int] = MappingProxyType({"cpu": 256 * 64 * 64, "c
 """Kind of device -> pixels in a batch, all bands together: 256 windows of 64 pixels on a CPU, where the caches set the
 limit; a GPU needs more to be busy."""
 _DISPLAYED = 3  # components of the preview
-_UNFINISHED_FORMAT = 1  # part of every job: changed when the same job would give other rows
+_UNFINISHED_FORMAT = 2  # part of every job: changed when the same job would give other rows
 _JOB_FILE, _FEATURES_FILE = "job.json", "features.f32"
 
 
@@ -107,7 +108,7 @@ def embed_scene(
     """
     file_format, file_dtype = request.checked()
     bands = find_bands(request.scene, request.bands)
-    if request.out.resolve() in {Path(band.path).resolve() for band in bands}:
+    if request.out.resolve() in {path.resolve() for band in bands if (path := local_file(band.path))}:
         raise UserError(f"--out {request.out} is a file of the scene itself; pass another name")
     names = [band.name for band in bands]
     network, spec, weights = load_network(request.model, names, request.fuse)
@@ -115,7 +116,7 @@ def embed_scene(
     meaning = features_digest(network, spec, weights)
     given = _given_components(request, network.num_features, meaning)
     started = time.monotonic()
-    with Scene(bands, nodata=request.nodata) as scene:
+    with Scene(bands, request.reading.for_bands(names)) as scene:
         scene.warn_unplaced()
         grid = Grid(
             height=scene.height,
@@ -125,16 +126,14 @@ def embed_scene(
             scene_transform=scene.transform,
             crs=scene.crs,
         )
-        units = _units(request, names, scene.dtypes)
-        scene.check_units(spec, units)
+        scene.check_units(spec)
         facts: dict[str, Any] = {
             "model": request.model,
             "weights_sha256": weights,
             "bands": names,
-            "units": units,
+            "units": scene.units,
             "fuse": request.fuse,
-            "offset": request.offset,
-            "nodata": request.nodata,
+            **_described(scene.readings),
             "max_nodata": request.max_nodata,
             "size": request.size,
             "stride": request.stride,
@@ -148,7 +147,7 @@ def embed_scene(
             scene,
             grid,
             network,
-            InputTransform(spec, band=names, unit=units, offset=request.offset, check="off"),
+            InputTransform(spec, band=names, unit=scene.units, check="off"),
             unfinished,
             max_nodata=request.max_nodata,
             device=device,
@@ -193,7 +192,7 @@ def embed_scene(
         cols=grid.cols,
         nodata_cells=int((~valid).sum()),
         numbers=numbers,
-        units=units,
+        units=scene.units,
         explained=None if kept is None else float(kept.explained.sum()),
         unused_px=(grid.width - grid.columns_px, grid.height - (grid.rows - 1) * grid.stride - grid.size),
         km2=None if cell is None else cell * grid.rows * grid.cols,
@@ -372,9 +371,13 @@ def _joined(parts: list[tuple[np.ndarray, Tensor]]) -> tuple[np.ndarray, Tensor]
     return np.concatenate([cells for cells, _ in parts]), torch.cat([images for _, images in parts])
 
 
-def _units(request: EmbedRequest, names: Sequence[str], dtypes: Sequence[str]) -> tuple[Unit, ...]:
-    declared = declared_units(request.units, names)
-    return tuple(declared.get(name, default_unit(name, dtype)) for name, dtype in zip(names, dtypes, strict=True))
+def _described(readings: Sequence[BandReading]) -> dict[str, Any]:
+    """Return scale, offset and nodata of the bands as JSON types: one number where it is that of all; no scale of 1."""
+    described: dict[str, Any] = {}
+    for name in ("scale", "offset", "nodata"):
+        numbers = {reading.band: getattr(reading, name) for reading in readings}
+        described[name] = next(iter(numbers.values())) if len(set(numbers.values())) == 1 else numbers
+    return {name: value for name, value in described.items() if (name, value) != ("scale", 1.0)}
 
 
 def _given_components(request: EmbedRequest, features: int, meaning: str) -> Components | None:

@@ -11,7 +11,9 @@ from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.models import create_model
 from eo_backbones.networks.multi_band import Fuse, MultiBand
-from eo_backbones.rasters.band_files import BandFile, is_remote
+from eo_backbones.rasters.band_files import BandFile
+from eo_backbones.rasters.options import Numbers, ReadingOptions
+from eo_backbones.rasters.reader import SIDECARS, is_gdal_name, local_file
 from eo_backbones.scenes.outputs import MAX_BANDS, EmbeddingDtype, load_pyarrow
 
 Format = Literal["geotiff", "parquet"]
@@ -33,8 +35,9 @@ class EmbedRequest:
         size: side of a window in pixels.
         stride: pixels from one window to the next, and the side of a cell.
         fuse: ``"concat"`` or ``"mean"``, see :class:`eo_backbones.MultiBand`.
-        offset: added to digital numbers; -1000 for Sentinel-2 baseline 04.00 and later.
-        nodata: value that means "missing", besides what the files declare.
+        scale, offset: ``value = stored * scale + offset``, in the unit; they win over what the files say. A number for
+            all bands, or several ``BAND=NUMBER``. ``offset=-1000``: Sentinel-2 baseline 04.00 and later.
+        nodata: stored value that means "missing", besides what the files declare; likewise.
         max_nodata: a window has no value if more than this share of its pixels is missing in any band.
         components: keep so many principal components of the features; ``None``: the features.
         components_from: take them from this file of another embedding instead.
@@ -52,8 +55,9 @@ class EmbedRequest:
     size: int = 64
     stride: int = 32
     fuse: str = "concat"
-    offset: float = 0.0
-    nodata: float | None = None
+    scale: Numbers = None
+    offset: Numbers = None
+    nodata: Numbers = None
     max_nodata: float = 0.1
     components: int | None = None
     components_from: Path | None = None
@@ -61,6 +65,11 @@ class EmbedRequest:
     format: str | None = None
     preview: bool = False
     overwrite: bool = False
+
+    @property
+    def reading(self) -> ReadingOptions:
+        """What is declared about the stored values."""
+        return ReadingOptions.of(self.units, scale=self.scale, offset=self.offset, nodata=self.nodata)
 
     def checked(self) -> tuple[Format, EmbeddingDtype]:
         """Return format and dtype of the output, after every check that needs no file but ``out``.
@@ -129,11 +138,18 @@ def load_network(model: str, bands: Sequence[str], fuse: str) -> tuple[MultiBand
 
 
 def identity_of(band: BandFile) -> dict[str, Any]:
-    """Return what identifies a band and its version: of a local file also its size and time."""
+    """Return what identifies a band and its version: of a local file also size and time, also its sidecars'."""
     facts: dict[str, Any] = {"path": band.path, "index": band.index}
-    if not is_remote(band.path):
-        status = Path(band.path).stat()
-        facts |= {"path": str(Path(band.path).resolve()), "bytes": status.st_size, "time": status.st_mtime_ns}
+    local = local_file(band.path)
+    if local is None:
+        return facts
+    status = local.stat()
+    if not is_gdal_name(band.path):
+        facts["path"] = str(local.resolve())
+    facts |= {"bytes": status.st_size, "time": status.st_mtime_ns}
+    beside = [sidecar for suffix in SIDECARS if (sidecar := local.with_name(f"{local.name}{suffix}")).is_file()]
+    if beside:
+        facts["sidecars"] = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in beside}
     return facts
 
 

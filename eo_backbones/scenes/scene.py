@@ -11,14 +11,14 @@ import rasterio
 import torch
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from eo_backbones.contract import InputSpec, Unit
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import UnitError, check_values
-from eo_backbones.rasters.band_files import BandFile, is_remote, opened, unreadable
+from eo_backbones.rasters.band_files import BandFile
+from eo_backbones.rasters.reader import as_values, is_remote, opened, readings_of, stored_and_missing
+from eo_backbones.rasters.scaling import BandReading, DeclaredReading
 from eo_backbones.scenes.grid import Grid, at
 
 logger = logging.getLogger(__name__)
@@ -33,16 +33,18 @@ class Scene:
 
     Args:
         bands: where each one is.
-        nodata: value that means "missing" besides what the files themselves declare.
+        declared: what the user says about the stored values.
 
     Attributes:
         height, width: pixels.
         transform: pixel ``(col, row)`` -> coordinates.
         crs: of the coordinates, or ``None``.
         dtypes: dtype of each band.
+        readings: how stored values become values, one for each band.
 
     Raises:
-        UserError: on entering: a file cannot be read, holds complex numbers, or is not on the grid of the first.
+        UserError: on entering: a file cannot be read, holds complex numbers, is not on the grid of the first, or what
+            is said about its values contradicts itself.
     """
 
     height: int
@@ -50,10 +52,11 @@ class Scene:
     transform: Affine
     crs: CRS | None
 
-    def __init__(self, bands: Sequence[BandFile], *, nodata: float | None = None) -> None:
+    def __init__(self, bands: Sequence[BandFile], declared: DeclaredReading | None = None) -> None:
         self.bands = tuple(bands)
         self.dtypes: tuple[str, ...] = ()
-        self._nodata = nodata
+        self.readings: tuple[BandReading, ...] = ()
+        self._declared = declared or DeclaredReading()
         self._open: dict[str, Any] = {}
         self._stack = ExitStack()
 
@@ -61,7 +64,9 @@ class Scene:
         with ExitStack() as stack:
             listing = "EMPTY_DIR" if any(is_remote(band.path) for band in self.bands) else "FALSE"
             stack.enter_context(rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing))
-            self._open = {path: stack.enter_context(opened(path)) for path in {b.path: None for b in self.bands}}
+            self._open = {
+                path: stack.enter_context(opened(path, settings=False)) for path in {b.path: None for b in self.bands}
+            }
             first = self._open[self.bands[0].path]
             self.height, self.width, self.crs, self.transform = first.height, first.width, first.crs, first.transform
             for path, dataset in self._open.items():
@@ -70,6 +75,10 @@ class Scene:
             for band, dtype in zip(self.bands, self.dtypes, strict=True):
                 if dtype.startswith("complex"):
                     raise UserError(f"{band.path} holds complex numbers; convert it to sigma nought in dB first")
+            self.readings = tuple(
+                readings_of(band.path, self._open[band.path], {band.name: band.index}, self._declared)[0]
+                for band in self.bands
+            )
             cache = min(max(2 * sum(map(_row_of_blocks, self._open.values())) >> 20, _MIN_CACHE_MIB), _MAX_CACHE_MIB)
             stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache))
             self._stack = stack.pop_all()
@@ -79,48 +88,44 @@ class Scene:
         self._stack.close()
 
     def read(self, out: np.ndarray, *, top: int, left: int = 0) -> None:
-        """Fill ``out``, float32 ``(bands, height, width)``, with the pixels from ``(top, left)`` on; missing is NaN.
+        """Fill ``out``, float32 ``(bands, height, width)``, with the values from pixel ``(top, left)`` on.
 
-        Missing is what the file's nodata value, mask or alpha says, the ``nodata`` of this scene, and what is not
-        finite.
+        Values are in the unit of the band's reading. Missing pixels (:mod:`eo_backbones.rasters.reader`) are NaN.
 
         Raises:
             UserError: a file is damaged.
         """
         window = Window(left, top, out.shape[2], out.shape[1])
-        for number, band in enumerate(self.bands):
-            dataset = self._open[band.path]
-            target = out[number]
-            try:
-                target[:] = dataset.read(band.index, window=window)
-                if MaskFlags.all_valid not in dataset.mask_flag_enums[band.index - 1]:
-                    target[dataset.read_masks(band.index, window=window) == 0] = np.nan
-            except RasterioError as error:
-                raise unreadable(band.path, error) from error
-            if self._nodata is not None:
-                target[target == np.float32(self._nodata)] = np.nan
-            target[~np.isfinite(target)] = np.nan
+        for target, band, reading in zip(out, self.bands, self.readings, strict=True):
+            stored, missing = stored_and_missing(
+                self._open[band.path], band.path, [band.index], [reading.nodata], window
+            )
+            target[:] = as_values(stored[0], None if missing is None else missing[0], reading)
 
-    def check_units(self, spec: InputSpec, units: Sequence[Unit]) -> None:
-        """Compare the values with their declared units, on windows spread over the scene.
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """Unit of the values of each band."""
+        return tuple(reading.unit for reading in self.readings)
+
+    def check_units(self, spec: InputSpec) -> None:
+        """Compare the values with their units, on windows spread over the scene.
 
         Once for the scene and not window by window: a single window may hold bright or dark ground only.
 
         Args:
             spec: contract of the model.
-            units: one for each band.
 
         Raises:
             UnitError: the values cannot be in the unit.
         """
         sample = np.concatenate([values.reshape(len(self.bands), -1) for values in self._sample()], axis=1)
-        for band, dtype, unit, values in zip(self.bands, self.dtypes, units, sample, strict=True):
+        for band, dtype, reading, values in zip(self.bands, self.dtypes, self.readings, sample, strict=True):
             finite = values[np.isfinite(values)]
             if not finite.size:
                 continue
             tensor = torch.from_numpy(finite)
-            as_stored = tensor.to(torch.uint8) if dtype == "uint8" else tensor
-            problem = check_values(as_stored, spec.for_band(band.name), unit)
+            as_stored = tensor.to(torch.uint8) if dtype == "uint8" and reading.unchanged else tensor
+            problem = check_values(as_stored, spec.for_band(band.name), reading.unit)
             if problem:
                 raise UnitError(f"{band.path}: {problem}")
             if not finite.any():

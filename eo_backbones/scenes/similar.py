@@ -13,7 +13,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
-from eo_backbones.rasters.band_files import opened
+from eo_backbones.rasters.reader import opened
 from eo_backbones.scenes.grid import at as position
 from eo_backbones.scenes.grid import from_degrees, to_degrees
 from eo_backbones.scenes.outputs import TAG, write_similarity_map, write_similarity_picture

@@ -15,6 +15,7 @@ from eo_backbones.datasets.class_folders import class_folders
 from eo_backbones.datasets.synthetic import scene
 from eo_backbones.datasets.synthetic_files import write_class_folders
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.options import ReadingOptions
 
 
 @pytest.fixture
@@ -77,19 +78,19 @@ def test_pictures(suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 
 def test_units(folder: Path) -> None:
-    assert set(class_folders(folder, units=["reflectance"]).units) == {"reflectance"}
-    mixed = class_folders(folder, units=["nir=reflectance"])
+    assert set(class_folders(folder, reading=ReadingOptions(units=("reflectance",))).units) == {"reflectance"}
+    mixed = class_folders(folder, reading=ReadingOptions(units=("nir=reflectance",)))
     assert (mixed.unit_of("B08"), mixed.unit_of("B04")) == ("reflectance", "dn")
     assert mixed.digest != class_folders(folder).digest
     with pytest.raises(UserError, match="unknown unit 'reflectence'; did you mean reflectance"):
-        class_folders(folder, units=["reflectence"])
+        class_folders(folder, reading=ReadingOptions(units=("reflectence",)))
     with pytest.raises(UserError, match="there is no band VV here; the bands are B02"):
-        class_folders(folder, units=["VV=db"])
+        class_folders(folder, reading=ReadingOptions(units=("VV=db",)))
 
 
 def test_only_folders_take_places_and_units(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leave --unit out"):
-        open_dataset("dfc2020", tmp_path, units=["dn"])
+        open_dataset("dfc2020", tmp_path, reading=ReadingOptions(units=("dn",)))
     with pytest.raises(UserError, match="are at known positions; write B04 instead of B04=4"):
         open_dataset("eurosat-ms", tmp_path, positions={"B04": 4})
 

@@ -66,7 +66,7 @@ def run_retrieval(
     check_sizes(request.sizes)
     compute = pick_device(device)
     names, positions = named_positions(request.bands)
-    images = open_unlabelled(request.dataset, root, positions=positions, units=request.units)
+    images = open_unlabelled(request.dataset, root, positions=positions, reading=request.reading)
     bands = choose_bands(images, names)
     return retrieve(
         cut_places(limited(images, request.limit)),

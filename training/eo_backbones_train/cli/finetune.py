@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from eo_backbones.cli.options import DeviceOption, JsonOption, UnitOption, print_json, split_commas
+from eo_backbones.cli.options import (
+    DeviceOption,
+    JsonOption,
+    NodataOption,
+    OffsetOption,
+    ScaleOption,
+    UnitOption,
+    print_json,
+    split_commas,
+)
 
 if TYPE_CHECKING:
     from eo_backbones_train.finetuning.settings import Task
@@ -48,6 +57,9 @@ def finetune(
         typer.Option(metavar="BAND...", help="Bands to use, by name; B04=4: the file's fourth band is B04."),
     ] = None,
     unit: UnitOption = None,
+    scale: ScaleOption = None,
+    offset: OffsetOption = None,
+    nodata: NodataOption = None,
     task: Annotated[
         str, typer.Option(help="classification: a class for each image; segmentation: for each pixel.")
     ] = "classification",
@@ -113,6 +125,9 @@ def finetune(
             out,
             bands=split_commas(bands),
             units=split_commas(unit),
+            scale=split_commas(scale),
+            offset=split_commas(offset),
+            nodata=split_commas(nodata),
             task=cast("Task", task),
             size_px=size,
             batch=batch,

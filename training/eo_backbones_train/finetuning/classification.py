@@ -16,6 +16,7 @@ from eo_backbones.datasets.mask_folders import FOLDERS
 from eo_backbones.datasets.splits import Split
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.metrics import weighted_f1
+from eo_backbones.rasters.options import ReadingOptions
 from eo_backbones_train.finetuning.fit import (
     PREDICTIONS_FILE,
     FinetuneContext,
@@ -36,13 +37,13 @@ _FEATURES_BATCH = 64
 _CONSTANT = 1e-6  # standard deviation below which a feature says nothing
 
 
-def open_data(path: Path, bands: Sequence[str], units: Sequence[str]) -> OpenedData:
+def open_data(path: Path, bands: Sequence[str], reading: ReadingOptions) -> OpenedData:
     """Open a folder of class folders or a table.
 
     Args:
         path: ``--data``.
         bands: names, or ``B04=4``; may be empty if the images have one band only.
-        units: as in :func:`eo_backbones.datasets.class_folders.class_folders`.
+        reading: what the user says about the stored values.
 
     Raises:
         UserError: whatever is wrong with the data or the bands.
@@ -51,9 +52,9 @@ def open_data(path: Path, bands: Sequence[str], units: Sequence[str]) -> OpenedD
     if all((path / name).is_dir() for name in FOLDERS):
         raise UserError(f"{path} holds the folders {' and '.join(FOLDERS)}, no classes; add --task segmentation")
     if path.is_dir():
-        data = class_folders(path, positions=indices, units=units)
+        data = class_folders(path, positions=indices, reading=reading)
     elif path.is_file():
-        data = label_table(path, positions=indices, units=units)
+        data = label_table(path, positions=indices, reading=reading)
     else:
         raise UserError(f"no folder or table {path}; pass a folder of class folders, or a CSV file with path,label")
     return OpenedData(images=data, bands=chosen_bands(data, bands))

@@ -23,10 +23,11 @@ from eo_backbones.files import read_json, refuse_occupied, write_json
 from eo_backbones.hub import download
 from eo_backbones.hub.folder import RECIPE_FILE
 from eo_backbones.progress import SILENT, Progress
+from eo_backbones.rasters.options import KeptReading, Numbers, ReadingOptions
 from eo_backbones_train.finetuning import classification, segmentation
 from eo_backbones_train.finetuning.fit import CHECKPOINTS, Approach, FinetuneContext, FitResult, OpenedData
 from eo_backbones_train.finetuning.folder import move_into, network_config, write_folder
-from eo_backbones_train.finetuning.images import as_input, check_all, divide
+from eo_backbones_train.finetuning.images import as_input, band_indices, check_all, divide
 from eo_backbones_train.finetuning.network import build_network, freeze
 from eo_backbones_train.finetuning.settings import DEFAULT_BATCH, Settings, Task
 from eo_backbones_train.pretraining.checkpoint import remove_unfinished
@@ -50,6 +51,9 @@ def finetune(
     *,
     bands: Sequence[str],
     units: Sequence[str] = (),
+    scale: Numbers = None,
+    offset: Numbers = None,
+    nodata: Numbers = None,
     task: Task = "classification",
     size_px: int | None = None,
     batch: int | None = None,
@@ -68,6 +72,10 @@ def finetune(
         out: folder to make.
         bands: names, or ``B04=4``; may be empty if the images have one band only.
         units: one for all bands, or ``BAND=UNIT``; default: what the files suggest, checked image by image.
+        scale: factor of the stored values, see :class:`eo_backbones.rasters.options.ReadingOptions`. The folder keeps
+            it and the two below, ``units``, and the positions in ``bands``, for the images that it will predict.
+        offset: added after it.
+        nodata: stored value that means "missing".
         task: ``classification`` or ``segmentation``.
         size_px: side that images are resized to; default: their own, up to 224. For segmentation of the squares that
             are cut out of them; default: up to 256.
@@ -102,7 +110,7 @@ def finetune(
             data,
             out,
             bands=bands,
-            units=units,
+            reading=ReadingOptions.of(units, scale=scale, offset=offset, nodata=nodata),
             approach=APPROACHES[task],
             values={**values, "task": task, "batch": DEFAULT_BATCH[task] if batch is None else batch},
             size_px=size_px,
@@ -130,7 +138,7 @@ def _finetune(
     out: Path,
     *,
     bands: Sequence[str],
-    units: Sequence[str],
+    reading: ReadingOptions,
     approach: Approach,
     values: Mapping[str, Any],
     size_px: int | None,
@@ -139,7 +147,11 @@ def _finetune(
     tensorboard: bool,
     progress: Progress,
 ) -> dict[str, Any]:
-    opened = approach.open_data(data, list(bands), list(units))
+    opened = approach.open_data(data, list(bands), reading)
+    kept = KeptReading(
+        positions=band_indices(bands),
+        declared=reading.for_bands(opened.images.bands).narrowed(opened.bands),
+    )
     settings = Settings(**values, size_px=approach.training_size(opened.images, size_px))
     split = divide(opened.images, seed=settings.seed, shots=settings.shots)
     approach.check(split, settings)
@@ -178,8 +190,9 @@ def _finetune(
         mask_values=opened.mask_values,
         size_px=settings.size_px,
         license=license,
+        reading=kept,
     )
-    record = _record(data, plan, settings, split, fitted, results)
+    record = _record(data, plan, settings, split, fitted, results, kept)
     record = write_folder(unfinished, network.cpu(), config, record, license=license)
     move_into(unfinished, out)
     shutil.rmtree(run / CHECKPOINTS)
@@ -242,6 +255,7 @@ def _record(
     split: Split,
     fitted: FitResult,
     results: Mapping[str, Any],
+    reading: KeptReading,
 ) -> dict[str, Any]:
     """Return ``recipe.json`` without the digest of the weights: no paths, host or time."""
     base = settings.model
@@ -261,6 +275,7 @@ def _record(
             "bands": plan["bands"],
             "units": plan["units"],
             **{name: plan[name] for name in ("classes", "mask_values") if name in plan},
+            **({"reading": kept} if (kept := reading.to_dict()) else {}),
             "split": split.name,
             "train": len(split.train),
             "val": len(split.val),

@@ -26,6 +26,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.evaluation.metrics import Counts, Floats, confusion_matrix
 from eo_backbones.networks.state import estimating_batch_norm
 from eo_backbones.progress import Progress, Tick
+from eo_backbones.rasters.options import ReadingOptions
 from eo_backbones_train.finetuning.images import OwnImages
 from eo_backbones_train.finetuning.settings import Settings
 from eo_backbones_train.optim import learning_rate
@@ -99,7 +100,7 @@ class FitResult:
 class Approach(Protocol):
     """What classification and segmentation do differently: a module with these functions."""
 
-    def open_data(self, path: Path, bands: list[str], units: list[str]) -> OpenedData:
+    def open_data(self, path: Path, bands: list[str], reading: ReadingOptions) -> OpenedData:
         """Open ``--data``, or say what is wrong with it."""
 
     def training_size(self, images: LabelledImages, requested: int | None) -> int:

@@ -28,6 +28,7 @@ from eo_backbones.hub.folder import (
 from eo_backbones.models import create_model
 from eo_backbones.networks.multi_band import MultiBandClassifier
 from eo_backbones.networks.segmentation import SegmentationNetwork
+from eo_backbones.rasters.options import KeptReading
 from eo_backbones_train.finetuning.card import finetuned_card
 
 _CARD_FILE = "README.md"
@@ -43,6 +44,7 @@ def network_config(
     mask_values: tuple[int, ...],
     size_px: int,
     license: str,  # noqa: A002
+    reading: KeptReading,
 ) -> dict[str, Any]:
     """Return ``config.json``: that of the encoder it started from, with its own classes, bands and size.
 
@@ -56,6 +58,7 @@ def network_config(
         mask_values: value of each class in a mask; empty for classification.
         size_px: side of the images it was trained on.
         license: of the weights.
+        reading: how the images were read, for those to predict.
     """
     spec = network.eo_input
     assert isinstance(spec, InputSpec), "a network to fine-tune has a contract"
@@ -87,6 +90,8 @@ def network_config(
             "mask_values": list(mask_values),
         }
         config["architecture"] = SEGMENTATION_ARCHITECTURE
+    if kept := reading.to_dict():
+        config[CONFIG_KEY]["reading"] = kept
     return config
 
 
@@ -110,7 +115,8 @@ def write_folder(
     Returns:
         The record, with the digest.
     """
-    save_weights(network.state_dict(), folder / WEIGHTS_FILE, {CONFIG_KEY: json.dumps(config[CONFIG_KEY])})
+    block = {key: value for key, value in config[CONFIG_KEY].items() if key != "reading"}  # no part of the weights
+    save_weights(network.state_dict(), folder / WEIGHTS_FILE, {CONFIG_KEY: json.dumps(block)})
     write_json(folder / CONFIG_FILE, config)
     full = {**record, DIGEST_KEY: sha256_of(folder / WEIGHTS_FILE)}
     write_json(folder / RECIPE_FILE, full)

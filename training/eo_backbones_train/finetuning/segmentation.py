@@ -26,6 +26,7 @@ from eo_backbones.evaluation.plots import png
 from eo_backbones.networks.segmentation import STRIDES, require_decoder
 from eo_backbones.prediction.mask_file import class_colours
 from eo_backbones.progress import Tick
+from eo_backbones.rasters.options import ReadingOptions
 from eo_backbones.rasters.reader import facts_of
 from eo_backbones_train.finetuning.fit import (
     NO_CLASS,
@@ -53,13 +54,13 @@ _ROWS_OF_LEGEND = 24  # more classes get a second column
 _NO_CLASS = "#ffffff"
 
 
-def open_data(path: Path, bands: Sequence[str], units: Sequence[str]) -> OpenedData:
+def open_data(path: Path, bands: Sequence[str], reading: ReadingOptions) -> OpenedData:
     """Open a folder with ``images`` and ``masks``, or a table.
 
     Args:
         path: ``--data``.
         bands: names, or ``B04=4``; may be empty if the images have one band only.
-        units: as in :func:`eo_backbones.datasets.class_folders.class_folders`.
+        reading: what the user says about the stored values.
 
     Raises:
         UserError: the decoder's package is missing, or whatever is wrong with the data or the bands.
@@ -67,9 +68,9 @@ def open_data(path: Path, bands: Sequence[str], units: Sequence[str]) -> OpenedD
     require_decoder()
     indices = band_indices(bands)
     if path.is_dir():
-        opened = mask_folders(path, positions=indices, units=units)
+        opened = mask_folders(path, positions=indices, reading=reading)
     elif path.is_file():
-        opened = mask_table(path, positions=indices, units=units)
+        opened = mask_table(path, positions=indices, reading=reading)
     else:
         raise UserError(
             f"no folder or table {path}; pass a folder that holds images and masks, or a CSV file with path,mask"
