@@ -96,11 +96,12 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="seeded; standard: the data set's own (EuroSAT: the published lists in --root); spatial (EuroSAT)."
+            help="seeded (default); standard: the data set's own (EuroSAT: the published lists in --root; folder: the "
+            "folders train, val, test above the classes or in them, used unless told otherwise); spatial (EuroSAT)."
         ),
-    ] = "seeded",
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds 0 to N-1: each redraws split, labels and initialisation.")] = 1,
     fraction: Annotated[
         list[float] | None, typer.Option(metavar="F...", help="Shares of the labels, say 0.01 0.1 1.")

@@ -17,7 +17,7 @@ from eo_backbones.datasets.pairs import sensor_pairs
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.rasters.options import AS_FILES_SAY, ReadingOptions
 
-__all__ = ["DATASETS", "WITHOUT_LABELS", "LabelledImages", "open_dataset", "open_unlabelled"]
+__all__ = ["DATASETS", "FOLDER", "WITHOUT_LABELS", "LabelledImages", "open_dataset", "open_unlabelled"]
 
 FOLDER = "folder"
 """The kind whose bands and units the user may declare."""

@@ -8,7 +8,6 @@ A table has the columns ``path``, ``label`` and, optionally, ``split`` (``train`
 empty one are left out). Paths are relative to the table's folder.
 """
 
-import csv
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -20,17 +19,16 @@ import numpy as np
 
 from eo_backbones.bands import band
 from eo_backbones.contract import Unit
+from eo_backbones.datasets.copies import without_copies
 from eo_backbones.datasets.labelled import LabelledImages, OfficialSplit
-from eo_backbones.datasets.splits import PARTS
+from eo_backbones.datasets.labelled_folders import find_images, official_parts, refuse_alike
+from eo_backbones.datasets.tables import read_table, refuse_missing, refuse_same_file, split_of
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.options import AS_FILES_SAY, ReadingOptions
 from eo_backbones.rasters.reader import RasterFacts, band_order, facts_of, opened, read_positions, readings_of
 from eo_backbones.rasters.scaling import BandReading, DeclaredReading
 
 logger = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
-SPLIT_COLUMN = "split"
 
 
 def class_folders(
@@ -39,22 +37,28 @@ def class_folders(
     """Open a folder of class folders.
 
     Args:
-        root: holds one folder a class; images may lie at any depth in it.
+        root: holds one folder a class; images may lie at any depth in it. Folders ``train``, ``val`` and ``test`` (see
+            :data:`eo_backbones.datasets.labelled_folders.PART_FOLDERS`) above the classes or in each of them are the
+            official split.
         positions: band name -> its position in every file, counted from 1; default: as the files say.
         reading: what the user says about the stored values.
 
     Raises:
-        UserError: no class folders or one only, files that differ, bands that cannot be identified, a
-            position that the files do not have, or an unknown unit.
+        UserError: no class folders or one only, parts with different classes, one image in two classes, files that
+            differ, bands that cannot be identified, a position that the files do not have, or an unknown unit.
     """
-    files = _files_by_class(Path(root))
-    return labelled_files(
-        [path for name in files for path in files[name]],
-        classes=tuple(files),
-        labels=np.repeat(np.arange(len(files), dtype=np.int64), [len(images) for images in files.values()]),
+    root = Path(root)
+    found = find_images(root)
+    classes = tuple(dict.fromkeys(image.label for image in found))
+    data = labelled_files(
+        [image.path for image in found],
+        classes=classes,
+        labels=np.array([classes.index(image.label) for image in found], dtype=np.int64),
         positions=positions,
         reading=reading,
+        official=official_parts(root, [image.part for image in found]),
     )
+    return without_copies(data)
 
 
 def labelled_files(
@@ -109,30 +113,6 @@ class _File:
 
     readings: tuple[BandReading, ...]
     may_miss: bool
-
-
-def _files_by_class(root: Path) -> dict[str, list[Path]]:
-    if not root.is_dir():
-        raise UserError(f"no folder {root}; pass the folder that holds one folder of images for each class")
-    files: dict[str, list[Path]] = {}
-    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        images = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-        )
-        if images:
-            files[folder.name] = images
-        else:
-            logger.warning("%s: folder %s holds no image and is left out", root, folder.name)
-    if not files:
-        raise UserError(
-            f"{root} holds no class folders with images ({', '.join(IMAGE_SUFFIXES)}): labels are missing; put the "
-            "images of each class into a folder of its own"
-        )
-    if len(files) == 1:
-        raise UserError(f"{root} holds one class only, {next(iter(files))}; pass the folder above it, with all classes")
-    return files
 
 
 def _read_headers(
@@ -225,14 +205,17 @@ def label_table(
 
     Raises:
         UserError: no such table, columns or labels missing, files that are not there (all are named) or named twice,
-            one class only, an unknown part, or files that cannot be used together.
+            labels that can hardly be told apart, one class only, an unknown part, one image with two labels, or files
+            that cannot be used together.
     """
     rows = read_table(table, ("path", "label"))
     refuse_missing(table, [row["path"] for row in rows])
+    refuse_same_file(table, rows, label="label")
     classes = tuple(sorted({row["label"] for row in rows}))
+    refuse_alike(classes, f"{table}, column label")
     if len(classes) == 1:
         raise UserError(f"{table} has one class only, {classes[0]}; list images of at least two classes")
-    return labelled_files(
+    data = labelled_files(
         [table.parent / row["path"] for row in rows],
         classes=classes,
         labels=np.array([classes.index(row["label"]) for row in rows], dtype=np.int64),
@@ -240,62 +223,4 @@ def label_table(
         reading=reading,
         official=split_of(table, rows),
     )
-
-
-def read_table(table: Path, required: Sequence[str], what: str = "image") -> list[dict[str, str]]:
-    """Return the rows of a table, after every check that needs no other file.
-
-    Args:
-        table: CSV file, UTF-8.
-        required: columns that must be there and filled in; values of the first must be unique.
-        what: what a row stands for, for messages.
-
-    Raises:
-        UserError: no such table, columns or values missing, something listed twice, or an unknown part in ``split``.
-    """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or ()
-            rows = [{name: (row.get(name) or "").strip() for name in columns} for row in reader]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read as a table ({error}); pass a CSV file, or a folder") from error
-    missing = [name for name in required if name not in columns]
-    if missing:
-        header = ",".join(required)
-        raise UserError(f"{table} has no column {' and no column '.join(missing)}; its first line must be {header}")
-    if not rows:
-        raise UserError(f"{table} lists no {what}; write one line {','.join(required)} for each")
-    key, seen = required[0], set[str]()
-    for number, row in enumerate(rows, start=2):
-        if not all(row[name] for name in required):
-            raise UserError(f"{table}, line {number}: {' or '.join(required)} is empty; fill both in")
-        if row[key] in seen:
-            raise UserError(f"{table}, line {number}: {row[key]} is listed twice; keep one of the lines")
-        seen.add(row[key])
-        if row.get(SPLIT_COLUMN, "") not in ("", *PARTS):
-            raise UserError(f"{table}, line {number}: split {row[SPLIT_COLUMN]!r} is unknown; write {', '.join(PARTS)}")
-    return rows
-
-
-def refuse_missing(table: Path, names: Sequence[str]) -> None:
-    """Check that the files a table names are there.
-
-    Raises:
-        UserError: some are not; all are named.
-    """
-    missing = [name for name in names if not (table.parent / name).is_file()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(names)} files in {table} are missing (paths are relative to {table.parent}): "
-            f"{', '.join(missing)}; correct the paths, or remove the lines"
-        )
-
-
-def split_of(table: Path, rows: Sequence[Mapping[str, str]]) -> OfficialSplit | None:
-    """Return the split of a table, if it has a column for it."""
-    if SPLIT_COLUMN not in rows[0]:
-        return None
-    return OfficialSplit(
-        parts=np.array([row[SPLIT_COLUMN] for row in rows]), source=f"column {SPLIT_COLUMN} of {table}"
-    )
+    return without_copies(data)

@@ -30,10 +30,12 @@ class OfficialSplit:
     Attributes:
         parts: ``"train"``, ``"val"``, ``"test"`` or ``""`` (in none) for each image ``(n,)``.
         source: where it is published, for reports.
+        movable: whether the user may have moved images from part to part; their parts then belong to the digest.
     """
 
     parts: np.ndarray
     source: str
+    movable: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -105,11 +107,13 @@ class LabelledImages:
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits of label, name and content of every image; reads all files once.
+        """16 hex digits of label, name and content of every image, and of parts that are folders; reads all files.
 
         The same files give the same digest wherever they lie, in a folder or in an archive.
         """
         total = hashlib.blake2b(self.reading.encode(), digest_size=_DIGEST_BYTES)
+        if self.official and self.official.movable:
+            total.update("\0".join(self.official.parts.tolist()).encode())
         for identity, path in zip(self.ids, self.paths, strict=True):
             content = self.load_bytes(path)
             total.update(f"{identity}{path.suffix}\0{len(content)}\0".encode())

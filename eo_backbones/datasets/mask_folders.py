@@ -8,16 +8,21 @@ beside the table, names them. What :mod:`eo_backbones.datasets.class_folders` sa
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from eo_backbones.datasets.class_folders import IMAGE_SUFFIXES, labelled_files, read_table, refuse_missing, split_of
+from eo_backbones.datasets.class_folders import labelled_files
+from eo_backbones.datasets.copies import without_copies
+from eo_backbones.datasets.image_files import IMAGE_SUFFIXES, files_below
 from eo_backbones.datasets.labelled import IGNORED, ClassMaps, LabelledImages, OfficialSplit
+from eo_backbones.datasets.labelled_folders import FOLDERS, official_parts, part_folders, refuse_alike
+from eo_backbones.datasets.tables import read_table, refuse_missing, refuse_same_file, split_of
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.alignment import misalignment
 from eo_backbones.rasters.options import AS_FILES_SAY, ReadingOptions
 from eo_backbones.rasters.reader import facts_of, read_stored
 
@@ -25,8 +30,7 @@ logger = logging.getLogger(__name__)
 
 MASK_SUFFIXES = (".tif", ".tiff", ".png")
 CLASSES_FILE = "classes.csv"
-FOLDERS = _IMAGES, _MASKS = "images", "masks"
-"""What a folder of images with masks holds."""
+_IMAGES, _MASKS = FOLDERS
 _MAX_CLASSES = IGNORED  # a class's index must be below it
 LARGEST_VALUE = 65_534
 """Of a class in a mask: 65,535 is nodata in the 16-bit masks that are predicted."""
@@ -51,14 +55,44 @@ def mask_folders(
     """Open ``root/images`` and ``root/masks``.
 
     Args:
-        root: holds both folders, and ``classes.csv`` if there is one.
+        root: holds both folders, and ``classes.csv`` if there is one. Folders ``train``, ``val`` and ``test`` (see
+            :data:`eo_backbones.datasets.labelled_folders.PART_FOLDERS`) that hold both, or that both hold, are the
+            official split.
         positions: band name -> its position in every file, counted from 1; default: as the files say.
         reading: what the user says about the stored values.
 
     Raises:
         UserError: a folder is missing or empty; images without a mask or masks without an image (all are named); masks
-            that cannot be used, or hold one class only; images that differ; or a wrong ``classes.csv``.
+            that cannot be used, or hold one class only; one image with two masks; images outside the parts of a split;
+            images that differ; or a wrong ``classes.csv``.
     """
+    images, masks, parts = _paired(root)
+    official = official_parts(root, parts)
+    return _opened(images, masks, root, positions=positions, reading=reading, official=official)
+
+
+def _paired(root: Path) -> tuple[list[Path], list[Path], list[str]]:
+    """Return each image, its mask, and its part of the split (empty if there is none)."""
+    above = part_folders(
+        [folder.name for folder in sorted(root.iterdir()) if all((folder / name).is_dir() for name in FOLDERS)]
+    )
+    if not above:
+        by_name = _pairs_in(root)
+        below = part_folders([Path(name).parts[0] for name in by_name if "/" in name])
+        outside = [str(image) for name, (image, _) in by_name.items() if Path(name).parts[0] not in below]
+        if below and outside:
+            raise UserError(
+                f"{outside[0]} lies outside the folders {', '.join(sorted(below))} that divide the images of {root}; "
+                "move it into one, and its mask likewise"
+            )
+        parts = [below.get(Path(name).parts[0], "") for name in by_name]
+        return [image for image, _ in by_name.values()], [mask for _, mask in by_name.values()], parts
+    found = [(pair, part) for name, part in above.items() for pair in _pairs_in(root / name).values()]
+    return [image for (image, _), _ in found], [mask for (_, mask), _ in found], [part for _, part in found]
+
+
+def _pairs_in(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the images and masks of two folders by their path without suffix."""
     for name in FOLDERS:
         if not (root / name).is_dir():
             raise UserError(
@@ -73,14 +107,7 @@ def mask_folders(
     problems += [f"{len(without_image)} masks have no image: {', '.join(without_image)}"] if without_image else []
     if problems:
         raise UserError(f"{'; '.join(problems)}. An image and its mask have the same name; complete or remove them")
-    return _opened(
-        list(images.values()),
-        [masks[name] for name in images],
-        root,
-        positions=positions,
-        reading=reading,
-        official=None,
-    )
+    return {name: (image, masks[name]) for name, image in images.items()}
 
 
 def mask_table(
@@ -99,6 +126,7 @@ def mask_table(
     """
     rows = read_table(table, ("path", "mask"))
     refuse_missing(table, [row[column] for row in rows for column in ("path", "mask")])
+    refuse_same_file(table, rows)
     images, masks = ([table.parent / row[column] for row in rows] for column in ("path", "mask"))
     return _opened(images, masks, table.parent, positions=positions, reading=reading, official=split_of(table, rows))
 
@@ -106,9 +134,7 @@ def mask_table(
 def _by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Return the files of a folder by their path in it without suffix."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in suffixes or path.name.startswith(".") or not path.is_file():
-            continue
+    for path in files_below(folder, suffixes):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:
             raise UserError(f"{found[name]} and {path} have the same name; keep one of them")
@@ -127,7 +153,6 @@ def _opened(
     reading: ReadingOptions,
     official: OfficialSplit | None,
 ) -> MaskedImages:
-    _refuse_repeated(images)
     logger.info("looking through %d masks", len(masks))
     opened, values_by_mask = masks_of(images, masks)
     values = np.unique(np.concatenate(values_by_mask))
@@ -139,7 +164,8 @@ def _opened(
             f"the masks hold {len(values):,} values, {values[0]} to {values[-1]}; {_MAX_CLASSES} classes are allowed: "
             "pass masks of class numbers, not of measurements"
         )
-    names = _class_names(folder / CLASSES_FILE, values)
+    nodata = {mask.nodata for mask in opened if mask.nodata is not None}
+    names = _class_names(folder / CLASSES_FILE, values, nodata)
     labels = np.stack([np.isin(values, present) for present in values_by_mask])
     kept = np.flatnonzero(labels.any(axis=1))
     if len(kept) < len(images):
@@ -160,30 +186,45 @@ def _opened(
         reading=f"{whole.reading}; masks {described}",
         maps=ClassMaps(classes=names, reader=lambda path: by_image[path].classes(values)),
     )
-    return MaskedImages(data=data, values=tuple(values.tolist()))
+    return MaskedImages(data=without_copies(data), values=tuple(values.tolist()))
 
 
-def _refuse_repeated(images: Sequence[Path]) -> None:
-    seen: dict[Path, Path] = {}
-    for path in images:
-        first = seen.setdefault(path.resolve(), path)
-        if first is not path:
-            raise UserError(f"{first} and {path} are one file; list each image once")
+def _class_names(table: Path, values: np.ndarray, nodata: Collection[float]) -> tuple[str, ...]:
+    """Return the name of each value: from the table, if there is one, else its number.
 
-
-def _class_names(table: Path, values: np.ndarray) -> tuple[str, ...]:
-    """Return the name of each value: from the table, if there is one, else its number."""
+    Args:
+        table: the file, which need not exist.
+        values: all that the masks hold, ascending.
+        nodata: what masks declare as "no value".
+    """
     if not table.is_file():
         return tuple(map(str, values.tolist()))
     named: dict[int, str] = {}
-    for number, row in enumerate(read_table(table, ("value", "name"), what="class"), start=2):
+    for row in read_table(table, ("value", "name"), what="class"):
         if not row["value"].isdecimal():
-            raise UserError(f"{table}, line {number}: {row['value']!r} is not a value of a mask; write a whole number")
-        if int(row["value"]) in named:
-            raise UserError(f"{table}, line {number}: the value {int(row['value'])} is named twice; keep one line")
+            raise UserError(
+                f"{table}, line {row.line}: {row['value']!r} is not a value of a mask; write a whole number"
+            )
+        value = int(row["value"])
+        if value in named:
+            raise UserError(f"{table}, line {row.line}: the value {value} is named twice; keep one line")
         if row["name"] in named.values():
-            raise UserError(f"{table}, line {number}: the name {row['name']} is given twice; give each class its own")
-        named[int(row["value"])] = row["name"]
+            raise UserError(f"{table}, line {row.line}: the name {row['name']} is given twice; give each class its own")
+        if value == IGNORED:
+            raise UserError(
+                f"{table}, line {row.line}: {IGNORED} stands for pixels without a class; remove the line, or give the "
+                "class another value in the masks"
+            )
+        named[value] = row["name"]
+    refuse_alike(list(named.values()), str(table))
+    without_class = [value for value in sorted(named) if value in nodata]
+    if without_class:
+        logger.warning(
+            "%s names %s, but masks declare it as nodata: its pixels have no class (gdal_edit.py -unsetnodata MASK "
+            "makes it one)",
+            table,
+            ", ".join(f"{value} {named[value]}" for value in without_class),
+        )
     unnamed = [str(value) for value in values.tolist() if value not in named]
     if unnamed:
         raise UserError(f"{table} has no name for {', '.join(unnamed)}, which the masks hold; add a line for each")
@@ -234,7 +275,7 @@ def masks_of(images: Sequence[Path], masks: Sequence[Path]) -> tuple[list[Mask],
 
     Raises:
         UserError: a file is damaged; masks with several bands, fractions, other values than 0 to 65,534, or another
-            size than their image: all are named.
+            size or place than their image: all are named.
     """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         looked_at = list(pool.map(_open_mask, images, masks))
@@ -242,7 +283,8 @@ def masks_of(images: Sequence[Path], masks: Sequence[Path]) -> tuple[list[Mask],
     if problems:
         raise UserError(
             f"{len(problems)} of {len(masks)} masks cannot be used: {'; '.join(problems)}. A mask has the size of its "
-            f"image and one band with the number of each pixel's class, 0 to {LARGEST_VALUE} (255: no class)"
+            f"image and one band with the number of each pixel's class, 0 to {LARGEST_VALUE} (255: no class), and lies "
+            "on it pixel by pixel"
         )
     return [mask for _, mask, _ in looked_at], [values for _, _, values in looked_at]
 
@@ -259,6 +301,8 @@ def _open_mask(image: Path, path: Path) -> tuple[str | None, Mask, np.ndarray]:
             mask,
             values,
         )
+    if elsewhere := misalignment(image_facts, facts):
+        return elsewhere, mask, values
     stored, known = mask.read()
     present = np.unique(stored[known])
     wrong = present[(present != np.rint(present)) | (present < 0) | (present > LARGEST_VALUE)]

@@ -131,13 +131,30 @@ def official_split(data: LabelledImages, *, seed: int) -> Split:
                 "use the seeded split"
             )
     if len(val) == 0:
-        rng = np.random.default_rng(seed)
-        groups = (rng.permutation(train[data.strata[train] == group]) for group in np.unique(data.strata[train]))
-        val = np.sort(np.concatenate([group[: round(_VALIDATING * len(group))] for group in groups]))
-        train = np.setdiff1d(train, val)
-        if len(val) == 0:
-            raise UserError(f"{len(train)} training images are too few to validate with; use the seeded split")
+        train, val = with_validation(data.strata, train, seed=seed)
     return Split(name="standard", train=train, val=val, test=test)
+
+
+def with_validation(strata: np.ndarray, train: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide a training part: a fifth of every group of its images validates, drawn with the seed.
+
+    Args:
+        strata: group of each image of the whole data set.
+        train: the images of the training part.
+        seed: another seed draws others.
+
+    Returns:
+        The images that train and those that validate, both ascending.
+
+    Raises:
+        UserError: they are too few.
+    """
+    rng = np.random.default_rng(seed)
+    groups = (rng.permutation(train[strata[train] == group]) for group in np.unique(strata[train]))
+    val = np.sort(np.concatenate([group[: round(_VALIDATING * len(group))] for group in groups]))
+    if len(val) == 0:
+        raise UserError(f"{len(train)} training images are too few to validate with; use the seeded split")
+    return np.setdiff1d(train, val), val
 
 
 def subset_of(

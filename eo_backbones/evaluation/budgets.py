@@ -17,7 +17,8 @@ from eo_backbones.datasets.splits import (
 )
 from eo_backbones.errors import UserError, unknown_name
 
-SPLITS = ("seeded", *STANDARD_LISTS)
+SEEDED, STANDARD = "seeded", "standard"
+SPLITS = (SEEDED, *STANDARD_LISTS)
 SHOT_SUFFIX = "-shot"
 """What follows the number where a label budget is so many images of each class."""
 
@@ -87,9 +88,9 @@ def make_splits(
     """
     if name not in SPLITS:
         raise unknown_name("split", name, SPLITS)
-    if name == "seeded":
+    if name == SEEDED:
         return {seed: seeded_split(data.strata, seed=seed, classes=data.classes) for seed in seeds}
-    if name == "standard" and data.official is not None:
+    if name == STANDARD and data.official is not None:
         return {seed: official_split(data, seed=seed) for seed in seeds}
     if not data.name.startswith("eurosat"):
         raise UserError(f"{data.name} in this folder has no {name} split; pass --split seeded")

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from eo_backbones.datasets import DATASETS, WITHOUT_LABELS, LabelledImages, open_dataset
+from eo_backbones.datasets import DATASETS, FOLDER, WITHOUT_LABELS, LabelledImages, open_dataset
 from eo_backbones.datasets.splits import subset_of
 from eo_backbones.device import pick_device
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import plots, report
-from eo_backbones.evaluation.budgets import SHOT_SUFFIX, Budget, make_splits
+from eo_backbones.evaluation.budgets import SEEDED, SHOT_SUFFIX, STANDARD, Budget, make_splits
 from eo_backbones.evaluation.columns import choose_columns, named_positions
 from eo_backbones.evaluation.encoders import IMAGENET
 from eo_backbones.evaluation.probes.protocols import RETRIEVAL, SEGMENTATION, protocol_names
@@ -45,7 +45,8 @@ class Request:
         scale, offset, nodata: of the values of ``folder``, see :class:`eo_backbones.rasters.options.ReadingOptions`.
         fuses: how several bands at once become one column.
         protocols: names.
-        split: ``seeded``, ``standard`` or ``spatial``.
+        split: ``seeded``, ``standard`` or ``spatial``; ``None``: ``standard`` for ``folder`` where its folders are a
+            split, else ``seeded``.
         fractions: shares of the labels.
         shots: numbers of labelled images a class; if any, instead of ``fractions``.
         seeds: number of seeds, 0 to seeds - 1.
@@ -62,7 +63,7 @@ class Request:
     nodata: Numbers = None
     fuses: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ("logistic",)
-    split: str = "seeded"
+    split: str | None = None
     fractions: tuple[float, ...] = (1.0,)
     shots: tuple[int, ...] = ()
     seeds: int = 1
@@ -75,7 +76,7 @@ class Request:
         words += ["--bands", *self.bands] if self.bands else []
         words += self.reading.words()
         words += ["--fuse", *self.fuses] if self.fuses else []
-        words += ["--protocol", *self.protocols, "--split", self.split]
+        words += ["--protocol", *self.protocols, *(["--split", self.split] if self.split else [])]
         if self.shots:
             words += ["--shots", *map(str, self.shots)]
         elif self.fractions != (1.0,):
@@ -142,6 +143,7 @@ def run_evaluation(
     """
     compute = pick_device(device)
     data, plan = _prepare(request, root)
+    request = replace(request, split=plan.splits[0].name)
     with progress.stage(f"reading {len(data)} files for their digest", 1):
         digest = data.digest
     results = ResultsFile(out / RESULTS_FILE, data_digest=digest)
@@ -173,9 +175,8 @@ def _prepare(request: Request, root: Path) -> tuple[LabelledImages, Plan]:
         )
     data = limited(whole, request.limit)
     lists = root if root.is_dir() else root.parent
-    splits = make_splits(
-        data, request.split, range(request.seeds), lists=lists, allow_missing=request.limit is not None
-    )
+    name = request.split or (STANDARD if request.dataset == FOLDER and data.official else SEEDED)
+    splits = make_splits(data, name, range(request.seeds), lists=lists, allow_missing=request.limit is not None)
     for seed, split in splits.items():
         for budget in budgets:
             budget.apply(split, data.strata, seed)  # there may be too few images

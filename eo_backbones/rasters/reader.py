@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
@@ -341,6 +343,8 @@ class RasterFacts:
         descriptions: of the bands.
         nodata: of the first band.
         may_miss: whether a nodata value, mask or alpha band can mark pixels as missing.
+        driver: GDAL's name of the format.
+        crs, transform: coordinate system, and pixels to coordinates; ``None`` where the file has none.
     """
 
     count: int
@@ -350,6 +354,9 @@ class RasterFacts:
     descriptions: tuple[str | None, ...]
     nodata: float | None
     may_miss: bool
+    driver: str
+    crs: CRS | None
+    transform: Affine | None
 
     @classmethod
     def of(cls, dataset: Any) -> "RasterFacts":
@@ -363,6 +370,9 @@ class RasterFacts:
             tuple(dataset.descriptions),
             dataset.nodata,
             may_miss,
+            dataset.driver,
+            dataset.crs,
+            None if dataset.transform.is_identity else dataset.transform,
         )
 
 

@@ -13,6 +13,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.evaluation.request import Request
 from eo_backbones.results import Result
 from support.measured import measured
+from support.own_images import write_parts
 from support.synthetic_layouts import write_dfc2020
 
 Measure = Callable[..., list[Result]]
@@ -77,6 +78,16 @@ def test_a_users_folder(measure: Measure, tmp_path: Path) -> None:
         measure("folder", root, bands=("B04=3", "red=1"))
     with pytest.raises(UserError, match="folder in this folder has no standard split; pass --split seeded"):
         measure("folder", root, bands=("B04=3",), split="standard")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_folders_of_a_split_are_used_unless_told_otherwise(nested: bool, measure: Measure, tmp_path: Path) -> None:
+    root = write_parts(tmp_path / "own", ("train", "val", "test"), nested=nested)
+    rows = measure("folder", root, bands=("B04",))
+    assert [(row.split, row.n_train, row.n_test) for row in rows] == [("standard", 12, 6)]
+    assert "--split standard" in (tmp_path / "out" / "commands.txt").read_text()
+    rows = measure("folder", root, bands=("B04",), split="seeded")
+    assert [row.split for row in rows] == ["standard", "seeded"]
 
 
 def test_a_folder_of_radar_only_needs_no_bands_typed(measure: Measure, tmp_path: Path) -> None:

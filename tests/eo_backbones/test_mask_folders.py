@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
@@ -25,8 +26,8 @@ def land(tmp_path: Path) -> Path:
 
 def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray], **profile: object) -> None:
     with rasterio.open(path) as file:
-        values = file.read()
-    write_tiff(path, change(values), **profile)
+        values, place = file.read(), {"transform": file.transform, "crs": file.crs}
+    write_tiff(path, change(values), **place | profile)
 
 
 def test_values_become_classes_in_ascending_order(land: Path) -> None:
@@ -74,9 +75,9 @@ def test_whole_numbers_may_be_stored_as_floats_and_nan_is_no_class(land: Path) -
 def test_a_pixel_that_the_image_marks_as_missing_has_no_value(land: Path) -> None:
     path = land / "images" / "a" / "image_1.tif"
     with rasterio.open(path) as file:
-        stored, names = file.read(), file.descriptions
+        stored, names, place = file.read(), file.descriptions, file.transform
     stored[0, 20:30, :5] = 9999
-    write_tiff(path, stored, names=names, nodata=9999)
+    write_tiff(path, stored, names=names, nodata=9999, transform=place)
     data = mask_folders(land).data
     values = data.read(1, ["B03", "B04"])
     assert values.dtype == np.float32
@@ -237,3 +238,119 @@ def test_what_is_wrong_is_said_at_once(spoil: Callable[[Path], str], land: Path)
         mask_folders(land)
     assert re.search(said, str(error.value)), str(error.value)
     assert "\n" not in str(error.value)
+
+
+def moved(path: Path, **profile: object) -> None:
+    rewrite(path, lambda values: values, **profile)
+
+
+def transform_of(path: Path) -> Affine:
+    with rasterio.open(path) as file:
+        return file.transform
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda place: {"crs": "EPSG:32633"}, "is in EPSG:32633, its image in EPSG:32632"),
+        (
+            lambda place: {"transform": place @ Affine.translation(0.5, 0.5)},
+            "lies up to 0.5 columns and 0.5 rows beside",
+        ),
+        (lambda place: {"transform": place @ Affine.translation(0, -3)}, "lies up to 0 columns and 3 rows beside its"),
+        (lambda place: {"transform": place @ Affine.scale(1.01)}, "lies up to 0.64 columns and 0.64 rows beside its"),
+        (lambda place: {"transform": place @ Affine.translation(0, 64) @ Affine.scale(1, -1)}, "is upside down beside"),
+        (lambda place: {"transform": place @ Affine.rotation(90)}, "lies up to "),
+        (lambda place: {"crs": None, "transform": Affine.identity()}, "has no coordinates, its image has some"),
+    ],
+)
+def test_masks_on_another_grid_are_refused_by_name(
+    change: Callable[[Affine], dict[str, object]], said: str, land: Path
+) -> None:
+    path = land / "masks" / "a" / "image_1.tif"
+    moved(path, **change(transform_of(path)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with pytest.raises(UserError, match=rf"1 of 4 masks cannot be used: \S*image_1\.tif {re.escape(said)}"):
+            mask_folders(land)
+
+
+def test_an_image_that_lost_its_coordinates_is_refused(land: Path) -> None:
+    moved(land / "images" / "a" / "image_1.tif", crs=None, transform=Affine.identity(), names=("B03", "B04"))
+    with pytest.raises(UserError, match=r"\S*masks\S*image_1\.tif has coordinates, its image has none"):
+        mask_folders(land)
+
+
+def test_rounded_coordinates_and_another_spelling_of_the_system_are_the_same_grid(land: Path) -> None:
+    spelled = rasterio.crs.CRS.from_proj4("+proj=utm +zone=32 +datum=WGS84 +units=m +no_defs")
+    for path in (land / "masks").rglob("*.tif"):
+        moved(path, crs=spelled, transform=transform_of(path) @ Affine.translation(0.03, -0.03))
+    assert len(mask_folders(land).data) == 4
+
+
+def test_a_picture_has_no_coordinates_to_compare(land: Path) -> None:
+    for path in (land / "masks").rglob("*.tif"):
+        with rasterio.open(path) as file:
+            Image.fromarray(file.read(1)).save(path.with_suffix(".png"))
+        path.unlink()
+    assert len(mask_folders(land).data) == 4
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_folders_of_a_split_are_the_split(above: bool, land: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for index, part in enumerate(["train", "train", "val", "test"]):
+        for kind in ("images", "masks"):
+            target = land / part / kind / f"{index}.tif" if above else land / kind / part / f"{index}.tif"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (land / kind / "a" / f"image_{index}.tif").rename(target)
+    for kind in ("images", "masks"):
+        (land / kind / "a").rmdir()
+        if above:
+            (land / kind).rmdir()
+    data = mask_folders(land).data
+    assert data.official is not None
+    parts = dict(zip((path.name for path in data.paths), data.official.parts.tolist(), strict=True))
+    assert parts == {"0.tif": "train", "1.tif": "train", "2.tif": "val", "3.tif": "test"}
+    assert data.classes == ("ground", "field", "roof")
+    assert "its folders are the split (2 train, 1 val, 1 test)" in caplog.text
+
+
+def test_images_outside_the_parts_of_a_split(land: Path) -> None:
+    for index, part in enumerate(["train", "val", "test"]):
+        for kind in ("images", "masks"):
+            (land / kind / part).mkdir()
+            (land / kind / "a" / f"image_{index}.tif").rename(land / kind / part / f"{index}.tif")
+    with pytest.raises(UserError, match=r"image_3\.tif lies outside the folders test, train, val that divide"):
+        mask_folders(land)
+
+
+def test_hidden_files_are_neither_images_nor_masks(land: Path) -> None:
+    before = mask_folders(land).data.paths
+    for place in ("images/.ipynb_checkpoints/image_0.tif", "masks/a/@eaDir/image_0.tif", "images/__MACOSX/a.tif"):
+        (land / place).parent.mkdir(parents=True, exist_ok=True)
+        (land / place).touch()
+    assert mask_folders(land).data.paths == before
+
+
+def test_copies_of_an_image_need_the_same_mask(land: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for kind in ("images", "masks"):
+        shutil.copy(land / kind / "a" / "image_1.tif", land / kind / "copy.tif")
+    assert [path.name for path in mask_folders(land).data.paths] == [f"image_{index}.tif" for index in range(4)]
+    assert "1 of 5 images are copies of others" in caplog.text
+    rewrite(land / "masks" / "copy.tif", lambda mask: np.flip(mask, axis=2).copy())
+    with pytest.raises(UserError, match=r"one image, byte for byte, has two masks: \S*image_1\.tif and \S*copy\.tif"):
+        mask_folders(land)
+
+
+def test_names_of_values_without_a_class(land: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = (land / "classes.csv").read_text()
+    (land / "classes.csv").write_text(f"{rows}\n255,other")
+    with pytest.raises(UserError, match="line 5: 255 stands for pixels without a class; remove the line"):
+        mask_folders(land)
+    (land / "classes.csv").write_text(f"{rows}\n0,background")
+    moved(land / "masks" / "a" / "image_1.tif", nodata=0)
+    assert mask_folders(land).data.classes == ("ground", "field", "roof")
+    assert "names 0 background, but masks declare it as nodata: its pixels have no class" in caplog.text
+    (land / "classes.csv").write_text(rows.replace("field", "Ground"))
+    with pytest.raises(UserError, match="the classes 'ground' and 'Ground' differ in upper and lower case"):
+        mask_folders(land)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import eo_backbones
 from eo_backbones.contract import unit_range
 from eo_backbones.datasets.class_folders import class_folders
 from eo_backbones.datasets.splits import seeded_split
+from eo_backbones.datasets.synthetic_files import write_class_folders
 from eo_backbones.errors import UserError
 from eo_backbones.hub.folder import config_json
 from eo_backbones.networks.multi_band import MultiBandClassifier
@@ -31,7 +33,15 @@ from eo_backbones_train.finetuning.images import Augmentation
 from eo_backbones_train.finetuning.network import build_network, freeze, parameter_groups, train_mode
 from eo_backbones_train.finetuning.scores import score
 from eo_backbones_train.finetuning.settings import Settings
-from support.own_images import SIZE_PX, finetuned, out_of_memory_at_step, write_encoder, write_fields
+from support.own_images import (
+    PARTED,
+    SIZE_PX,
+    finetuned,
+    out_of_memory_at_step,
+    write_encoder,
+    write_fields,
+    write_parts,
+)
 
 EPOCHS, BATCH, RATE, DECAY = 3, 8, 1e-3, 0.05  # as support.own_images and the defaults have them
 
@@ -294,3 +304,18 @@ def test_a_table_says_who_trains(fields: Path, encoder: Path, tmp_path: Path) ->
     assert set(result["results"]) == {"val"}
     listed = {row["path"] for row in answers_of(tmp_path / "out", "val")}
     assert listed == {str(path) for path in paths if int(path.stem[-1]) % 4 == 2}
+
+
+def test_folders_say_who_trains(encoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_parts(tmp_path / "own", ("train", "test"))
+    for index in range(2):  # ten training images a class, so that a fifth are two
+        write_class_folders(root / "more", classes=PARTED, per_class=5, seed=7 + index)
+        for path in (root / "more").rglob("*.tif"):
+            path.rename(root / "train" / path.parent.name / f"more_{index}_{path.name}")
+        shutil.rmtree(root / "more")
+    result = finetuned(root, encoder, tmp_path / "out", epochs=1)
+    assert (result["data"]["split"], result["data"]["classes"]) == ("given", list(PARTED))
+    assert (result["data"]["train"], result["data"]["val"], result["data"]["test"]) == (20, 6, 6)
+    assert {Path(row["path"]).parts[-3] for row in answers_of(tmp_path / "out", "test")} == {"test"}
+    assert {Path(row["path"]).parts[-3] for row in answers_of(tmp_path / "out", "val")} == {"train"}
+    assert "says val for no image: 6 of its 26 training images validate, a fifth of each class" in caplog.text

@@ -1,6 +1,7 @@
 """A user's labelled images and a small encoder for their bands, to fine-tune with."""
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from support.tiny_encoders import write_tiny_encoder
 BANDS = ("B02", "B03", "B04")
 PER_CLASS = 10
 SIZE_PX = 32
+PARTED = ("AnnualCrop", "Forest")
+"""Classes of :func:`write_parts`."""
 
 
 def write_encoder(path: Path, *, bands: tuple[str, ...] = BANDS) -> Path:
@@ -25,6 +28,18 @@ def write_encoder(path: Path, *, bands: tuple[str, ...] = BANDS) -> Path:
 def write_fields(path: Path) -> Path:
     """Write three classes of ten images of three bands, uint16 digital numbers."""
     return write_class_folders(path, per_class=PER_CLASS, bands=BANDS, size=SIZE_PX)
+
+
+def write_parts(root: Path, parts: tuple[str, ...], *, nested: bool = False) -> Path:
+    """Write three images of two classes into each part: ``train/Forest``, or ``Forest/train``."""
+    for number, part in enumerate(parts):
+        made = write_class_folders(root / f".made-{number}", classes=PARTED, per_class=3, seed=number)
+        for name in PARTED:
+            target = root / name / part if nested else root / part / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (made / name).rename(target)
+        shutil.rmtree(made)
+    return root
 
 
 def finetuned(data: Path, encoder: Path, out: Path, **changes: Any) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from eo_backbones.datasets.class_folders import class_folders, label_table
 from eo_backbones.datasets.labelled import LabelledImages
-from eo_backbones.datasets.mask_folders import FOLDERS
 from eo_backbones.datasets.splits import Split
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.metrics import weighted_f1
@@ -49,8 +48,6 @@ def open_data(path: Path, bands: Sequence[str], reading: ReadingOptions) -> Open
         UserError: whatever is wrong with the data or the bands.
     """
     indices = band_indices(bands)
-    if all((path / name).is_dir() for name in FOLDERS):
-        raise UserError(f"{path} holds the folders {' and '.join(FOLDERS)}, no classes; add --task segmentation")
     if path.is_dir():
         data = class_folders(path, positions=indices, reading=reading)
     elif path.is_file():

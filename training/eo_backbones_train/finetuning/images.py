@@ -1,5 +1,6 @@
 """The user's images: opened, divided into parts, checked one by one before anything is trained, and augmented."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.datasets.labelled import LabelledImages
-from eo_backbones.datasets.splits import PARTS, Split, seeded_split, subset_of
+from eo_backbones.datasets.splits import PARTS, Split, seeded_split, subset_of, with_validation
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import features
 from eo_backbones.inputs import InputTransform
@@ -17,6 +18,8 @@ from eo_backbones.prediction.classify import model_input, refuse_wrong_unit
 from eo_backbones.rasters.reader import facts_of, split_request
 from eo_backbones_train.data.views import draw_view_params, make_views
 from eo_backbones_train.recipes.recipe import ViewPart
+
+logger = logging.getLogger(__name__)
 
 _ANY_VALUE = 1e4  # bound for images that are normalised each by itself, whose values have no fixed range
 _CHECKED_TOGETHER = 64
@@ -111,7 +114,9 @@ def check_all(images: OwnImages, tick: Callable[[int], None]) -> None:
 
 
 def divide(data: LabelledImages, *, seed: int, shots: int | None) -> Split:
-    """Return which images train, validate and test: the table's own parts, else 60, 20 and 20 % of each class.
+    """Return which images train, validate and test: the user's own parts, else 60, 20 and 20 % of each class.
+
+    Of parts without validation images, a fifth of each class's training images validates.
 
     Args:
         data: the images.
@@ -127,11 +132,18 @@ def divide(data: LabelledImages, *, seed: int, shots: int | None) -> Split:
         split = seeded_split(data.strata, seed=seed, classes=data.classes)
         remedy = "label more images with it, or pass another --seed"
     else:
-        rows = {part: np.flatnonzero(data.official.parts == part) for part in PARTS}
-        split = Split(name="given", **rows)
-        for part in ("train", "val"):
-            if len(rows[part]) == 0:
-                raise UserError(f"{data.official.source} says {part} for no image; give each class some")
+        train, val, test = (np.flatnonzero(data.official.parts == part) for part in PARTS)
+        if len(train) == 0:
+            raise UserError(f"{data.official.source} says train for no image; give each class some")
+        if len(val) == 0:
+            train, val = with_validation(data.strata, train, seed=seed)
+            logger.warning(
+                "%s says val for no image: %d of its %d training images validate, a fifth of each class",
+                data.official.source,
+                len(val),
+                len(train) + len(val),
+            )
+        split = Split(name="given", train=train, val=val, test=test)
         remedy = f"change it in {data.official.source}"
     present = data.labels if data.multilabel else data.labels[:, None] == np.arange(len(data.classes))
     absent = np.flatnonzero(present.any(axis=0) & ~present[split.train].any(axis=0))
