@@ -11,7 +11,7 @@ Each band has one native unit, in which clip, mean and standard deviation are wr
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 from eo_backbones.bands import BANDS, PAPER_BANDS, S1_BANDS, band
@@ -120,10 +120,15 @@ class InputSpec:
 
     ``normalization="band"`` uses the fixed statistics of each band; ``"image"`` standardises each image by its own mean
     and standard deviation, which discards brightness (docs/decisions/0010).
+
+    ``processing_levels`` are those of the Sentinel-2 images it was trained on (``"L1C"`` top of atmosphere, ``"L2A"``
+    surface reflectance), empty if they are not known. They do not change what is done to values, therefore contracts
+    that differ in them alone are equal.
     """
 
     bands: tuple[BandInput, ...]
     normalization: Normalization = "band"
+    processing_levels: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -152,12 +157,18 @@ class InputSpec:
         """
         return replace(self, bands=tuple(self.for_band(name) for name in names))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: also lists sampling distance and wavelength, so that a reader needs no other table."""
+    def to_dict(self, *, with_levels: bool = True) -> dict[str, Any]:
+        """Return the JSON form: also lists sampling distance and wavelength, so that a reader needs no other table.
+
+        Args:
+            with_levels: name the processing levels if there are some; without them, the form holds what is done to
+                values and nothing else, for digests.
+        """
         entries = [asdict(entry) | {"gsd_m": entry.gsd_m, "wavelength_nm": entry.wavelength_nm} for entry in self.bands]
         for entry in entries:
             entry["clip"], entry["display"] = list(entry["clip"]), list(entry["display"])
-        return {"normalization": self.normalization, "bands": entries}
+        levels = {"processing_levels": list(self.processing_levels)} if with_levels and self.processing_levels else {}
+        return {"normalization": self.normalization, "bands": entries, **levels}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "InputSpec":
@@ -180,6 +191,7 @@ class InputSpec:
                     )
                     for entry in data["bands"]
                 ),
+                processing_levels=tuple(str(level) for level in data.get("processing_levels", ())),
             )
         except (KeyError, TypeError, IndexError) as error:
             raise UserError(

@@ -21,7 +21,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.hub import download
 from eo_backbones.hub.download import Resolved
 from eo_backbones.hub.folder import tensor_shapes
-from eo_backbones.inputs import Check, InputTransform
+from eo_backbones.inputs import Check, InputTransform, PerBand
 from eo_backbones.networks.multi_band import build_multi_band
 from eo_backbones.networks.segmentation import build_segmentation
 from eo_backbones.weights import Weights
@@ -99,7 +99,9 @@ def create_transform(
     *,
     band: str | Sequence[str],
     unit: Unit | Sequence[Unit],
-    offset: float = 0.0,
+    offset: PerBand = 0.0,
+    scale: PerBand = 1.0,
+    nodata: float | Sequence[float | None] | None = None,
     display: tuple[float, float] | None = None,
     check: Check = "error",
     cache_dir: str | Path | None = None,
@@ -111,7 +113,10 @@ def create_transform(
         source: a model of :func:`create_model`, a name it takes, a row, or an input contract.
         band: name of the band ("B04", "red", "VV"), or one name per channel.
         unit: unit of the raw values: "dn", "reflectance", "db", "linear" or "uint8"; one, or one per channel.
-        offset: added to digital numbers first; -1000 for Sentinel-2 baseline 04.00 and later.
+        offset: added to the scaled values; -1000 for Sentinel-2 baseline 04.00 and later. One number for all bands, or
+            one per band, as ``scale`` and ``nodata``.
+        scale: factor from the stored values to their unit.
+        nodata: stored value that means "missing".
         display: native values that the 8-bit values 0 and 255 stand for.
         check: "error", "warn" or "off" for values that cannot be in the declared unit.
         cache_dir: for names of Hub repositories, as in :func:`create_model`.
@@ -136,7 +141,9 @@ def create_transform(
             f"{described} declares no input contract; pass one, such as eo_backbones.contract.unit_range(), to say "
             f"which values it takes"
         )
-    return InputTransform(spec, band=band, unit=unit, offset=offset, display=display, check=check)
+    return InputTransform(
+        spec, band=band, unit=unit, offset=offset, scale=scale, nodata=nodata, display=display, check=check
+    )
 
 
 def build_model(

@@ -6,7 +6,6 @@ What is done to an image here is what ``eo-train finetune`` does to one it valid
 import csv
 import itertools
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from eo_backbones.contract import InputSpec, Unit
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
 from eo_backbones.hub import download
-from eo_backbones.inputs import InputTransform, check_values
+from eo_backbones.inputs import InputTransform, as_options, check_values
 from eo_backbones.models import create_model
 from eo_backbones.rasters.options import KeptReading, Numbers, ReadingOptions
 from eo_backbones.rasters.reader import is_gdal_name, read_declared, split_request
@@ -96,10 +95,10 @@ def refuse_wrong_unit(path: Path | str, raw: Tensor, transform: InputTransform) 
         UserError: they cannot be in the unit that was declared or assumed.
     """
     for values, entry, unit in zip(raw, transform.entries, transform.units, strict=True):
-        problem = check_values(values, entry, unit)
-        if problem:
-            message = re.sub(r"unit='(\w+)'", r"--unit \1", problem)
-            raise UserError(f"{path}: {message} (it was read as --unit {entry.band}={unit})")
+        finding = check_values(values, entry, unit)
+        name = entry.band if len(transform.entries) > 1 else None
+        if finding and finding.certain:
+            raise UserError(f"{path}: {as_options(finding.message, name)} (it was read as --unit {entry.band}={unit})")
 
 
 def predict(

@@ -20,7 +20,7 @@ from torch import nn
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
-from eo_backbones.inputs import TINY, InputTransform, UnitError, to_native
+from eo_backbones.inputs import TINY, InputTransform, UnitError, as_options, to_native
 from eo_backbones.prediction.classify import Classifier, declared_for, refuse_missing, requests_for
 from eo_backbones.prediction.mask_file import MaskFormat, new_mask, pixels_of
 from eo_backbones.prediction.windows import WINDOW_SIZE, Span, WindowSize, count_windows, windows
@@ -166,7 +166,7 @@ def _check_units(model: Classifier, scene: Scene) -> None:
     try:
         scene.check_units(model.spec)
     except UnitError as error:
-        raise UserError(re.sub(r"unit='(\w+)'", r"--unit \1", str(error))) from error
+        raise UserError(as_options(str(error))) from error
 
 
 def _segment(

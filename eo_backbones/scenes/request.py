@@ -155,5 +155,6 @@ def identity_of(band: BandFile) -> dict[str, Any]:
 
 def features_digest(network: MultiBand, spec: InputSpec, weights: str) -> str:
     """Return a digest of what each feature means: components fit features of the same digest only."""
-    facts = {"weights": weights, "bands": network.bands, "fuse": network.fuse, "input": spec.to_dict()}
+    contract = spec.to_dict(with_levels=False)
+    facts = {"weights": weights, "bands": network.bands, "fuse": network.fuse, "input": contract}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -3,13 +3,15 @@
 The numbered tests are mistakes that users of similar libraries reported; each names the thread.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from eo_backbones.contract import InputSpec, declared_units, default_unit, parse_unit, standardized, unit_range
 from eo_backbones.errors import UserError
-from eo_backbones.inputs import InputTransform, UnitError
+from eo_backbones.inputs import InputTransform, UnitError, as_options
 from eo_backbones.weights import WEIGHTS
 
 UNIT_RANGE = unit_range()
@@ -110,6 +112,15 @@ def test_2_the_contract_survives_its_json_form() -> None:
     assert InputSpec.from_dict(STANDARDIZED.to_dict()) == STANDARDIZED
 
 
+def test_processing_levels_are_written_where_they_are_known_and_change_nothing_else() -> None:
+    assert "processing_levels" not in UNIT_RANGE.to_dict()
+    known = replace(UNIT_RANGE, processing_levels=("L1C", "L2A"))
+    assert known == UNIT_RANGE
+    assert known.to_dict()["processing_levels"] == ["L1C", "L2A"]
+    assert known.to_dict(with_levels=False) == UNIT_RANGE.to_dict()
+    assert InputSpec.from_dict(known.to_dict()).processing_levels == ("L1C", "L2A")
+
+
 def test_2_a_damaged_contract_is_refused() -> None:
     data = UNIT_RANGE.to_dict()
     del data["bands"][0]["std"]
@@ -160,6 +171,65 @@ def test_6_processing_baseline_0400() -> None:
 def test_6_an_offset_without_digital_numbers_is_refused() -> None:
     with pytest.raises(UserError, match="offset=-1000 applies to digital numbers only"):
         transform("B04", "reflectance", offset=-1000)
+
+
+def test_scale_and_offset_give_the_value_in_its_unit() -> None:
+    """Landsat Collection 2 surface reflectance: 2.75e-5 x stored - 0.2 (USGS); Sentinel-1 as int16 hundredths of dB."""
+    stored = np.array([[7273, 20_000]], np.uint16)
+    out = transform("B04", "reflectance", scale=2.75e-5, offset=-0.2)(stored)
+    torch.testing.assert_close(out, torch.tensor([[[2.75e-5 * 7273 - 0.2, 0.35]]]), rtol=0, atol=1e-6)
+    hundredths = np.array([[-1250, -500]], np.int16)
+    torch.testing.assert_close(transform("VV", "db", scale=0.01)(hundredths), torch.tensor([[[0.5, 0.8]]]))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_nodata_is_compared_with_the_stored_value(dtype: type) -> None:
+    """0 is missing, although it would be -1000 after the offset; 1000 becomes 0, which is a value."""
+    stored = np.array([[0, 100, 200]]).astype(dtype)
+    out = transform("B04", "dn", offset=-100, nodata=0, check="off")(stored)
+    torch.testing.assert_close(out[0, 0, 1:], torch.tensor([0.0, 0.01]))
+    without = transform("B04", "dn", offset=-100, nodata=-9999, check="off")(stored)
+    torch.testing.assert_close(without[0, 0, 1:], out[0, 0, 1:])
+
+
+def test_numbers_for_each_band() -> None:
+    both = InputTransform(
+        UNIT_RANGE, band=["B04", "VV"], unit=["dn", "db"], offset=[-1000, 0], scale=[1, 0.1], nodata=[0, None]
+    )
+    out = both(torch.tensor([[[3000.0, 1500.0]], [[-125.0, -200.0]]]))
+    torch.testing.assert_close(out, torch.tensor([[[0.2, 0.05]], [[0.5, 0.2]]]))
+    assert "scale=1, 0.1, offset=-1000, 0, nodata=0, none" in repr(both)
+
+
+def test_one_offset_beside_radar_is_that_of_the_digital_numbers() -> None:
+    both = InputTransform(UNIT_RANGE, band=["B04", "VV"], unit=["dn", "db"], offset=-1000)
+    torch.testing.assert_close(both(torch.tensor([[[3000.0]], [[-12.5]]])), torch.tensor([[[0.2]], [[0.5]]]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": 0.0}, "scale=0 makes every value the same"),
+        ({"scale": float("nan")}, "scale=nan is not a finite number"),
+        ({"offset": "100"}, "is not a finite number"),
+        ({"offset": [1.0, 2.0, 3.0]}, "3 values of offset for 2 bands"),
+        ({"nodata": [0]}, "1 values of nodata for 2 bands"),
+        ({"nodata": "none"}, "nodata='none' is not a number"),
+        ({"scale": 0.1}, "scale=0.1 for bands in different units"),
+        ({"offset": [0, -1000]}, "offset=-1000 applies to digital numbers only"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        InputTransform(UNIT_RANGE, band=["B04", "VV"], unit=["dn", "db"], **options)  # type: ignore[arg-type]
+
+
+def test_messages_as_options_of_the_command_line() -> None:
+    message = "band VV: values 0 to 1; pass unit='db', or nodata=-9999 with offset=-1000 and scale=2.75e-05"
+    assert as_options(message) == (
+        "band VV: values 0 to 1; pass --unit db, or --nodata -9999 with --offset -1000 and --scale 2.75e-05"
+    )
+    assert "--unit VV=db, or --nodata VV=-9999" in as_options(message, "VV")
 
 
 def test_7_sixteen_bits_are_kept() -> None:

@@ -5,7 +5,6 @@ with a scene ends as a :class:`SceneProblem` with one line for ``skipped.csv``, 
 conversion.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from rasterio.errors import RasterioError
 from eo_backbones.bands import BANDS, LAYOUTS, PAPER_BANDS, S1_BANDS, band_named_in, band_names
 from eo_backbones.contract import Unit, parse_unit, unit_range
 from eo_backbones.errors import UserError
-from eo_backbones.inputs import UNITS_OF, check_values
+from eo_backbones.inputs import UNITS_OF, as_options, check_values
 from eo_backbones.rasters.reader import USUAL_LAYOUTS, split_request
 from eo_backbones_train.store.codings import Array, coding_of
 from eo_backbones_train.store.layouts import Layout, RasterFile, SceneFiles
@@ -67,8 +66,8 @@ class DeclaredUnits:
             )
         if (values.dtype, unit) in {(np.dtype(np.uint16), "dn"), (np.dtype(np.uint8), "uint8")}:
             return None  # every value is possible, and looking at them is most of the work
-        message = check_values(torch.from_numpy(values.astype(np.float32)), _BAND_INPUTS[name], cast("Unit", unit))
-        return None if message is None else re.sub(r"unit='(\w+)'", rf"--unit {name}=\1", message)
+        finding = check_values(torch.from_numpy(values.astype(np.float32)), _BAND_INPUTS[name], cast("Unit", unit))
+        return as_options(finding.message, name) if finding and finding.certain else None
 
 
 def parse_units(options: Sequence[str]) -> DeclaredUnits:

@@ -1,0 +1,27 @@
+"""From raw values to the input of a model: checked, converted, clipped, normalised."""
+
+from eo_backbones.inputs.transform import (
+    TINY,
+    UNITS_OF,
+    Check,
+    InputTransform,
+    PerBand,
+    refuse_other_channels,
+    to_native,
+)
+from eo_backbones.inputs.unit_check import Finding, UnitError, as_options, check_batch, check_values
+
+__all__ = [
+    "TINY",
+    "UNITS_OF",
+    "Check",
+    "Finding",
+    "InputTransform",
+    "PerBand",
+    "UnitError",
+    "as_options",
+    "check_batch",
+    "check_values",
+    "refuse_other_channels",
+    "to_native",
+]
