@@ -125,9 +125,9 @@ class Scene:
                 continue
             tensor = torch.from_numpy(finite)
             as_stored = tensor.to(torch.uint8) if dtype == "uint8" and reading.unchanged else tensor
-            problem = check_values(as_stored, spec.for_band(band.name), reading.unit)
-            if problem:
-                raise UnitError(f"{band.path}: {problem}")
+            finding = check_values(as_stored, spec.for_band(band.name), reading.unit)
+            if finding and finding.certain:
+                raise UnitError(f"{band.path}: {finding.message}")
             if not finite.any():
                 logger.warning(
                     "%s: band %s looks all zero; if 0 means missing, say so in the file (gdal_edit -a_nodata 0)",
