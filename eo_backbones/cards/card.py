@@ -17,6 +17,7 @@ from eo_backbones.cards.tables import (
     evaluation_commands,
     imagenet_note,
     markdown_table,
+    missed_aims,
     result_sections,
 )
 from eo_backbones.contract import BandInput, InputSpec
@@ -55,7 +56,7 @@ def model_card(facts: CardFacts, results: Sequence[Result] = ()) -> str:
         UserError: a row for this model was measured with other weights.
     """
     sections = (
-        _introduction(facts),
+        _introduction(facts, results),
         *([plan_section(facts.plan)] if facts.plan else []),
         _loading(facts),
         input_section(facts.input),
@@ -97,7 +98,7 @@ def front_matter(facts: CardFacts, results: Sequence[Result] = ()) -> ModelCardD
 # The sections, in their order
 
 
-def _introduction(facts: CardFacts) -> str:
+def _introduction(facts: CardFacts, results: Sequence[Result]) -> str:
     method = facts.recipe["method"]
     left_out = "the projector and the predictor"
     if method == "byol":
@@ -110,6 +111,7 @@ def _introduction(facts: CardFacts) -> str:
             "> **No weights are published yet.** This name is declared together with the recipe below, but it has not "
             "been trained. Loading it raises an error that says so; there is never a fallback to random values."
         )
+    parts += below_aim(facts, results)
     parts.append(
         f"{_article(facts.network.title)} encoder for satellite images that takes **one band of any sensor**: "
         f"{_sensors(facts.input)}. It turns an image of one channel into {facts.network.num_features:,} features. "
@@ -132,6 +134,16 @@ def _introduction(facts: CardFacts) -> str:
                 f"the recipe asks for {facts.recipe['epochs']} epochs."
             )
     return "\n\n".join(parts)
+
+
+def below_aim(facts: CardFacts, results: Sequence[Result]) -> list[str]:
+    """Return a note on the aims that the weights miss, with the reason; nothing where there is none."""
+    if not facts.made or not is_mini(facts):
+        return []
+    missed = missed_aims(rows_of(results, facts.name, facts.record["weights_sha256"]), results)
+    reason = facts.row.shortfall if facts.row and facts.row.shortfall else ""
+    said = " ".join(part for part in (missed, reason) if part)
+    return [f"> **Below its aim.** {said}"] if said else []
 
 
 def _views(method: str) -> str:

@@ -1,6 +1,6 @@
 """Results as Markdown tables: what stands in which cell, against values worked out by hand."""
 
-from eo_backbones.cards.tables import baseline_comparison, summary_tables
+from eo_backbones.cards.tables import baseline_comparison, missed_aims, summary_tables
 from eo_backbones.results import Result
 from support.result_rows import result
 
@@ -63,3 +63,8 @@ def test_weights_are_compared_with_the_best_baseline_of_the_same_size() -> None:
     assert "It is **not met** for VV at 64 px (`logistic`)." in text
     assert "| B04 | 0.850 [0.400, 0.600] | imagenet, standardised 0.830 [0.400, 0.600] | +2.0 | yes |" in text
     assert "| VV | 0.620 [0.400, 0.600] | stats 0.600 [0.400, 0.600] | +2.0 | no |" in text
+    assert missed_aims(measured[:2], measured) == (
+        "VV at 64 px, protocol `logistic`: 0.620, +2.0 points against the best baseline (stats, 0.600), where 3 were "
+        "the aim."
+    )
+    assert missed_aims(measured[:1], measured) == ""

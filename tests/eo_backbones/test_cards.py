@@ -226,6 +226,21 @@ def mini(**changes: Any) -> CardFacts:
     return facts(record=record(recipe=recipe), **changes)
 
 
+def test_a_missed_aim_is_in_the_first_lines() -> None:
+    rows = [
+        result(band="VV", f1_weighted=0.81),
+        result(model="imagenet", band="VV", weights_digest="i", input_scaling="div10000", f1_weighted=0.80),
+    ]
+    row = replace(WEIGHTS["eo_resnet50.byol_s1s2_mini"], shortfall="Its radar is 8-bit.")
+    card = model_card(mini(row=row), rows)
+    first = card.split("\n---\n")[1].strip().splitlines()[2]
+    assert first == (
+        "> **Below its aim.** VV at 64 px, protocol `logistic`: 0.810, +1.0 points against the best baseline "
+        "(imagenet, div10000, 0.800), where 3 were the aim. Its radar is 8-bit."
+    )
+    assert "Below its aim" not in model_card(mini(), [result(band="VV", f1_weighted=0.83), rows[1]])
+
+
 @pytest.mark.parametrize(
     ("f1", "low", "verdict"),
     [

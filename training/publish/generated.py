@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from eo_backbones.cards import CardFacts, Plan, folder_texts
-from eo_backbones.cards.tables import evaluation_commands, imagenet_note, markdown_table, summary_tables
+from eo_backbones.cards.tables import evaluation_commands, imagenet_note, markdown_table, missed_aims, summary_tables
 from eo_backbones.errors import UserError
 from eo_backbones.files import read_json
 from eo_backbones.hub.folder import DIGEST_KEY, GOLDEN_FILE, RECIPE_FILE
 from eo_backbones.networks.initialisation import STAGES
-from eo_backbones.results import RESULTS_FILE, read_results
+from eo_backbones.results import RESULTS_FILE, read_results, rows_of
 from eo_backbones.weights import DEFAULT, WEIGHTS, Weights
 from eo_backbones_train.export import LOG_FILE
 from eo_backbones_train.pretraining.runlog import LOSS_FILE
@@ -307,7 +307,10 @@ def results_part(checkout: Path, row: Weights) -> str | None:
         f"interval of the test images. More in [the card]({CARDS_FOLDER}/{row.name}/README.md#results); every row: "
         f"[{source}]({source})."
     )
-    parts = [text, summary_tables(rows, SHOWN_PROTOCOL), imagenet_note(rows), "Measured by:", commands]
+    own = rows_of(rows, row.name, str(row.sha256))
+    below = " ".join(part for part in (missed_aims(own, rows), row.shortfall) if part)
+    note = f"**Below its aim.** {below}" if below else ""
+    parts = [note, text, summary_tables(rows, SHOWN_PROTOCOL), imagenet_note(rows), "Measured by:", commands]
     return "\n\n".join(part for part in parts if part)
 
 
