@@ -16,6 +16,7 @@ from eo_backbones.networks.multi_band import MultiBand
 from eo_backbones.weights import get_weights, list_models
 
 __version__ = "0.1.0"
+"""Version of this package."""
 
 __all__ = [
     "InputSpec",

@@ -18,13 +18,16 @@ PROGRAMS: Mapping[str, typer.Typer] = {
     "eo-train": eo_backbones_train.cli.main.app,
 }
 
-_FACTS = re.compile(r"\s*\[((?:default|required|env var|\d+<=|x>=|x<=)[^\]]*)\]$")  # what the library adds to a help text
+_FACTS = re.compile(
+    r"\s*\[((?:default|required|env var|\d+<=|x>=|x<=)[^\]]*)\]$"
+)  # what the library adds to a help text
+_LINE = 88
 _ADDED_BY_TYPER = ("--install-completion", "--show-completion", "--help")
 
 
 def on_files(files: Any, config: Any) -> Any:
     """Add one page for each program."""
-    from mkdocs.structure.files import File
+    from mkdocs.structure.files import File  # noqa: PLC0415  tests use this module where mkdocs is not installed
 
     for name, app in PROGRAMS.items():
         files.append(File.generated(config, f"reference/{name}.md", content=program_page(name, app)))
@@ -72,12 +75,16 @@ def _in_words(facts: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Help text with its markup as Markdown: what is bold there is typed, so it is code here."""
+    """Help text with its markup as Markdown: bold text there is something to type, unless it begins like a sentence."""
     styled = Text.from_markup(text)
     result, end = "", 0
     for span in sorted(styled.spans, key=lambda span: span.start):
         part = styled.plain[span.start : span.end]
-        result += _literal(styled.plain[end : span.start]) + (f"`{part}`" if "bold" in str(span.style) else _literal(part))
+        result += _literal(styled.plain[end : span.start])
+        if "bold" not in str(span.style):
+            result += _literal(part)
+        else:
+            result += f"**{_literal(part)}**" if re.match(r"[A-Z][a-z]", part) else f"`{part}`"
         end = span.end
     return result + _literal(styled.plain[end:])
 
@@ -85,6 +92,17 @@ def _prose(text: str) -> str:
 def _literal(text: str) -> str:
     """Text in which no character is markup."""
     return re.sub(r"([*_<>\[\]`\\|])", r"\\\1", text).replace("\n", " ")
+
+
+def _wrapped(command: str) -> str:
+    """A command on several lines where it is long, broken before its options."""
+    lines = [""]
+    for part in re.split(r" (?=--)", command):
+        if lines[-1] and len(lines[-1]) + len(part) > _LINE:
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += f" {part}" if lines[-1] else part
+    return " \\\n".join(lines)
 
 
 def _epilog(text: str) -> Iterator[str]:
@@ -97,7 +115,7 @@ def _epilog(text: str) -> Iterator[str]:
             commands.append(Text.from_markup(typed[1]).plain + (f"    # {note.strip('()')}" if note else ""))
             continue
         if commands:
-            yield from ("```bash", *commands, "```", "")
+            yield from ("```bash", *map(_wrapped, commands), "```", "")
             commands = []
         if paragraph:
             yield from (_prose(paragraph.strip()), "")

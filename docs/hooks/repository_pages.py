@@ -1,13 +1,14 @@
 """Hook of mkdocs: pages and files of the repository that lie outside ``docs/``, and the links between all of them.
 
-On the site a file has its path in the repository, without ``docs/`` in front. Links are written for the repository, where
-people read the same files; here they are rewritten. A file that a page links to comes along.
+On the site a file has its path in the repository, without ``docs/`` in front. Links are written for the repository,
+where people read the same files; here they are rewritten. A file that a page links to comes along.
 """
 
 import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -25,8 +26,10 @@ PAGES = (
     "benchmarks/*.md",
     "benchmarks/*/*.md",
 )
+HOME = "README.md"
 DECISIONS = "decisions/index.md"
 
+_ALONE = "---\nhide: [navigation]\n---\n"  # the only page of its section: nothing to navigate to
 _LINK = re.compile(r"(?<=\]\()([^()\s#:]+)(?=[)#\s])")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
@@ -36,7 +39,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     outside = sorted({path.relative_to(ROOT).as_posix() for pattern in PAGES for path in ROOT.glob(pattern)})
     for uri in outside:
         text = _FRONT_MATTER.sub("", (ROOT / uri).read_text(encoding="utf-8"))
-        files.append(File.generated(config, uri, content=text))
+        files.append(File.generated(config, uri, content=(_ALONE if uri == HOME else "") + text))
     files.append(File.generated(config, DECISIONS, content=_list_of_decisions()))
     for file in list(files.documentation_pages()):
         for target in _targets(file):
@@ -88,21 +91,29 @@ def _list_of_decisions() -> str:
 
 
 def _expanded(nav: list, pages: list[str]) -> list:
-    """``nav`` with each ``folder/*`` replaced by the pages of the folder that it does not name elsewhere."""
+    """``nav`` with each pattern, such as ``guides/*.md``, replaced by the pages that match and that no entry names."""
     named = set(_named_in(nav))
 
-    def expand(entries: list) -> list:
-        result: list = []
-        for entry in entries:
-            if isinstance(entry, dict):
-                result.append({title: expand(value) if isinstance(value, list) else value for title, value in entry.items()})
-            elif "*" in entry:
-                result += [page for page in sorted(pages) if PurePosixPath("/", page).match(f"/{entry}") and page not in named]
-            else:
-                result.append(entry)
-        return result
+    def expand(entry: Any) -> list:
+        if isinstance(entry, dict):
+            return [{title: expand_all(value) if isinstance(value, list) else value} for title, value in entry.items()]
+        if "*" not in entry:
+            return [entry]
+        matching = (page for page in sorted(pages) if PurePosixPath("/", page).match(f"/{entry}"))
+        return [_titled(page) for page in matching if page not in named]
 
-    return expand(nav)
+    def expand_all(entries: list) -> list:
+        return [expanded for entry in entries for expanded in expand(entry)]
+
+    return expand_all(nav)
+
+
+def _titled(page: str) -> str | dict[str, str]:
+    """The entry of a page: its own title, except in a dated folder, where several can have the same."""
+    path = PurePosixPath(page)
+    if path.stem == "README" or not path.parent.name[:1].isdigit():
+        return page
+    return {f"{path.parent.name}, {path.stem}": page}
 
 
 def _named_in(nav: list) -> Iterator[str]:

@@ -25,6 +25,7 @@ from eo_backbones.networks.initialisation import STAGES
 from eo_backbones.results import Result, renamed, rows_of
 
 CARD_FILE = "README.md"
+"""The card in a folder of weights, where the Hub looks for it."""
 
 _MINI = ("s1s2-mini", "s1s2-mini-all")  # data.sources of the recipes for small data
 
