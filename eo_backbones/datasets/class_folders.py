@@ -10,7 +10,7 @@ empty one are left out). Paths are relative to the table's folder.
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,14 @@ from eo_backbones.datasets.labelled import LabelledImages, OfficialSplit
 from eo_backbones.datasets.labelled_folders import find_images, official_parts, refuse_alike
 from eo_backbones.datasets.tables import read_table, refuse_missing, refuse_same_file, split_of
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.offset_test import is_open_to_doubt, refuse_shifted
 from eo_backbones.rasters.options import AS_FILES_SAY, ReadingOptions
 from eo_backbones.rasters.reader import RasterFacts, band_order, facts_of, opened, read_positions, readings_of
 from eo_backbones.rasters.scaling import BandReading, DeclaredReading
 
 logger = logging.getLogger(__name__)
+
+_SAMPLED = 64  # images whose values are compared with what the files say about them
 
 
 def class_folders(
@@ -88,6 +91,8 @@ def labelled_files(
     bands = tuple(band_positions)
     files = _read_headers(paths, first, band_positions, reading.for_bands(bands))
     units = _common_units(files)
+    where = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+    refuse_shifted(_sample(paths, band_positions, files), where)
     described = "; ".join(
         f"{name}={position} {unit}" for (name, position), unit in zip(band_positions.items(), units, strict=True)
     )
@@ -191,6 +196,20 @@ def _band_positions(example: Path, facts: RasterFacts, positions: Mapping[str, i
 def _read(positions: Mapping[str, int], files: Mapping[Path, _File], path: Path, bands: Sequence[str]) -> np.ndarray:
     readings = {reading.band: reading for reading in files[path].readings}
     return read_positions(path, {name: positions[name] for name in bands}, [readings[name] for name in bands])
+
+
+def _sample(
+    paths: Sequence[Path], positions: Mapping[str, int], files: Mapping[Path, _File]
+) -> Iterator[tuple[np.ndarray, tuple[BandReading, ...]]]:
+    """Yield values and readings of some images, spread over the set, whose values may contradict how they are read."""
+    for path in paths[:: -(-len(paths) // _SAMPLED)]:
+        readings = files[path].readings
+        if any(map(is_open_to_doubt, readings)):
+            try:
+                values = read_positions(path, positions, readings)
+            except UserError:  # what is wrong with a file is said where its bands are used
+                continue
+            yield values, readings
 
 
 def label_table(

@@ -35,15 +35,19 @@ class Finding:
     certain: bool
 
 
-def as_options(message: str, band: str | None = None) -> str:
+def as_options(message: str, *bands: str) -> str:
     """Return a message of :class:`Finding` as the command line spells it: ``unit='db'`` becomes ``--unit db``.
 
     Args:
         message: with arguments of :func:`eo_backbones.create_transform` in it.
-        band: name it in every option (``--unit VV=db``), where a file holds bands that take different values.
+        bands: name them in every option (``--unit VV=db``), where a file holds bands that take different values.
     """
-    target = f"{band}=" if band else ""
-    return re.sub(r"\b(unit|scale|offset|nodata)='?([\w.+-]*\w)'?", rf"--\1 {target}\2", message)
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        return " ".join(f"--{name} {f'{band}={value}' if band else value}" for band in bands or ("",))
+
+    return re.sub(r"\b(unit|scale|offset|nodata)='?([\w.+-]*\w)'?", option, message)
 
 
 def check_values(values: Tensor, entry: BandInput, unit: Unit, *, eight_bit: bool = False) -> Finding | None:

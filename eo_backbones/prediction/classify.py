@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,9 +23,10 @@ from eo_backbones.files import atomic_file
 from eo_backbones.hub import download
 from eo_backbones.inputs import InputTransform, as_options, check_values
 from eo_backbones.models import create_model
+from eo_backbones.rasters.offset_test import refuse_shifted
 from eo_backbones.rasters.options import KeptReading, Numbers, ReadingOptions
 from eo_backbones.rasters.reader import is_gdal_name, read_declared, split_request
-from eo_backbones.rasters.scaling import DeclaredReading
+from eo_backbones.rasters.scaling import BandReading, DeclaredReading
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +98,11 @@ def refuse_wrong_unit(path: Path | str, raw: Tensor, transform: InputTransform) 
     """
     for values, entry, unit in zip(raw, transform.entries, transform.units, strict=True):
         finding = check_values(values, entry, unit)
-        name = entry.band if len(transform.entries) > 1 else None
+        named = (entry.band,) if len(transform.entries) > 1 else ()
         if finding and finding.certain:
-            raise UserError(f"{path}: {as_options(finding.message, name)} (it was read as --unit {entry.band}={unit})")
+            raise UserError(
+                f"{path}: {as_options(finding.message, *named)} (it was read as --unit {entry.band}={unit})"
+            )
 
 
 def predict(
@@ -163,17 +167,20 @@ def _predict(
         spec = classifier.spec
         return InputTransform(spec, band=spec.band_names, unit=units, check="off")  # checked file by file below
 
-    def read(path: Path | str) -> tuple[Tensor, Sequence[str]]:
+    def read(path: Path | str) -> tuple[Tensor, np.ndarray, Sequence[BandReading]]:
         values, readings = read_declared(path, requests, declared)
         raw, prepare = torch.from_numpy(values), transform(tuple(reading.unit for reading in readings))
         refuse_wrong_unit(path, raw, prepare)
-        return model_input(raw, prepare, classifier.size_px), [reading.source for reading in readings]
+        return model_input(raw, prepare, classifier.size_px), values, readings
 
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(files), batch):
             part = files[start : start + batch]
-            images, sources = zip(*pool.map(read, part), strict=True)
-            for source in dict.fromkeys(itertools.chain.from_iterable(sources)):
+            images, values, readings = zip(*pool.map(read, part), strict=True)
+            if start == 0:
+                where = f"{part[0]}" if len(files) == 1 else f"{part[0]} and {len(part) - 1} more"
+                refuse_shifted(zip(values, readings, strict=True), where)
+            for source in dict.fromkeys(reading.source for reading in itertools.chain.from_iterable(readings)):
                 if source and source not in said:
                     logger.info("%s", source)
                 said.add(source)

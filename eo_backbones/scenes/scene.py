@@ -17,6 +17,7 @@ from eo_backbones.contract import InputSpec, Unit
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import UnitError, check_values
 from eo_backbones.rasters.band_files import BandFile
+from eo_backbones.rasters.offset_test import refuse_shifted
 from eo_backbones.rasters.reader import as_values, is_remote, opened, readings_of, stored_and_missing
 from eo_backbones.rasters.scaling import BandReading, DeclaredReading
 from eo_backbones.scenes.grid import Grid, at
@@ -118,7 +119,9 @@ class Scene:
         Raises:
             UnitError: the values cannot be in the unit.
         """
-        sample = np.concatenate([values.reshape(len(self.bands), -1) for values in self._sample()], axis=1)
+        windows = list(self._sample())
+        refuse_shifted(((values, self.readings) for values in windows), self.bands[0].path)
+        sample = np.concatenate([values.reshape(len(self.bands), -1) for values in windows], axis=1)
         for band, dtype, reading, values in zip(self.bands, self.dtypes, self.readings, sample, strict=True):
             finite = values[np.isfinite(values)]
             if not finite.size:
