@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eo_backbones.bands import band
+from eo_backbones.bands import BANDS, band
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.scaling import DeclaredReading, parse_reading
 
@@ -18,7 +18,8 @@ class ReadingOptions:
 
     Attributes:
         units: one for all bands, one per band, or ``BAND=UNIT``.
-        scale, offset: one for all bands, or ``BAND=NUMBER``; they win over what the files say.
+        scale, offset: one for all bands, or ``BAND=NUMBER``; they win over what the files say. Where optical and radar
+            bands stand together, a number for all is one for all optical bands.
         nodata: stored value that means "missing", likewise; besides what the files declare.
     """
 
@@ -40,7 +41,8 @@ class ReadingOptions:
         Raises:
             UserError: as :func:`eo_backbones.rasters.scaling.parse_reading`.
         """
-        return parse_reading(self.units, self.scale, self.offset, self.nodata, bands)
+        scale, offset = (_of_one_sensor(numbers, bands) for numbers in (self.scale, self.offset))
+        return parse_reading(self.units, scale, offset, self.nodata, bands)
 
     def words(self) -> list[str]:
         """Return them as words of a command line; none for those that are not given."""
@@ -111,6 +113,20 @@ class KeptReading:
             offsets={**kept.offsets, **typed.offsets},
             nodata={**self.declared.nodata, **typed.nodata},
         )
+
+
+def _of_one_sensor(numbers: Sequence[str | float], bands: Sequence[str]) -> list[str | float]:
+    """Return numbers with one for all bands given to each optical band, where radar bands stand beside them."""
+    optical = [name for name in bands if BANDS[name].sensor == "s2"]
+    if len(optical) in {0, len(bands)}:
+        return list(numbers)
+    spread: list[str | float] = []
+    for number in numbers:
+        named = [other.partition("=")[0].strip() for other in numbers if isinstance(other, str) and "=" in other]
+        own = {band(name).name for name in named}
+        plain = not isinstance(number, str) or "=" not in number
+        spread += [f"{name}={number}" for name in optical if name not in own] if plain else [number]
+    return spread
 
 
 def _several(numbers: Numbers) -> tuple[str | float, ...]:

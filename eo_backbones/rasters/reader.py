@@ -361,7 +361,7 @@ class RasterFacts:
     @classmethod
     def of(cls, dataset: Any) -> "RasterFacts":
         """Return what an open file's header says."""
-        may_miss = any(MaskFlags.all_valid not in flags for flags in dataset.mask_flag_enums)
+        marked = any(MaskFlags.all_valid not in flags for flags in dataset.mask_flag_enums)
         return cls(
             dataset.count,
             dataset.width,
@@ -369,7 +369,7 @@ class RasterFacts:
             dataset.dtypes[0],
             tuple(dataset.descriptions),
             dataset.nodata,
-            may_miss,
+            marked or ColorInterp.alpha in dataset.colorinterp,
             dataset.driver,
             dataset.crs,
             None if dataset.transform.is_identity else dataset.transform,

@@ -16,7 +16,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from eo_backbones.cli.options import DeviceOption, JsonOption, ListOptionsCommand, print_json
+from eo_backbones.cli.options import (
+    DeviceOption,
+    JsonOption,
+    ListOptionsCommand,
+    NodataOption,
+    OffsetOption,
+    ScaleOption,
+    print_json,
+    split_commas,
+)
 from eo_backbones.errors import UserError
 from eo_backbones.progress import shown_log
 from eo_backbones_train.cli.finetune import FINETUNE_EPILOG, finetune
@@ -55,11 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @app.command(
+    cls=ListOptionsCommand,
     epilog="""Examples:
 
 [bold]eo-train prepare --layout sen12ms --root SEN12MS --subset 90k --out STORE[/bold]
 
-[bold]eo-train prepare --layout pairs --root MY_PAIRS --unit uint8 --out STORE[/bold]  (adds a source to STORE)"""
+[bold]eo-train prepare --layout pairs --root MY_PAIRS --unit uint8 --out STORE[/bold]  (adds a source to STORE)""",
 )
 def prepare(
     layout: Annotated[
@@ -75,6 +85,9 @@ def prepare(
             "values 0 and 255 stand for.",
         ),
     ] = None,
+    scale: ScaleOption = None,
+    offset: OffsetOption = None,
+    nodata: NodataOption = None,
     bands: Annotated[
         list[str] | None,
         typer.Option(metavar="BAND[=POSITION]", help="A band to keep, and its index in the file, from 1."),
@@ -96,6 +109,9 @@ def prepare(
             out,
             units=unit or (),
             bands=bands or (),
+            scale=split_commas(scale),
+            offset=split_commas(offset),
+            nodata=split_commas(nodata),
             subset=subset,
             exact=exact,
             hold_out=hold_out,

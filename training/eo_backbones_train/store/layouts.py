@@ -81,6 +81,7 @@ class Layout:
         replicate: files of one scene may differ in size by whole factors; the smaller ones are enlarged by repeating
             pixels, which invents no value.
         has_hold_out: the data set has official test scenes, which pretraining leaves out unless told otherwise.
+        of_the_user: files of any product, which are asked for their scale and offset; those of a data set are known.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Layout:
     s1_order: str | None = None
     replicate: bool = False
     has_hold_out: bool = False
+    of_the_user: bool = False
 
 
 def _complete_pairs(
@@ -343,7 +345,7 @@ SCENE_LAYOUTS: Mapping[str, Layout] = MappingProxyType(
                 name="sen12mscr", scan=_scan_sen12ms, s2_order="sen12ms-s2", s1_order="sen12ms-s1", has_hold_out=True
             ),
             Layout(name="bigearthnet", scan=_scan_bigearthnet, replicate=True),
-            Layout(name="pairs", scan=_scan_pairs),
+            Layout(name="pairs", scan=_scan_pairs, of_the_user=True),
         )
     }
 )

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 from eo_backbones.bands import BANDS
 from eo_backbones.errors import UserError
 from eo_backbones.progress import SILENT, Progress, Speed
+from eo_backbones.rasters.options import Numbers, ReadingOptions
+from eo_backbones.rasters.scaling import DeclaredReading
 from eo_backbones_train.store.convert import (
     SHARD_BYTES,
     Block,
@@ -87,6 +89,9 @@ def prepare(
     *,
     units: Sequence[str] = (),
     bands: Sequence[str] = (),
+    scale: Numbers = None,
+    offset: Numbers = None,
+    nodata: Numbers = None,
     subset: str | None = None,
     exact: bool = False,
     hold_out: bool = False,
@@ -103,6 +108,9 @@ def prepare(
         out: the store's folder.
         units: values of ``--unit``: ``"uint8"`` or ``"B04=reflectance"``.
         bands: values of ``--bands``: names, or ``"B03=2"``; empty keeps the paper's ten bands, VV and VH.
+        scale: factor of the stored values, see :class:`eo_backbones.rasters.options.ReadingOptions`.
+        offset: added after it.
+        nodata: stored value that means "missing".
         subset: ``"90k"`` or a number of scenes, drawn proportionally per region with seed 0.
         exact: keep 16 bits instead of 8; the same for all sources of a store.
         hold_out: also take the official test scenes of SEN12MS.
@@ -120,7 +128,9 @@ def prepare(
         raise UserError(f"no folder {root}; --root is the folder that holds the {layout} files")
     if hold_out and not chosen.has_hold_out:
         raise UserError(f"layout {layout} has no hold-out scenes; leave --hold-out out")
-    options = ReadOptions(layout=chosen, units=parse_units(units), bands=parse_bands(bands), exact=exact)
+    wanted = parse_bands(bands)
+    reading = ReadingOptions.of(scale=scale, offset=offset, nodata=nodata).for_bands([*wanted] or DEFAULT_BANDS)
+    options = ReadOptions(layout=chosen, units=parse_units(units), bands=wanted, exact=exact, reading=reading)
     requested = parse_subset(subset)
     if requested and requested.name in NAMED_SUBSETS and (layout != "sen12ms" or hold_out):
         raise UserError(
@@ -138,6 +148,7 @@ def prepare(
         "hold_out": hold_out,
         "subset": drawn,
         "files": digest_of([asdict(scene) for scene in scan.scenes]),
+        **{option: numbers for option, numbers in _declared_numbers(reading).items() if numbers},
     }
     source = _already_added(manifest, identity)
     if source is not None:
@@ -261,6 +272,11 @@ def _selected(scan: Scan, subset: Subset | None) -> tuple[tuple[SceneFiles, ...]
     return tuple(scene for scene in scan.scenes if scene.scene in taken), record
 
 
+def _declared_numbers(reading: DeclaredReading) -> dict[str, dict[str, float]]:
+    """Return what ``store.json`` records about a source where it was given: band -> number for each option."""
+    return {"scale": dict(reading.scales), "offset": dict(reading.offsets), "nodata": dict(reading.nodata)}
+
+
 def _already_added(manifest: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any] | None:
     """Return the entry of this source in the store, if it has one.
 
@@ -269,7 +285,8 @@ def _already_added(manifest: dict[str, Any], identity: dict[str, Any]) -> dict[s
     """
     source: dict[str, Any]
     for source in manifest["sources"]:
-        different = [key for key, value in identity.items() if source[key] != value]
+        keys = dict.fromkeys([*identity, *_declared_numbers(DeclaredReading())])
+        different = [key for key in keys if source.get(key) != identity.get(key)]
         if not different:
             return source
         if not {"layout", "root", "files"} & set(different):

@@ -6,12 +6,11 @@ conversion.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-import rasterio
 import torch
 from rasterio.errors import RasterioError
 
@@ -19,7 +18,9 @@ from eo_backbones.bands import BANDS, LAYOUTS, PAPER_BANDS, S1_BANDS, band_named
 from eo_backbones.contract import Unit, parse_unit, unit_range
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import UNITS_OF, as_options, check_values
-from eo_backbones.rasters.reader import USUAL_LAYOUTS, split_request
+from eo_backbones.rasters.metadata import statements_of
+from eo_backbones.rasters.reader import USUAL_LAYOUTS, as_values, opened, split_request, stored_and_missing
+from eo_backbones.rasters.scaling import BandReading, DeclaredReading, resolve_reading
 from eo_backbones_train.store.codings import Array, coding_of
 from eo_backbones_train.store.layouts import Layout, RasterFile, SceneFiles
 
@@ -45,7 +46,7 @@ class DeclaredUnits:
         display: band in ``uint8`` -> native values that 0 and 255 stand for, where they were given.
     """
 
-    declared: Mapping[str, str]
+    declared: Mapping[str, Unit]
     display: Mapping[str, tuple[float, float]]
 
     def of(self, name: str) -> str:
@@ -56,17 +57,17 @@ class DeclaredUnits:
         """Return the unit of a band as ``--unit`` takes it."""
         return ":".join([self.of(name), *(f"{value:g}" for value in self.display.get(name, ()))])
 
-    def problem(self, name: str, values: Array) -> str | None:
-        """Return why raw values of a band cannot be in its unit and what to type instead, or ``None``."""
-        unit = self.of(name)
-        if values.dtype == np.uint8 and unit != "uint8":
+    def problem(self, name: str, values: Array, missing: Array | None, unit: Unit) -> str | None:
+        """Return why values of a band cannot be in the unit that they were read in and what to type, or ``None``."""
+        if values.dtype == np.uint8 and self.of(name) != "uint8":
             return (
                 f"band {name} has 8-bit values, which are display values or some unit of their own; declare it: "
                 f"--unit uint8 (all bands), or --unit {name}=uint8"
             )
         if (values.dtype, unit) in {(np.dtype(np.uint16), "dn"), (np.dtype(np.uint8), "uint8")}:
             return None  # every value is possible, and looking at them is most of the work
-        finding = check_values(torch.from_numpy(values.astype(np.float32)), _BAND_INPUTS[name], cast("Unit", unit))
+        shown = torch.from_numpy(as_values(values, missing, None).astype(np.float32))
+        finding = check_values(shown, _BAND_INPUTS[name], unit)
         return as_options(finding.message, name) if finding and finding.certain else None
 
 
@@ -81,7 +82,7 @@ def parse_units(options: Sequence[str]) -> DeclaredUnits:
     Raises:
         UserError: an unknown band or unit, a unit that the band cannot have, or an invalid display range.
     """
-    declared: dict[str, str] = {}
+    declared: dict[str, Unit] = {}
     display: dict[str, tuple[float, float]] = {}
     for option in options:
         typed, colon, limits = option.partition(":")
@@ -136,12 +137,19 @@ class ReadOptions:
         bands: canonical name -> 1-based position in its file, or ``None`` for "find it"; empty: the ten bands of the
             paper, VV and VH, as many as a scene has.
         exact: keep 16 bits instead of 8.
+        reading: scale, offset and nodata that the user declares.
     """
 
     layout: Layout
     units: DeclaredUnits
     bands: Mapping[str, int | None]
     exact: bool
+    reading: DeclaredReading = field(default_factory=DeclaredReading)
+
+    @property
+    def declared(self) -> DeclaredReading:
+        """All that the user declares about stored values."""
+        return replace(self.reading, units=self.units.declared)
 
 
 class CodedScene(NamedTuple):
@@ -165,29 +173,34 @@ def read_scene(root: Path, scene: SceneFiles, options: ReadOptions) -> CodedScen
     """
     raw: dict[str, Array] = {}
     missing: dict[str, Array] = {}
+    readings: dict[str, BandReading] = {}
     notes: set[str] = set()
     for file in scene.files:
-        for name, values, absent in _read_file(root, file, options, notes):
-            raw[name] = values
+        for reading, values, absent in _read_file(root, file, options, notes):
+            raw[reading.band], readings[reading.band] = values, reading
             if absent is not None:
-                missing[name] = absent
+                missing[reading.band] = absent
     names = tuple(name for name in BANDS if name in raw)
     _check_bands(names, options)
     height, width = _common_size(raw, missing, replicate=options.layout.replicate)
     units = options.units
-    codings = [coding_of(name, units.of(name), exact=options.exact, display=units.display.get(name)) for name in names]
+    codings = [
+        coding_of(name, readings[name].unit, exact=options.exact, display=units.display.get(name)) for name in names
+    ]
     dtype = np.result_type(*(coding.dtype for coding in codings))
     codes = np.empty((len(names), height, width), dtype)
     for index, (name, coding) in enumerate(zip(names, codings, strict=True)):
-        values = raw[name]
-        if values.dtype.kind == "f" and not np.isfinite(values).any():
+        reading, absent = readings[name], missing.get(name)
+        values = as_values(raw[name], None, reading)
+        if absent is not None and absent.all():
             raise SceneProblem(f"no valid value: band {name}")
-        problem = units.problem(name, values)
+        problem = units.problem(name, values, absent, reading.unit)
         if problem:
             raise DeclarationProblem(problem)
-        codes[index] = coding.encode(values, units.of(name))
-        if coding.has_missing and name in missing:
-            codes[index][missing[name]] = 0
+        codes[index] = coding.encode(values, reading.unit)
+        if absent is not None:
+            # display values have no code for "missing": they get the mean of the valid ones, as a model's input does
+            codes[index][absent] = 0 if coding.has_missing else np.rint(codes[index][~absent].mean())
         if coding.has_missing and not codes[index].any():
             raise SceneProblem(f"no valid value: band {name}")
         if (values == values[0, 0]).all():
@@ -197,26 +210,45 @@ def read_scene(root: Path, scene: SceneFiles, options: ReadOptions) -> CodedScen
 
 def _read_file(
     root: Path, file: RasterFile, options: ReadOptions, notes: set[str]
-) -> list[tuple[str, Array, Array | None]]:
-    """Wanted bands of one file: name, raw values, and a mask of missing pixels if the file declares a nodata value."""
+) -> list[tuple[BandReading, Array, Array | None]]:
+    """Wanted bands of one file: how each is read, what is stored, and where that is no value (``None``: nowhere)."""
     if file.band is not None and file.band not in (options.bands or DEFAULT_BANDS):
         return []
+    path = root / file.path
     try:
-        with rasterio.open(root / file.path) as source:
+        with opened(path) as source:
             positions = _positions(source, file, options, notes)
             if not positions:
                 return []
-            values = source.read(list(positions.values()))
-            no_data = source.nodata
-    except RasterioError as error:
-        if not (root / file.path).exists():
+            dtype = source.dtypes[0]
+            if np.dtype(dtype).kind not in "uif":
+                raise SceneProblem(f"{file.path} has values of type {dtype}; only integers and floats are read")
+            readings = [
+                resolve_reading(
+                    name,
+                    source.dtypes[index - 1],
+                    statements_of(str(path), source, index, name) if options.layout.of_the_user else (),
+                    options.declared,
+                    path=file.path,
+                )
+                for name, index in positions.items()
+            ]
+            stored, missing = stored_and_missing(
+                source, path, list(positions.values()), [reading.nodata for reading in readings]
+            )
+    except UserError as error:
+        cause = error.__cause__
+        if not path.exists():
             raise SceneProblem(f"missing file: {file.path}") from error
-        reason = str(error.__cause__ or error).splitlines()[0].replace(f"{root}/", "")
+        if not isinstance(cause, RasterioError):
+            raise DeclarationProblem(str(error).replace(f"{root}/", "")) from error
+        reason = str(cause.__cause__ or cause).splitlines()[0].replace(f"{root}/", "")
         raise SceneProblem(f"unreadable or truncated: {file.path} ({reason})") from error
-    if values.dtype.kind not in "uif":
-        raise SceneProblem(f"{file.path} has values of type {values.dtype}; only integers and floats are read")
-    masks = [None] * len(values) if no_data is None else values == np.asarray(no_data, dtype=np.float64)
-    return [(name, values[i], masks[i]) for i, name in enumerate(positions)]
+    notes |= {reading.source for reading in readings if reading.source}
+    absent: list[Array | None] = [None] * len(stored)
+    if missing is not None:
+        absent = [band if band.any() else None for band in missing]
+    return list(zip(readings, stored, absent, strict=True))
 
 
 def _positions(source: Any, file: RasterFile, options: ReadOptions, notes: set[str]) -> dict[str, int]:
