@@ -21,6 +21,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.inputs.unit_check import UnitError, check_batch
 
 Check = Literal["error", "warn", "off"]
+"""What happens to values that cannot be in the declared unit: refused, used with a warning, or not looked at."""
 PerBand = float | Sequence[float]
 """One number for all bands, or one per band."""
 
@@ -31,6 +32,7 @@ UNITS_OF: dict[NativeUnit, tuple[Unit, ...]] = {
 """Units that each native unit can be computed from."""
 
 TINY = 1e-6
+"""Smallest standard deviation that values are divided by."""
 # An offset moves values within the range of their unit; -1000 for reflectance is one for digital numbers.
 _LARGEST_OFFSET: dict[Unit, float] = {"dn": 65_535.0, "reflectance": 5.0, "db": 200.0, "linear": 1000.0, "uint8": 255.0}
 
