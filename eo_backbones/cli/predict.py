@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eo_backbones.cli.options import (
+    NODATA_HELP,
+    OFFSET_HELP,
+    SCALE_HELP,
     UNIT_HELP,
     DeviceOption,
-    NodataOption,
-    OffsetOption,
-    ScaleOption,
     split_commas,
 )
 from eo_backbones.errors import INTERRUPTED, UserError
@@ -61,9 +61,9 @@ def predict(
         ),
     ] = None,
     unit: Annotated[list[str] | None, typer.Option(metavar="UNIT", help=UNIT_HELP)] = None,
-    scale: ScaleOption = None,
-    offset: OffsetOption = None,
-    nodata: NodataOption = None,
+    scale: Annotated[list[str] | None, typer.Option(metavar="[BAND=]NUMBER", help=SCALE_HELP)] = None,
+    offset: Annotated[list[str] | None, typer.Option(metavar="[BAND=]NUMBER", help=OFFSET_HELP)] = None,
+    nodata: Annotated[list[str] | None, typer.Option(metavar="[BAND=]NUMBER", help=NODATA_HELP)] = None,
     out: Annotated[
         Path | None,
         typer.Option(
