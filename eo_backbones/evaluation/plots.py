@@ -1,5 +1,6 @@
 """The pictures of a report: ``bands.png``, and what ``report.html`` shows of the predictions."""
 
+import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -43,14 +44,21 @@ _BAND_WIDTH_INCHES, _MIN_WIDTH_INCHES, _PANEL_HEIGHT_INCHES = 0.34, 7.5, 3.6
 
 def write_band_chart(path: Path, rows: Sequence[Result]) -> None:
     """Draw all rows and write ``bands.png``."""
+    with atomic_file(path) as unfinished:
+        band_chart(rows).savefig(unfinished, dpi=150, format="png")
+
+
+def band_chart(rows: Sequence[Result]) -> Figure:
+    """Draw all rows, a panel for each table; panels of the same models share one legend."""
     panels = sections(rows)
     bars = max(len(panel.bands) * (len(panel.models) + 1) for panel in panels)
     width = max(_MIN_WIDTH_INCHES, bars * _BAND_WIDTH_INCHES + 1.2)
     figure = Figure(figsize=(width, _PANEL_HEIGHT_INCHES * len(panels) + 0.5), layout="constrained")
-    for axes, panel in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
-        draw_section(axes, panel)
-    with atomic_file(path) as unfinished:
-        figure.savefig(unfinished, dpi=150, format="png")
+    all_axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    alike = len({panel.models for panel in panels}) == 1
+    for axes, panel in zip(all_axes, panels, strict=True):
+        draw_section(axes, panel, legend=not alike or axes is all_axes[-1])
+    return figure
 
 
 def line_colours(models: Sequence[str]) -> dict[str, str]:
@@ -59,21 +67,29 @@ def line_colours(models: Sequence[str]) -> dict[str, str]:
     return {model: next(greys) if is_baseline(model) else next(colourful) for model in models}
 
 
+def _names_in_legend(models: Sequence[str]) -> dict[str, str]:
+    """Return what each model is called in the legend: a folder by its last part, if that tells all models apart."""
+    last_parts = [re.sub(r"(local-dir:)\S*/", r"\1", model) for model in models]
+    shown = last_parts if len(set(last_parts)) == len(set(models)) else models
+    return dict(zip(models, map(_short, shown), strict=True))
+
+
 def _short(name: str) -> str:
-    """Return a name for the legend; of a long one its end, which tells folders apart."""
+    """Return a name; of a long one its end, which tells folders apart."""
     return name if len(name) <= _LEGEND_LETTERS else f"…{name[1 - _LEGEND_LETTERS :]}"
 
 
-def _columns(models: Sequence[str], axes: Axes) -> int:
+def _columns(names: Sequence[str], axes: Axes) -> int:
     """Return how many names fit side by side below the axes."""
     figure = axes.get_figure(root=True)
     assert figure is not None, "axes are drawn in a figure"
-    letters = max(len(_short(model)) for model in models) + _LETTERS_BESIDE_A_NAME
-    return max(1, min(len(models), 5, int(figure.get_figwidth() * _LETTERS_AN_INCH / letters)))
+    letters = max(map(len, names)) + _LETTERS_BESIDE_A_NAME
+    return max(1, min(len(names), 5, int(figure.get_figwidth() * _LETTERS_AN_INCH / letters)))
 
 
-def draw_section(axes: Axes, section: Section) -> None:
-    """Draw the bars of one table."""
+def draw_section(axes: Axes, section: Section, *, legend: bool = True) -> None:
+    """Draw the bars of one table, and below them which colour is which model."""
+    names = _names_in_legend(section.models)
     palette = line_colours(section.models)
     width = 0.84 / len(section.models)
     labelled = len(section.cells) <= _LABELLED_BARS
@@ -86,13 +102,13 @@ def draw_section(axes: Axes, section: Section) -> None:
         ]
         positions = [x for x, _ in measured]
         heights = [cell.value for _, cell in measured]
-        axes.bar(positions, heights, width * 0.94, color=palette[model], label=_short(model), zorder=2)
+        axes.bar(positions, heights, width * 0.94, color=palette[model], label=names[model], zorder=2)
         for x, cell in measured:
             axes.vlines(x, cell.low, cell.high, color=_TEXT, linewidth=1.3, zorder=3)
             if labelled:
                 axes.text(x, cell.high + 0.012, f"{cell.value:.2f}", ha="center", va="bottom", fontsize=8, color=_TEXT)
-    names = [band.replace(" (", "\n(") for band in section.bands]  # of several bands: how they are fused, below
-    axes.set_xticks(range(len(section.bands)), names)
+    bands = [band.replace(" (", "\n(") for band in section.bands]  # of several bands: how they are fused, below
+    axes.set_xticks(range(len(section.bands)), bands)
     axes.set_ylim(0, 1)
     axes.set_ylabel("weighted F1")
     labels = "" if section.fraction == "1" else f", labels {section.fraction}"
@@ -110,13 +126,14 @@ def draw_section(axes: Axes, section: Section) -> None:
     axes.tick_params(length=0, colors=_TEXT)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.14 if any("\n" in name for name in names) else -0.09),
-        ncols=_columns(section.models, axes),
-        frameon=False,
-        fontsize=9,
-    )
+    if legend:
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.14 if any("\n" in band for band in bands) else -0.09),
+            ncols=_columns(list(names.values()), axes),
+            frameon=False,
+            fontsize=9,
+        )
 
 
 # report.html: confusion matrix, projection of the features, images that were classified correctly and wrongly

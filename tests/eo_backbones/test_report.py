@@ -92,6 +92,28 @@ def test_long_names_do_not_squeeze_the_bars(tmp_path: Path, recwarn: pytest.Warn
     assert [text.get_text()[-7:] for text in axes.get_legend().get_texts()] == ["ep/byol", "simsiam"] * 2
 
 
+@pytest.mark.parametrize(
+    ("models", "shown"),
+    [
+        (("local-dir:/a/byol", "imagenet=local-dir:/b/lite0"), ["local-dir:byol", "imagenet=local-dir:lite0"]),
+        (("local-dir:/a/byol", "local-dir:/b/byol"), ["local-dir:/a/byol", "local-dir:/b/byol"]),
+    ],
+)
+def test_folders_are_called_by_their_last_part_where_it_tells_them_apart(
+    models: tuple[str, ...], shown: list[str]
+) -> None:
+    axes = Figure().subplots()
+    plots.draw_section(axes, sections([result(model=model) for model in models])[0])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == shown
+
+
+def test_panels_of_the_same_models_share_one_legend() -> None:
+    """Below the last panel; panels of other models have their own."""
+    for second, expected in (("stats", [False, True]), ("raw", [True, True])):
+        figure = plots.band_chart([result(model="stats"), result(model=second, protocol="knn")])
+        assert [axes.get_legend() is not None for axes in figure.axes] == expected
+
+
 def test_table_and_setup(data: LabelledImages) -> None:
     written = text(data, rows_of_two_models())
     assert "| `stats` | 0.410 [0.390, 0.440] ± 0.014 | 0.410 [0.390, 0.440] ± 0.014 |" in written

@@ -109,6 +109,16 @@ def test_a_share_of_the_pairs_holds_two_different_optical_bands(store: Store) ->
     assert all(share == pytest.approx(0 if a == b else 1 / 6, abs=0.02) for (a, b), share in counts.items())
 
 
+def test_scenes_of_many_bands_are_drawn_several_times_an_epoch(store: Store) -> None:
+    ten = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+    plan = Plan(store, s2_bands=ten, s1_bands=("VV", "VH"), seed=0, global_batch=7, many_band_repeats=3)
+    assert plan.steps_per_epoch == 4
+    epoch = np.concatenate([plan.step(step).scene for step in range(4)])
+    assert np.bincount(epoch).tolist() == [3] * 8 + [1] * 4
+    few = Plan(store, s2_bands=ten[:4], s1_bands=("VV", "VH"), seed=0, global_batch=7, many_band_repeats=3)
+    assert few.usable.tolist() == list(range(12))
+
+
 def test_scenes_with_one_optical_band_always_have_radar_as_second_view(store: Store) -> None:
     plan = Plan(store, s2_bands=("B04", "B8A"), s1_bands=("VV",), seed=0, global_batch=10, s2_s2_share=1.0)
     for step in range(5):
