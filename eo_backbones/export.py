@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError, unknown_name
-from eo_backbones.files import atomic_file, sha256_of
+from eo_backbones.files import atomic_file, refuse_unwritable, sha256_of, write_problem
 from eo_backbones.info import info
 from eo_backbones.models import create_model
 from eo_backbones.networks.multi_band import Fuse, MultiBand
@@ -165,7 +165,12 @@ def export_network(
             opset = _save_onnx(program, unfinished, metadata)
             run = _onnx_runner(unfinished)
         else:
-            torch.export.save(program, unfinished, extra_files={METADATA_KEY: json.dumps(metadata)})
+            try:
+                torch.export.save(program, unfinished, extra_files={METADATA_KEY: json.dumps(metadata)})
+            except (OSError, RuntimeError) as error:  # torch's writer has its own for a full disk
+                raise UserError(f"cannot write {out}: {write_problem(error)}; make room, or pass another --out") from (
+                    error
+                )
             run = torch.export.load(unfinished).module()
         logger.info("comparing the file with PyTorch")
         difference = _largest_difference(expected, run)
@@ -192,6 +197,7 @@ def _check_request(out: Path, format: str, *, overwrite: bool) -> None:  # noqa:
         )
     if not out.parent.is_dir():
         raise UserError(f"there is no folder {out.parent}; make it first")
+    refuse_unwritable(out)
     if out.exists() and not overwrite:
         raise UserError(f"{out} is there already; pass --overwrite to replace it")
     missing = [package for package in _ONNX_PACKAGES if find_spec(package) is None]

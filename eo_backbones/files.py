@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, JSON files, digests of files, and folders that must be free."""
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,24 @@ from eo_backbones.errors import UserError
 
 UNFINISHED = ".unfinished-"
 """Beginning of the names of files that are being written; what a killed process leaves behind is called that too."""
+
+
+_LONGEST_NAME = 220
+"""Bytes of a file name: disks allow 255, and :func:`unfinished_path` puts something before it."""
+_DISK_ERRORS = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+        errno.EIO,
+    }
+)
 
 
 def unfinished_path(path: Path, *, shared: bool = False) -> Path:
@@ -50,9 +69,14 @@ def atomic_file(path: Path, *, shared: bool = False, sync: bool = False) -> Iter
 
 
 def write_atomically(path: Path, content: str | bytes, *, shared: bool = False, sync: bool = False) -> None:
-    """Write a file (text as UTF-8) as :func:`atomic_file` does."""
+    """Write a file (text as :func:`utf8`) as :func:`atomic_file` does."""
     with atomic_file(path, shared=shared, sync=sync) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(utf8(content) if isinstance(content, str) else content)
+
+
+def utf8(text: str) -> bytes:
+    r"""Return text as UTF-8; bytes of a file name that are no text are written as ``\udcff``."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -85,6 +109,56 @@ def sha256_of(path: Path) -> str:
     """Return the sha256 of a file as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_unwritable(path: Path, *, option: str = "--out", folder: bool = False) -> None:
+    """Check, before any work, that a file or folder can be written; nothing is made.
+
+    Args:
+        path: what will be written; folders above it are made if need be.
+        option: that names it, for messages.
+        folder: whether it is a folder.
+
+    Raises:
+        UserError: something of the other kind is there, a file stands where a folder is needed, the name is too long
+            for a disk, or the folder is not writable.
+    """
+    try:
+        problem = _problem_of(path, folder=folder)
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        problem = f": {write_problem(error)}; name another place"
+    if problem:
+        raise UserError(f"{option} {path}{problem}")
+
+
+def _problem_of(path: Path, *, folder: bool) -> str:
+    """Return what is wrong with a place to write to, as the end of a message; empty if nothing is."""
+    if path.exists() and path.is_dir() != folder:
+        return " is a file; name a folder" if folder else " is a folder; name the file to write in it"
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        return f": its name has more than {_LONGEST_NAME} bytes; name another place"
+    above = path.absolute() if folder else path.absolute().parent
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        return f": {above} is a file, not a folder; name another place"
+    if not os.access(above, os.W_OK | os.X_OK):
+        return f": nothing can be written into {above}; name another place"
+    return ""
+
+
+def write_problem(error: Exception) -> str:
+    """Return in a few words why something could not be written or read."""
+    strerror = getattr(error, "strerror", None)
+    return str(strerror or error.__cause__ or error or type(error).__name__).splitlines()[0]
+
+
+def as_user_error(error: OSError) -> UserError | None:
+    """Return what to tell the user about a disk that is full, read-only or in the way; ``None`` for other errors."""
+    if error.errno not in _DISK_ERRORS:
+        return None
+    where = f" {error.filename}" if error.filename else ""
+    return UserError(f"cannot write{where}: {write_problem(error)}; make room, or name another place, and start again")
 
 
 def refuse_occupied(folder: Path, *, earlier: str, recognised: bool, remedy: str | None = None) -> None:

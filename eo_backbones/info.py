@@ -1,13 +1,16 @@
 """Facts about a model (``info``), and whether its weights are what was declared (``verify``)."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from eo_backbones.contract import InputSpec
+from eo_backbones.errors import UserError
 from eo_backbones.files import read_json
 from eo_backbones.hub import download
-from eo_backbones.hub.folder import DIGEST_KEY, RECIPE_FILE, check_golden
+from eo_backbones.hub.folder import CONFIG_KEY, DIGEST_KEY, GOLDEN_FILE, RECIPE_FILE, check_golden, metadata_of
 from eo_backbones.models import build_model
 from eo_backbones.results import RESULTS_FILE, read_results, rows_of, scores
 
@@ -77,7 +80,8 @@ def verify(
         name: as in :func:`eo_backbones.create_model`.
         cache_dir: likewise.
         local_files_only: likewise.
-        sha256: of the weights of a Hub repository, if the caller knows it; otherwise what the Hub reports counts.
+        sha256: of the weights, if the caller knows it: 64 hexadecimal digits. Without it counts what the row, the
+            folder or the Hub says.
 
     Returns:
         ``name``, ``route`` (``"embedded"``, ``"hub"``, ``"local"``), ``file``, ``sha256``, ``expected`` (``None``:
@@ -85,12 +89,15 @@ def verify(
         absolute difference from the golden outputs, ``None`` if there are none.
 
     Raises:
-        UserError: whatever is wrong with the weights.
+        UserError: whatever is wrong with the weights, their input contract or their recorded outputs.
     """
     where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
     resolved = download.resolve(name, **where, sha256=sha256)
+    _compare_declarations(resolved)
     model = build_model(resolved)
     folder = download.fetch_golden(resolved, **where)
+    if folder is None and resolved.route == "embedded":
+        raise UserError(f"{GOLDEN_FILE} is missing beside {resolved.weights_path}; install eo-backbones again")
     return {
         "name": name,
         "route": resolved.route,
@@ -100,3 +107,36 @@ def verify(
         "pinned": resolved.pinned,
         "golden": check_golden(folder, model) if folder else None,
     }
+
+
+def _compare_declarations(resolved: download.Resolved) -> None:
+    """Compare what is declared about weights with the file itself: its size, and the contract in its header.
+
+    Raises:
+        UserError: the file says something else.
+    """
+    path, row, declared = resolved.weights_path, resolved.row, resolved.config.input
+    assert path is not None, "resolved with weights"
+    size = path.stat().st_size
+    if row is not None and row.size_bytes not in (None, size):
+        raise UserError(
+            f"{path} has {size:,} bytes, the row {row.name} says {row.size_bytes:,}; install eo-backbones again"
+        )
+    header = metadata_of(path).get(CONFIG_KEY)
+    if header is None or declared is None:  # of a foreign repository
+        return
+    block = json.loads(header)
+    trained = InputSpec.from_dict(block.get("input", {}))
+    if (declared.bands, declared.normalization) != (trained.bands, trained.normalization):
+        differing = [entry.band for entry in declared.bands if entry not in trained.bands] or [
+            "their order or normalisation"
+        ]
+        raise UserError(
+            f"the input contract that is declared for {resolved.name} is not the one that {path.name} was trained with "
+            f"({', '.join(differing)} differs); restore its config.json, or export the folder again"
+        )
+    if list(resolved.config.classes) != block.get("classes", []):
+        raise UserError(
+            f"the classes that are declared for {resolved.name} ({', '.join(resolved.config.classes)}) are not those "
+            f"that {path.name} was trained for ({', '.join(block.get('classes', []))}); restore its config.json"
+        )

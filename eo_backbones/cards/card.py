@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from eo_backbones.bands import BANDS, LAYOUTS
-from eo_backbones.cards.facts import SEN12_SOURCES, SOURCES, CardFacts, Plan, licence_section, license_fields
+from eo_backbones.cards.facts import SEN12_SOURCES, CardFacts, Plan, licence_section, license_fields
 from eo_backbones.cards.tables import (
     baseline_comparison,
     eval_results,
@@ -21,6 +21,7 @@ from eo_backbones.cards.tables import (
     result_sections,
 )
 from eo_backbones.contract import BandInput, InputSpec
+from eo_backbones.errors import UserError
 from eo_backbones.networks.initialisation import STAGES
 from eo_backbones.results import Result, renamed, rows_of
 
@@ -117,11 +118,10 @@ def _introduction(facts: CardFacts, results: Sequence[Result]) -> str:
         f"{_article(facts.network.title)} encoder for satellite images that takes **one band of any sensor**: "
         f"{_sensors(facts.input)}. It turns an image of one channel into {facts.network.num_features:,} features. "
         f"It {'was' if facts.made else 'is to be'} pretrained "
-        f"without labels with {_METHODS[method]} on pairs of co-registered images: {_views(method)}."
+        f"without labels with {_method_in_words(method)} on pairs of co-registered images: {_views(method)}."
     )
     parts += _start(facts)
-    if facts.terms:
-        parts.append("\n".join([_trained_on(facts), "", *_source_lines(facts)]))
+    parts.append("\n".join([_trained_on(facts), "", *_source_lines(facts)]))
     if facts.made:
         record = facts.record
         parts.append(
@@ -145,6 +145,12 @@ def below_aim(facts: CardFacts, results: Sequence[Result]) -> list[str]:
     reason = facts.row.shortfall if facts.row and facts.row.shortfall else ""
     said = " ".join(part for part in (missed, reason) if part)
     return [f"> **Below its aim.** {said}"] if said else []
+
+
+def _method_in_words(method: str) -> str:
+    if method not in _METHODS:
+        raise UserError(f"method {method!r} is not described; say in eo_backbones/cards/card.py (_METHODS) what it is")
+    return _METHODS[method]
 
 
 def _views(method: str) -> str:
@@ -175,16 +181,16 @@ def _start(facts: CardFacts) -> list[str]:
 
 
 def _trained_on(facts: CardFacts) -> str:
-    total = sum(count for _, count in facts.sources)
-    return f"{'Trained' if facts.made else 'To be trained'} on {total:,} pairs of Sentinel-1 and Sentinel-2 images:"
+    total = sum(source.scenes for source in facts.sources)
+    of_sensors = " of Sentinel-1 and Sentinel-2" if len(facts.terms) == len(facts.sources) else ""
+    return f"{'Trained' if facts.made else 'To be trained'} on {total:,} pairs{of_sensors} images:"
 
 
 def _source_lines(facts: CardFacts) -> list[str]:
-    lines = []
-    for name, count in facts.sources:
-        known = SOURCES.get(name)
-        lines.append(f"- {count:,} of {known.title}: {known.content}." if known else f"- {count:,} of `{name}`.")
-    return lines
+    return [
+        f"- {scenes:,} of {known.title}: {known.content}." if known else f"- {scenes:,} of `{name}`."
+        for name, scenes, known in facts.sources
+    ]
 
 
 def _sensors(contract: InputSpec) -> str:
@@ -393,8 +399,7 @@ def limits_section(facts: CardFacts) -> str:
     lines = [
         "- One band at a time: relations between bands (an index such as NDVI) are not in the features. "
         "`eo_backbones.MultiBand` combines the features of several bands afterwards.",
-        f"- Trained at {_resolutions(facts.input)} ground sampling distance; it has not seen very high "
-        "resolution images, nor bands that are not in the table above.",
+        _seen(facts),
         "- The features reflect the training images: for other regions, seasons and sensors, check them on labelled "
         "images of your own before you rely on them.",
     ]
@@ -405,9 +410,23 @@ def limits_section(facts: CardFacts) -> str:
         )
     lines += _untrained_stages(facts)
     parts = ["\n".join(lines)]
-    if is_mini(facts):
-        parts = [_mini_summary(facts), *parts]
-    return "\n\n".join(["## Intended use and limits" if is_mini(facts) else "## Limits", *parts])
+    if is_mini(facts) and facts.as_planned:
+        return "\n\n".join(["## Intended use and limits", _mini_summary(facts), *parts])
+    return "\n\n".join(["## Limits", *parts])
+
+
+def _seen(facts: CardFacts) -> str:
+    """Return a line on what the network has not seen, as far as its images are known."""
+    distances = _resolutions(facts.input)
+    if len(facts.terms) < len(facts.sources):
+        return (
+            f"- Its bands have {distances} ground sampling distance; it has not seen bands that are not in the table "
+            "above, and what its images show is known as far as this card says."
+        )
+    return (
+        f"- Trained at {distances} ground sampling distance; it has not seen very high resolution images, nor bands "
+        "that are not in the table above."
+    )
 
 
 def _untrained_stages(facts: CardFacts) -> list[str]:
@@ -424,7 +443,7 @@ def _untrained_stages(facts: CardFacts) -> list[str]:
 
 
 def _mini_summary(facts: CardFacts) -> str:
-    counts = dict(facts.sources)
+    counts = {source.name: source.scenes for source in facts.sources}
     total = sum(counts.values())
     sen12 = sum(counts.get(name, 0) for name in SEN12_SOURCES)
     display = counts.get("ombria", 0) + sen12

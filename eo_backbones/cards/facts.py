@@ -6,19 +6,20 @@ The record, as ``eo-train export`` writes it into ``recipe.json``, has the keys 
 ``architecture``, ``license``, ``tensors``) unless the training started at random. Of weights that do not exist yet only
 the first three are known.
 
-A source of training images is known by the name that it has in a store of ``eo-train prepare`` (the name of its
-folder), a planned set of sources by the field ``data.sources`` of a recipe. Numbers of scenes come from records, except
-in words about subsets.
+A source of training images is known by what a store of ``eo-train prepare`` records about it: the name of its folder,
+its layout, its subset, and as many scenes as the whole source has. Of any other, also of a part of a known one, nothing
+is said but what the record holds. A planned set of sources is known by the field ``data.sources`` of a recipe. Numbers
+of scenes come from records, except in words about subsets.
 
 ``license: other`` needs ``license_name`` and ``license_link`` in the front matter (Hugging Face Hub documentation,
 "Licenses"); the link is then a file of the same repository.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
@@ -37,12 +38,36 @@ class SourceTerms:
         content: what its images are.
         origin: where it was published.
         terms: its licence.
+        scenes: how many the whole source has in a store, as found and, where some cannot be used, as stored.
+        layout: that it is prepared with.
+        subset: that is drawn from it.
+        any_name: whether its folder may have any name, because the layout says what it is.
     """
 
     title: str
     content: str
     origin: str
     terms: str
+    scenes: tuple[int, ...]
+    layout: str = "pairs"
+    subset: str | None = None
+    any_name: bool = False
+
+    def describes(self, name: str, recorded: Mapping[str, Any]) -> bool:
+        """Return whether a source that a store records is the whole of this one, which is called ``name``."""
+        return (
+            (self.any_name or recorded["name"] == name)
+            and (recorded.get("layout"), recorded.get("subset")) == (self.layout, self.subset)
+            and recorded["scenes"] in self.scenes
+        )
+
+
+class TrainingSource(NamedTuple):
+    """A source of training images: its name, its number of scenes, and what is known about it, if anything is."""
+
+    name: str
+    scenes: int
+    terms: SourceTerms | None
 
 
 _SEN12_ORIGIN = "SEN1-2 (Schmitt, Hughes, Zhu, ISPRS Annals IV-1, 2018), as published in"
@@ -67,6 +92,7 @@ SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
             ),
             origin="OMBRIA, IEEE JSTARS 2022, github.com/geodrak/OMBRIA",
             terms="its repository states no licence",
+            scenes=(1650,),
         ),
         "multiband_pairs": SourceTerms(
             title="patches of SEN12MS-CR, BigEarthNet and TerraMesh",
@@ -76,6 +102,7 @@ SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
             ),
             origin=_PATCHES_ORIGIN,
             terms=_PATCHES_TERMS,
+            scenes=(68, 66),
         ),
         "multiband_pretrain": SourceTerms(
             title="patches of SEN12MS-CR, BigEarthNet and TerraMesh",
@@ -86,6 +113,7 @@ SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
             ),
             origin=_PATCHES_ORIGIN,
             terms=_PATCHES_TERMS,
+            scenes=(47,),
         ),
         "sen12_five_pretrain": SourceTerms(
             title="a random sample of SEN1-2",
@@ -97,6 +125,7 @@ SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
             ),
             origin=f"{_SEN12_ORIGIN} github.com/JessieZ96/SAR-to-Optical",
             terms="SEN1-2: CC-BY-4.0; the repository of the sample states no licence for its images",
+            scenes=(327,),
         ),
         "sen12_rgb_pairs": SourceTerms(
             title="patches of six scenes of SEN1-2",
@@ -106,24 +135,34 @@ SOURCES: Mapping[str, SourceTerms] = MappingProxyType(
             ),
             origin=f"{_SEN12_ORIGIN} github.com/meivelan/SAR-EO-Translation and github.com/vivekdhankar/sar-optical",
             terms="SEN1-2: CC-BY-4.0; both repositories: MIT",
+            scenes=(189,),
         ),
         "sen12ms_layout": SourceTerms(
             title="original patches of SEN12MS-CR",
             content="256 pixels, level 1C, VV and VH in decibels, bands as digital numbers; three of five are open sea",
             origin="SEN12MS-CR (Ebel et al., IEEE TGRS 2021)",
             terms="CC-BY-4.0",
+            scenes=(5,),
+            layout="sen12ms",
         ),
         "dfc2020": SourceTerms(
             title="DFC2020, validation and test part",
             content="256 pixels of 10 m, level 1C, VV and VH in decibels, 13 bands as digital numbers",
             origin="IEEE GRSS Data Fusion Contest 2020, IEEE DataPort; imagery as in SEN12MS",
             terms="CC-BY-4.0",
+            scenes=(6114,),
+            layout="dfc2020",
+            any_name=True,
         ),
         "sen12ms": SourceTerms(
             title="SEN12MS, half of the patches outside the official hold-out scenes",
             content="256 pixels of 10 m, level 1C, VV and VH in decibels, 13 bands as digital numbers",
             origin=_SEN12MS_ORIGIN,
             terms="CC-BY-4.0",
+            scenes=(90_331,),
+            layout="sen12ms",
+            subset="90k",
+            any_name=True,
         ),
     }
 )
@@ -147,9 +186,29 @@ _PLANNED: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType(
 )
 
 
-def planned_sources(sources: str) -> list[tuple[str, int]]:
-    """Return name and number of scenes of the sources that a recipe asks for in ``data.sources``."""
-    return list(_PLANNED[sources])
+def planned_sources(sources: str) -> list[TrainingSource]:
+    """Return the sources that a recipe asks for in ``data.sources``.
+
+    Raises:
+        UserError: nothing says what these are.
+    """
+    if sources not in _PLANNED:
+        raise UserError(
+            f"data.sources {sources!r} names no known sources; say in eo_backbones/cards/facts.py (_PLANNED) which"
+        )
+    return [TrainingSource(name, scenes, SOURCES[name]) for name, scenes in _PLANNED[sources]]
+
+
+def known_source(recorded: Mapping[str, Any]) -> str | None:
+    """Return the name in :data:`SOURCES` of a source that a store records, if it is the whole of a known one."""
+    return next((name for name, terms in SOURCES.items() if terms.describes(name, recorded)), None)
+
+
+def as_planned(sources: str, recorded: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether the sources that a store records are those that a recipe asks for in ``data.sources``, whole."""
+    if sources not in _PLANNED:
+        return False
+    return sorted(known_source(source) or "" for source in recorded) == sorted(name for name, _ in _PLANNED[sources])
 
 
 OTHER = "other"
@@ -176,7 +235,7 @@ class CardFacts:
     """What is known about weights.
 
     Attributes:
-        name: title of the card; a row's name, or ``"<recipe> run"``.
+        name: title of the card; a row's name, or what the exporter calls the run.
         input: the input contract.
         record: content of ``recipe.json`` (module docstring).
         license: SPDX identifier of the weights in lower case, or ``"other"``.
@@ -218,16 +277,27 @@ class CardFacts:
         return self.published.name if self.published else "local-dir:FOLDER"
 
     @property
-    def sources(self) -> list[tuple[str, int]]:
-        """Name and number of scenes of each source of training images; as planned, if there are no weights yet."""
-        if self.made:
-            return [(source["name"], source["scenes"]) for source in self.record["data"]["sources"]]
-        return planned_sources(self.recipe["data"]["sources"])
+    def sources(self) -> list[TrainingSource]:
+        """The sources of the training images, as recorded; as planned, if there are no weights yet."""
+        if not self.made:
+            return planned_sources(self.recipe["data"]["sources"])
+        found = []
+        for source in self.record["data"]["sources"]:
+            # a row's name says what its weights were trained on: that was compared when they were exported
+            name = known_source(source) or (source["name"] if self.row else "")
+            found.append(TrainingSource(source["name"], source["scenes"], SOURCES.get(name)))
+        return found
+
+    @property
+    def as_planned(self) -> bool:
+        """Whether the images are those that the recipe asks for."""
+        planned = self.recipe.get("data", {}).get("sources", "")
+        return not self.made or as_planned(planned, self.record["data"]["sources"])
 
     @property
     def terms(self) -> list[SourceTerms]:
         """Origin and licence of the sources, for those that are known."""
-        return [SOURCES[name] for name, _ in self.sources if name in SOURCES]
+        return [source.terms for source in self.sources if source.terms]
 
     @property
     def has_licence_file(self) -> bool:
@@ -286,7 +356,10 @@ def licence_section(facts: CardFacts) -> str:
     if facts.row and facts.row.init:
         text += f" Training started from {facts.row.init}."
     sources = [f"- {entry.title}: {entry.terms} ({entry.origin})." for entry in facts.terms]
-    return "\n".join(["## Licence and attribution", "", text, "", *sources, *([""] if sources else []), COPERNICUS])
+    attribution = COPERNICUS
+    if len(facts.terms) < len(facts.sources):
+        attribution = f"As far as the training images come from Sentinel-1 or Sentinel-2: {COPERNICUS}"
+    return "\n".join(["## Licence and attribution", "", text, "", *sources, *([""] if sources else []), attribution])
 
 
 def _unlicensed(facts: CardFacts) -> tuple[bool, str]:
@@ -299,8 +372,10 @@ def licence_text(facts: CardFacts) -> str:
     """Return the content of ``LICENSE`` for weights whose licence is ``other``."""
     two, states = _unlicensed(facts)
     sources = [
-        f"* {entry.title} ({count:,} pairs of images)\n  {entry.origin}\n  Terms: {entry.terms}."
-        for entry, (_, count) in zip(facts.terms, facts.sources, strict=True)
+        f"* {source.terms.title} ({source.scenes:,} pairs of images)\n  {source.terms.origin}\n"
+        f"  Terms: {source.terms.terms}."
+        for source in facts.sources
+        if source.terms
     ]
     return "\n\n".join(
         [

@@ -18,15 +18,18 @@ from eo_backbones.cli.options import (
     JsonOption,
     ListOptionsCommand,
     ModelArgument,
+    error_line,
     fact_lines,
     output_console,
     print_json,
     print_result,
     results_table,
+    speak_any_name,
 )
 from eo_backbones.cli.predict import PREDICT_EPILOG, predict
 from eo_backbones.cli.scenes import EMBED_EPILOG, SIMILAR_EPILOG, embed, similar
 from eo_backbones.errors import UserError
+from eo_backbones.files import as_user_error, refuse_unwritable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,10 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: after the name of the command; default: those of the process.
     """
+    speak_any_name()
     try:
         app(args=arguments, prog_name="eo-backbones")
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(error_line(error), err=True)
+        sys.exit(2)
+    except OSError as error:
+        said = as_user_error(error)
+        if said is None:
+            raise
+        typer.echo(error_line(said), err=True)
         sys.exit(2)
 
 
@@ -77,6 +87,7 @@ def demo(
     from eo_backbones import demo as show
     from eo_backbones.progress import ProgressBars
 
+    refuse_unwritable(out, folder=True)
     encoder = show.load_encoder()
     typer.echo(encoder.note)
     typer.echo(
@@ -157,13 +168,19 @@ def info(name: ModelArgument, as_json: JsonOption = False) -> None:
 
 [bold]eo-backbones verify hf-hub:ORG/NAME@REVISION --json[/bold]"""
 )
-def verify(name: ModelArgument, as_json: JsonOption = False) -> None:
+def verify(
+    name: ModelArgument,
+    sha256: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Digest that the weights must have, if you know it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Fetch a model's weights, compare their sha256, build the model, repeat its recorded outputs."""
     from eo_backbones.info import verify as check
     from eo_backbones.progress import ProgressBars
 
     with ProgressBars():
-        facts = check(name)
+        facts = check(name, sha256=sha256)
     print_result(facts, fact_lines(facts), as_json=as_json)
 
 

@@ -4,8 +4,10 @@ The command line library knows only ``--models random --models stats``. :class:`
 ``--models random stats --bands B02 B03``, and :func:`split_commas` ``--bands B02,B03``.
 """
 
+import io
 import json
 import re
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,6 +80,18 @@ def split_commas(values: Sequence[str] | None) -> tuple[str, ...]:
     """Return the values with ``a,b`` split at the comma; a folder name keeps its commas."""
     parts = [part for value in values or () for part in ([value] if "local-dir:" in value else value.split(","))]
     return tuple(part.strip() for part in parts if part.strip())
+
+
+def speak_any_name() -> None:
+    """Let standard output show what its encoding lacks, such as a file name in another script, as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def error_line(error: Exception) -> str:
+    """Return the line that says what the user can correct; a line break in a name does not break it."""
+    return f"error: {' '.join(str(error).splitlines())}"
 
 
 def print_json(value: Any) -> None:

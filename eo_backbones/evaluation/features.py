@@ -3,6 +3,8 @@
 import copy
 import hashlib
 import json
+import logging
+import math
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -25,6 +28,8 @@ from eo_backbones.files import atomic_file
 from eo_backbones.inputs import InputTransform
 from eo_backbones.networks.state import batch_norm_layers, estimating_batch_norm
 from eo_backbones.progress import Tick
+
+logger = logging.getLogger(__name__)
 
 BATCH = 128
 _MAX_READERS = 8  # files are small; more readers only wait for each other
@@ -96,8 +101,8 @@ class FeatureFile:
     """Features ``(n, d)`` of one (model, band) and way of feeding it, as an ordinary ``.npy`` file.
 
     Its name is the digest of everything that decides its content: weights, images, band, scaling, size, dtype. So it
-    cannot be stale, and any file may be deleted at any time. A file appears under its name only when it is whole.
-    bfloat16 is kept as the uint16 of the same bits.
+    cannot be stale, and any file may be deleted at any time. A file appears under its name only when it is whole; one
+    that was cut or replaced since counts as missing. bfloat16 is kept as the uint16 of the same bits.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, object], dtype: torch.dtype) -> None:
@@ -106,9 +111,26 @@ class FeatureFile:
         self.dtype = dtype
         self._description = text
 
-    def exists(self) -> bool:
-        """Return whether the features are there, whole."""
-        return self.path.is_file()
+    def exists(self, rows: int | None = None) -> bool:
+        """Return whether the features are there, whole, those of ``rows`` images; a file that is not is logged."""
+        if not self.path.exists():
+            return False
+        try:
+            with self.path.open("rb") as file:
+                version = np.lib.format.read_magic(file)
+                read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, fortran_order, dtype = read_header[version](file)
+                whole = os.fstat(file.fileno()).st_size == file.tell() + math.prod(shape) * dtype.itemsize
+        except (OSError, ValueError, KeyError):
+            whole = False
+        if (
+            whole
+            and (len(shape), fortran_order, dtype) == (2, False, _stored_as(self.dtype))
+            and rows in (None, shape[0])
+        ):
+            return True
+        logger.warning("%s is cut or holds something else; the features are computed again", self.path)
+        return False
 
     def read(self) -> Tensor:
         """Return the features, in memory."""
@@ -119,37 +141,45 @@ class FeatureFile:
     def writing(self, rows: int) -> Iterator["FeatureWriter"]:
         """Give a writer; the file appears when the block ends without an error, otherwise nothing does."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(self.path, shared=True) as unfinished:
-            writer = FeatureWriter(unfinished, rows, self.dtype)
+        with atomic_file(self.path, shared=True) as unfinished, unfinished.open("wb") as file:
+            writer = FeatureWriter(file, rows, self.dtype)
             yield writer
             writer.close()
             self.path.with_suffix(".json").write_text(self._description + "\n")  # for people who look into the folder
 
 
 class FeatureWriter:
-    """Writes features batch by batch to disk, so that memory holds only one batch."""
+    """Writes features batch by batch to disk, so that memory holds only one batch.
 
-    def __init__(self, path: Path, rows: int, dtype: torch.dtype) -> None:
-        self.path = path
+    Not into mapped memory: on a disk that is full the system would kill the process.
+    """
+
+    def __init__(self, file: BinaryIO, rows: int, dtype: torch.dtype) -> None:
+        self._file = file
         self._rows = rows
         self._dtype = dtype
-        self._file: np.memmap | None = None
+        self._written = 0
 
     def put(self, start: int, features: Tensor) -> None:
-        """Store features ``(batch, d)`` as the rows from ``start`` on."""
+        """Store features ``(batch, d)`` as the rows from ``start`` on, which follow those that are there."""
+        assert start == self._written, "batches come in order"
         values = features.to(self._dtype).cpu().contiguous()
-        stored = values.view(torch.uint16) if self._dtype == torch.bfloat16 else values
-        if self._file is None:  # the width is known with the first batch
-            shape = (self._rows, values.shape[1])
-            dtype = stored.numpy().dtype
-            self._file = np.lib.format.open_memmap(self.path, mode="w+", dtype=dtype, shape=shape)
-        self._file[start : start + len(values)] = stored.numpy()
+        stored = (values.view(torch.uint16) if self._dtype == torch.bfloat16 else values).numpy()
+        if start == 0:  # the width is known with the first batch
+            header = {"descr": stored.dtype.str, "fortran_order": False, "shape": (self._rows, stored.shape[1])}
+            np.lib.format.write_array_header_1_0(self._file, header)
+        self._file.write(stored.data)
+        self._written += len(stored)
 
     def close(self) -> None:
-        """Flush everything to disk."""
-        assert self._file is not None, "nothing was written"
+        """Check that all rows are there."""
+        assert self._written == self._rows, "rows are missing"
         self._file.flush()
-        self._file = None
+
+
+def _stored_as(dtype: torch.dtype) -> np.dtype:
+    """Return numpy's type of the stored features."""
+    return torch.empty(0, dtype=torch.uint16 if dtype == torch.bfloat16 else dtype).numpy().dtype
 
 
 # Computing features

@@ -1,10 +1,13 @@
 """Predictions for the test images, kept beside ``results.csv``, and the paired comparisons that follow from them."""
 
 import hashlib
+import logging
+import zlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from itertools import combinations
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -21,6 +24,8 @@ from eo_backbones.evaluation.metrics import (
 )
 from eo_backbones.files import atomic_file
 from eo_backbones.results import Estimate, Key, Result
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "predictions"
 NO_PROJECTION = np.empty((0, 2), np.float32)
@@ -60,12 +65,18 @@ def write_predictions(out: Path, key: Key, predictions: Predictions) -> None:
 
 
 def read_predictions(out: Path, key: Key) -> Predictions | None:
-    """Return the predictions behind a row, or ``None`` if the file is gone."""
+    """Return the predictions behind a row, or ``None`` if the file is gone, or damaged, which the log says."""
     path = predictions_path(out, key)
     if not path.is_file():
         return None
-    with np.load(path) as stored:
-        return Predictions(**stored)
+    try:
+        with np.load(path) as stored:
+            return Predictions(**stored)
+    except (OSError, ValueError, TypeError, EOFError, zlib.error, BadZipFile) as error:
+        logger.warning(
+            "%s is damaged (%s), so its row is compared with no other; delete both to measure again", path, error
+        )
+        return None
 
 
 def principal_components(features: Tensor) -> np.ndarray:

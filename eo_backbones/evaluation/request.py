@@ -18,7 +18,7 @@ from eo_backbones.evaluation.columns import choose_columns, named_positions
 from eo_backbones.evaluation.encoders import IMAGENET
 from eo_backbones.evaluation.probes.protocols import RETRIEVAL, SEGMENTATION, protocol_names
 from eo_backbones.evaluation.run import Outcome, Plan, evaluate
-from eo_backbones.files import write_atomically
+from eo_backbones.files import refuse_unwritable, write_atomically
 from eo_backbones.progress import Progress
 from eo_backbones.rasters.options import Numbers, ReadingOptions
 from eo_backbones.results import RESULTS_FILE, Result, ResultsFile, Section
@@ -142,6 +142,8 @@ def run_evaluation(
         UserError: anything about the request that the user can correct.
     """
     compute = pick_device(device)
+    refuse_unwritable(out, folder=True)
+    refuse_unwritable(cache, option="--cache", folder=True)
     data, plan = _prepare(request, root)
     request = replace(request, split=plan.splits[0].name)
     with progress.stage(f"reading {len(data)} files for their digest", 1):

@@ -246,7 +246,9 @@ class _Evaluation:
         }
         for seed, encoder in encoders.items():
             bands = [
-                band for band in self.plan.bands if (seed, band) in needed and not files[seed, band.label].exists()
+                band
+                for band in self.plan.bands
+                if (seed, band) in needed and not files[seed, band.label].exists(len(self.data))
             ]
             if not bands:
                 continue

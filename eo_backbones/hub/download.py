@@ -137,18 +137,29 @@ def resolve(
         cache_dir: cache of huggingface_hub; its default is below ``HF_HOME``.
         local_files_only: take files from the cache only.
         with_weights: ``False`` fetches the declaration only, and accepts rows that are not published.
-        sha256: of the weights of a Hub repository, if the caller knows it; otherwise what the Hub reports counts.
+        sha256: of the weights, if the caller knows it. Of a Hub repository it counts instead of what the Hub reports;
+            of a row or folder it must be what these say.
 
     Raises:
-        UserError: unknown or unpublished name, any failure of the Hub, missing or corrupted file.
+        UserError: unknown or unpublished name, any failure of the Hub, missing or corrupted file, or another one than
+            ``sha256`` says.
     """
+    if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256 := sha256.strip().lower()):
+        raise UserError(f"sha256 {sha256!r} is no digest of a file; pass its 64 hexadecimal digits")
     source = parse_source(name)
     cache = _Cache(cache_dir, local_files_only)
     if source.row is not None:
-        return _resolve_row(source.row, name, cache, with_weights)
-    if source.kind == "hub":
-        return _resolve_repository(source, cache, with_weights, sha256)
-    return _resolve_folder(source, with_weights)
+        resolved = _resolve_row(source.row, name, cache, with_weights)
+    elif source.kind == "hub":
+        resolved = _resolve_repository(source, cache, with_weights, sha256)
+    else:
+        resolved = _resolve_folder(source, with_weights)
+    if with_weights and sha256 not in (None, resolved.sha256):
+        raise UserError(
+            f"the weights of {name} are others than you expect: their sha256 is {resolved.sha256}, not {sha256}; "
+            "correct the digest, or get the weights that it belongs to"
+        )
+    return resolved
 
 
 def fetch_golden(

@@ -295,6 +295,17 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         ) from error
 
 
+def metadata_of(path: Path) -> dict[str, str]:
+    """Return the metadata in the header of a safetensors file.
+
+    Raises:
+        UserError: as :func:`tensor_shapes`.
+    """
+    tensor_shapes(path)
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
 def save_weights(state_dict: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write tensors as safetensors, so that equal tensors and metadata give equal bytes.
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from eo_backbones.contract import InputSpec, Unit
 from eo_backbones.errors import UserError
-from eo_backbones.files import atomic_file
+from eo_backbones.files import atomic_file, refuse_unwritable, write_problem
 from eo_backbones.hub import download
 from eo_backbones.inputs import InputTransform, as_options, check_values
 from eo_backbones.models import create_model
@@ -235,9 +235,13 @@ def write_predictions(path: Path, classes: Sequence[str], rows: Iterator[tuple[P
         UserError: the file cannot be written, or what the rows raise.
     """
     counts = dict.fromkeys(classes, 0)
+    refuse_unwritable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        with (
+            atomic_file(path) as unfinished,
+            unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["path", "class", *(f"p_{name}" for name in classes)])
             for image, probabilities in rows:
@@ -245,5 +249,5 @@ def write_predictions(path: Path, classes: Sequence[str], rows: Iterator[tuple[P
                 counts[predicted] += 1
                 writer.writerow([str(image), predicted, *(f"{value:.6f}" for value in probabilities.tolist())])
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; name another file with --out") from error
+        raise UserError(f"cannot write {path}: {write_problem(error)}; name another file with --out") from error
     return counts

@@ -19,7 +19,7 @@ from torch import nn
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
-from eo_backbones.files import atomic_file
+from eo_backbones.files import atomic_file, refuse_unwritable, write_problem
 from eo_backbones.inputs import TINY, InputTransform, UnitError, as_options, to_native
 from eo_backbones.prediction.classify import Classifier, declared_for, refuse_missing, requests_for
 from eo_backbones.prediction.mask_file import MaskFormat, new_mask, pixels_of
@@ -96,6 +96,7 @@ def segment(
             name; a band or unit that the model does not take; a file in the way; or a folder that cannot be written.
     """
     refuse_missing(files)
+    refuse_unwritable(out, folder=True)
     declared = declared_for(model, ReadingOptions.of(units, scale=scale, offset=offset, nodata=nodata))
     jobs = _jobs(model, files, out, requests_for(model, bands), declared, window_size)
     made = []
@@ -269,10 +270,13 @@ def write_table(out: Path, classes: Sequence[str], made: Sequence[Segmented]) ->
             total = sum(one.pixels)
             shares = [f"{count / total:.6f}" if total else "" for count in one.pixels]
             rows[one.mask.name] = [str(one.image), one.mask.name, str(total), *shares]
-        with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        with (
+            atomic_file(path) as unfinished,
+            unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             csv.writer(file, lineterminator="\n").writerows([header, *rows.values()])
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
+        raise UserError(f"cannot write {path}: {write_problem(error)}; name another folder with --out") from error
     return path
 
 

@@ -6,6 +6,7 @@ Everything after that (components, dtype, preview) reads them again, row by row.
 """
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,8 +32,10 @@ from eo_backbones.rasters.scaling import BandReading
 from eo_backbones.scenes.components import Components, components_file, principal_components
 from eo_backbones.scenes.grid import Grid
 from eo_backbones.scenes.outputs import Rows, write_components_picture, write_geotiff, write_parquet
-from eo_backbones.scenes.request import EmbedRequest, features_digest, identity_of, load_network
+from eo_backbones.scenes.request import EmbedRequest, features_digest, identity_of, load_network, preview_file
 from eo_backbones.scenes.scene import Scene, cell_rows
+
+logger = logging.getLogger(__name__)
 
 CELLS_PER_BLOCK = 2048
 """Rows of cells go to disk in blocks of at least so many cells: a few seconds of a CPU core."""
@@ -140,6 +143,11 @@ def embed_scene(
         }
         decisive = {key: value for key, value in facts.items() if key != "model"}
         job = {**decisive, "scene": [identity_of(band) for band in bands], "features": meaning, "dtype": str(dtype)}
+        if request.components is not None and request.components >= grid.rows * grid.cols:
+            raise UserError(
+                f"--components {request.components} need more cells than the {grid.rows * grid.cols:,} of this scene; "
+                "pass fewer, or a smaller --stride"
+            )
         unfinished = UnfinishedEmbedding(
             request.out, job, rows=grid.rows, cols=grid.cols, features=network.num_features
         )
@@ -407,9 +415,11 @@ def _write_preview(
     request: EmbedRequest, unfinished: UnfinishedEmbedding, kept: Components | None, valid: np.ndarray, meaning: str
 ) -> Path:
     """Draw the first components, computed for the purpose where the output holds features; return the path."""
-    path = request.out.with_name(f"{request.out.stem}.png")
-    shown = kept or principal_components(
-        unfinished.read(), valid, min(_DISPLAYED, int(valid.sum()) - 1), belongs_to=meaning
-    )
+    path, count = preview_file(request.out), min(_DISPLAYED, int(valid.sum()) - 1, unfinished.features)
+    if kept is None and count < 1:
+        logger.warning("%s shows one colour: a single cell has no components", path)
+        write_components_picture(path, np.where(valid, 0.0, np.nan)[..., None])
+        return path
+    shown = kept or principal_components(unfinished.read(), valid, count, belongs_to=meaning)
     write_components_picture(path, np.stack([row[:, :_DISPLAYED] for row in _projected(unfinished, shown)()]))
     return path

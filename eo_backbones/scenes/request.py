@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.files import refuse_unwritable
 from eo_backbones.models import create_model
 from eo_backbones.networks.multi_band import Fuse, MultiBand
 from eo_backbones.rasters.band_files import BandFile
@@ -102,8 +103,13 @@ class EmbedRequest:
             load_pyarrow()
             if self.dtype == "int8":
                 raise UserError("--dtype int8 needs the scales that a GeoTIFF has; pass float16, or --format geotiff")
-        if self.out.is_dir():
-            raise UserError(f"--out {self.out} is a folder; name the file to write in it")
+        refuse_unwritable(self.out)
+        if self.preview and preview_file(self.out).resolve() in {Path(path).resolve() for path in self.scene}:
+            raise UserError(
+                f"--preview would replace {preview_file(self.out)}, a file of the scene; pass another --out"
+            )
+        if self.preview:
+            refuse_unwritable(preview_file(self.out), option="--preview")
         if self.out.exists() and not self.overwrite:
             raise UserError(f"{self.out} is there already; pass --overwrite to replace it, or another --out")
         return chosen, dtype
@@ -118,6 +124,11 @@ class EmbedRequest:
             raise UserError(f"--components {self.components}: there are {features:,} features; pass fewer")
         if chosen == "geotiff" and not self.components and not self.components_from and features > MAX_BANDS:
             raise UserError(f"{features:,} values per cell; a GeoTIFF has at most {MAX_BANDS:,} bands; --components 32")
+
+
+def preview_file(out: Path) -> Path:
+    """Return where the picture of an output is kept."""
+    return out.with_name(f"{out.stem}.png")
 
 
 def load_network(model: str, bands: Sequence[str], fuse: str) -> tuple[MultiBand, InputSpec, str]:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
-from eo_backbones.rasters.reader import opened
+from eo_backbones.files import refuse_unwritable
+from eo_backbones.rasters.reader import opened, unreadable
 from eo_backbones.scenes.grid import at as position
 from eo_backbones.scenes.grid import from_degrees, to_degrees
 from eo_backbones.scenes.outputs import TAG, write_similarity_map, write_similarity_picture
@@ -62,6 +64,11 @@ def find_similar(
     target = out or embedding.with_name(f"{embedding.stem}_similar.tif")
     if target.resolve() == embedding.resolve():
         raise UserError(f"--out {target} is the embedding itself; pass another name")
+    if target.suffix.lower() == ".png":
+        raise UserError(
+            f"--out {target} names a GeoTIFF, and its picture gets the same name with .png; pass {target.stem}.tif"
+        )
+    refuse_unwritable(target)
     if (at is None) == (cell is None):
         raise UserError("say which place to compare with: either --at LON,LAT or --cell ROW,COL")
     with opened(str(embedding)) as source:
@@ -107,7 +114,10 @@ def _cell_at(source: Any, path: Path, at: tuple[float, float]) -> tuple[int, int
 
 def _row(source: Any, number: int) -> np.ndarray:
     """Return the features of a row of cells, float32 ``(cols, features)``, decoded, NaN where there is no value."""
-    values = source.read(window=Window(0, number, source.width, 1))[:, 0].T
+    try:
+        values = source.read(window=Window(0, number, source.width, 1))[:, 0].T
+    except RasterioError as error:
+        raise unreadable(source.name, error) from error
     if source.dtypes[0] != "int8":
         return np.asarray(values, np.float32)
     decoded: np.ndarray = (values * np.asarray(source.scales) + np.asarray(source.offsets)).astype(np.float32)

@@ -410,3 +410,42 @@ def test_stac_assets_have_the_roles_that_mlm_requires() -> None:
     assert all("mlm:artifact_type" not in asset for asset in assets.values() if asset is not models[0])
     assert {"code", "mlm:source_code"} <= set(assets["source_code"]["roles"])
     assert assets["source_code"]["mlm:entrypoint"] == "timm.models.resnet:resnet50"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_a_card_says_of_its_images_follows_from_what_was_recorded(known: bool) -> None:
+    """OMBRIA and the patches as ``eo-train prepare`` stores them; or twelve pairs in a folder of that name."""
+    counts = {"ombria": 1650 if known else 12, "multiband_pairs": 66, "sen12ms_layout": 5}
+    sources = [
+        {
+            "name": name,
+            "layout": "sen12ms" if name == "sen12ms_layout" else "pairs",
+            "scenes": scenes,
+            "units": {"VV": "db"},
+            "subset": None,
+        }
+        for name, scenes in counts.items()
+    ]
+    recipe = record()["recipe"] | {"data": {"sources": "s1s2-mini"}}
+    made = facts(record=record(recipe=recipe, data={"manifest_digest": "d", "sources": sources}))
+    card = model_card(made)
+    assert made.as_planned is known
+    assert ("1,650 of OMBRIA: locations of floods" in card) is known
+    assert ("OMBRIA" in card) is known
+    assert ("which is very little" in card) is known
+    assert ("- 12 of `ombria`." in card) is not known
+    assert "- 66 of patches of SEN12MS-CR, BigEarthNet and TerraMesh:" in card
+    assert (
+        f"Trained on {sum(counts.values()):,} pairs{' of Sentinel-1 and Sentinel-2' if known else ''} images:" in card
+    )
+    assert ("As far as the training images come from Sentinel-1 or Sentinel-2: Contains modified" in card) is not known
+    assert "Contains modified Copernicus Sentinel data." in card
+
+
+def test_a_recipe_of_unknown_sources_or_method_is_refused_in_one_line() -> None:
+    recipe = record()["recipe"] | {"data": {"sources": "sen12ms"}}
+    planned = {"name": "byol-full", "recipe": recipe, "recipe_digest": "a"}
+    with pytest.raises(UserError, match=r"data\.sources 'sen12ms' names no known sources; say in .* which"):
+        model_card(facts(record=planned))
+    with pytest.raises(UserError, match="method 'moco' is not described"):
+        model_card(facts(record=record(recipe=record()["recipe"] | {"method": "moco"})))

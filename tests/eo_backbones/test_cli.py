@@ -193,6 +193,10 @@ def test_verify(command: Callable[..., Ended], weights_folder: Path, tmp_path: P
     facts = json.loads(command("verify", f"local-dir:{weights_folder}", "--json").out)
     assert facts["sha256"] == facts["expected"]
     assert facts["golden"] < 1e-4
+    assert command("verify", f"local-dir:{weights_folder}", "--sha256", facts["sha256"]).status == 0
+    assert "others than you expect" in one_line_error(
+        command("verify", f"local-dir:{weights_folder}", "--sha256", "0" * 64)
+    )
     broken = shutil.copytree(weights_folder, tmp_path / "broken")
     content = bytearray((broken / "model.safetensors").read_bytes())
     content[-1] ^= 1

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 import eo_backbones
 from eo_backbones import demo, weights
 from eo_backbones.contract import InputSpec
+from eo_backbones.errors import UserError
 from eo_backbones.info import info, verify
 from eo_backbones.weights import Weights
 
@@ -66,6 +69,24 @@ def test_verify_reproduces_the_record(row: Weights) -> None:
     facts = verify(row.name)
     assert (facts["route"], facts["pinned"], facts["sha256"]) == ("embedded", True, row.sha256)
     assert facts["golden"] <= 1e-4
+
+
+@pytest.mark.parametrize(("sha256", "said"), [("0" * 64, "others than you expect"), ("0123abc", "is no digest")])
+def test_verify_refuses_weights_of_another_digest_than_expected(row: Weights, sha256: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        verify(row.name, sha256=sha256)
+    assert row.sha256 is not None
+    assert verify(row.name, sha256=row.sha256.upper())["sha256"] == row.sha256
+
+
+def test_verify_compares_the_size_and_the_contract(row: Weights, declare: Callable[..., None]) -> None:
+    declare(replace(row, size_bytes=(row.size_bytes or 0) + 1))
+    with pytest.raises(UserError, match=rf"has {row.size_bytes:,} bytes, the row {row.name} says"):
+        verify(row.name)
+    first, *others = row.input.bands
+    declare(replace(row, input=replace(row.input, bands=(replace(first, mean=first.mean + 0.01), *others))))
+    with pytest.raises(UserError, match=rf"is not the one that \S+ was trained with \({first.band} differs\)"):
+        verify(row.name)
 
 
 def test_the_demo_names_the_weights_in_its_first_line() -> None:

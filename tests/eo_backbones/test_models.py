@@ -281,6 +281,25 @@ class TestFacts:
         with pytest.raises(UserError, match="does not reproduce"):
             verify(f"local-dir:{tmp_path}")
 
+    def test_verify_refuses_another_contract_or_other_classes_than_trained(
+        self, weights_folder: Path, tmp_path: Path
+    ) -> None:
+        for name, content in files_of(weights_folder).items():
+            if name != "recipe.json":
+                (tmp_path / name).write_bytes(content)
+        config = json.loads((tmp_path / "config.json").read_text())
+        header = {folder.CONFIG_KEY: json.dumps(config[folder.CONFIG_KEY])}
+        folder.save_weights(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors", header)
+        sha256 = verify(f"local-dir:{tmp_path}")["sha256"]
+        with pytest.raises(UserError, match="are others than you expect: their sha256 is"):
+            verify(f"local-dir:{tmp_path}", sha256="0" * 64)
+        assert verify(f"local-dir:{tmp_path}", sha256=sha256)["sha256"] == sha256
+        changed = json.loads(json.dumps(config))
+        changed[folder.CONFIG_KEY]["input"]["bands"][1]["clip"] = [-30, 5]
+        (tmp_path / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=r"is not the one that model\.safetensors was trained with \(VV differs\)"):
+            verify(f"local-dir:{tmp_path}")
+
     def test_verify_without_a_record_says_so(self, tiny_encoder: Path, hub: Hub, tmp_path: Path) -> None:
         hub.store.publish("acme/tiny", files_of(tiny_encoder))
         assert verify("hf-hub:acme/tiny", cache_dir=tmp_path)["golden"] is None

@@ -26,14 +26,14 @@ from eo_backbones.hub.folder import read_config
 from eo_backbones.networks.state import state_digest
 from eo_backbones.weights import WEIGHTS
 from eo_backbones_train.cli import main
-from eo_backbones_train.export import declared_row, encoder_weights, export, read_run
+from eo_backbones_train.export import declared_row, encoder_weights, export, read_run, run_name
 from eo_backbones_train.pretraining.loop import train
 from eo_backbones_train.pretraining.run_options import RunOptions
 from eo_backbones_train.recipes.published import get_recipe, input_spec, smoke
 from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.recipes.serialise import digest, override, to_dict
 from eo_backbones_train.store.prepare import prepare
-from support.written_run import SOURCES, STEP, STORE_DIGEST, trained_method, write_run
+from support.written_run import DFC2020_SOURCES, SOURCES, STEP, STORE_DIGEST, trained_method, write_run
 
 FILES = {
     "model.safetensors", "config.json", "README.md", "golden.safetensors", "training_log.jsonl", "loss.png",
@@ -229,15 +229,60 @@ def test_half_precision_halves_convolutions_and_leaves_batch_norm(
 def test_the_rows_name_and_licence_and_the_stores_sources(
     encoder_only: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    """An unchanged recipe that was trained to its end is what the declared row stands for."""
+    """An unchanged recipe that was trained on its images to its end is what the declared row stands for."""
     row = WEIGHTS["eo_resnet50.byol_dfc2020"]
     out = tmp_path / "out"
-    made = export(write_run(tmp_path / "run", get_recipe("byol-dfc2020"), encoder_only), out)
+    run = write_run(tmp_path / "run", get_recipe("byol-dfc2020"), encoder_only, sources=DFC2020_SOURCES)
+    made = export(run, out)
     assert made["name"] == row.name
-    assert ModelCard.load(out / "README.md").data.license == row.license
+    card = ModelCard.load(out / "README.md")
+    assert card.data.license == row.license
     assert read_config(out / "config.json").pretrained_cfg["license"] == row.license
-    assert record_of(out)["data"]["sources"] == SOURCES
-    assert "| floods | pairs | 1,650 | db, uint8 |" in (out / "README.md").read_text()
+    assert record_of(out)["data"]["sources"] == DFC2020_SOURCES
+    assert "| DFC2020 | dfc2020 | 6,114 | db, dn |" in card.text
+    assert "Trained on 6,114 pairs of Sentinel-1 and Sentinel-2 images" in card.text
+    assert "- 6,114 of DFC2020, validation and test part" in card.text
+
+
+def changed(**values: object) -> list[dict[str, Any]]:
+    return [{**DFC2020_SOURCES[0], **values}]
+
+
+MADE_UP = [{"name": "made_up", "layout": "pairs", "scenes": 12, "units": {"B03": "dn", "VV": "db"}, "subset": None}]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sources", "name"),
+    [
+        ("byol-dfc2020", MADE_UP, "byol-dfc2020 run on made_up"),
+        ("byol-dfc2020", changed(layout="pairs"), "byol-dfc2020 run on DFC2020"),  # a folder may have any name
+        ("byol-dfc2020", changed(scenes=986), "byol-dfc2020 run on DFC2020"),
+        ("byol-dfc2020", changed(subset="6114"), "byol-dfc2020 run on DFC2020"),
+        ("byol-dfc2020", [*DFC2020_SOURCES, *MADE_UP], "byol-dfc2020 run on DFC2020, made_up"),
+        ("simsiam-mini", [{**MADE_UP[0], "name": "ombria"}], "simsiam-mini run on ombria"),
+        ("simsiam-sen12ms-90k", DFC2020_SOURCES, "simsiam-sen12ms-90k run on DFC2020"),
+    ],
+)
+def test_other_images_have_neither_the_rows_name_nor_its_licence_nor_its_words(
+    recipe: str, sources: list[dict[str, Any]], name: str, encoder_only: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    made = export(write_run(tmp_path / "run", get_recipe(recipe), encoder_only, sources=sources), out)
+    assert (made["name"], record_of(out)["name"]) == (name, name)
+    card = ModelCard.load(out / "README.md")
+    assert card.data.license == "other"
+    assert not (out / "LICENSE").exists()
+    total = sum(source["scenes"] for source in sources)
+    for source in sources:
+        known = source == DFC2020_SOURCES[0]
+        assert (f"- {source['scenes']:,} of `{source['name']}`." in card.text) != known
+        assert ("- 6,114 of DFC2020, validation and test part" in card.text) == (DFC2020_SOURCES[0] in sources)
+    assert f"Trained on {total:,} pairs" in card.text
+    claims = ("OMBRIA", "IEEE GRSS", "6,114 unique", "which is very little", "Good for:", "locations of floods")
+    text = "".join(path.read_text() for path in (out / "README.md", out / "stac_mlm.json", out / "recipe.json"))
+    allowed = {"IEEE GRSS"} if DFC2020_SOURCES[0] in sources else set()
+    assert [claim for claim in claims if claim in text and claim not in allowed] == []
+    assert read_config(out / "config.json").pretrained_cfg["license"] == "other"
 
 
 def test_a_modified_recipe_with_a_chosen_licence(
@@ -265,8 +310,10 @@ def test_weights_depend_on_recipe_and_values_alone(
 
 def test_only_finished_weights_have_a_declared_name(encoder_only: dict[str, torch.Tensor], tmp_path: Path) -> None:
     recipe = get_recipe("byol-dfc2020")
-    finished = read_run(write_run(tmp_path / "finished", recipe, encoder_only))
-    unfinished = read_run(write_run(tmp_path / "unfinished", recipe, encoder_only, finished=False))
+    finished = read_run(write_run(tmp_path / "finished", recipe, encoder_only, sources=DFC2020_SOURCES))
+    unfinished = read_run(
+        write_run(tmp_path / "unfinished", recipe, encoder_only, finished=False, sources=DFC2020_SOURCES)
+    )
     row = declared_row(finished, "ab" * 32)
     assert row is not None
     assert row.name == "eo_resnet50.byol_dfc2020"
@@ -279,8 +326,10 @@ def test_other_weights_than_the_published_ones_do_not_have_their_name(
     """Repeating a published recipe gives other bits, which the row's name would not load."""
     row = replace(WEIGHTS["eo_resnet50.byol_dfc2020"], sha256="ab" * 32)
     declare(row)
-    trained = read_run(write_run(tmp_path / "run", get_recipe("byol-dfc2020"), encoder_only))
+    run = write_run(tmp_path / "run", get_recipe("byol-dfc2020"), encoder_only, sources=DFC2020_SOURCES)
+    trained = read_run(run)
     assert declared_row(trained, "ab" * 32) == row
+    assert run_name(trained) == "byol-dfc2020 run", "its images are those that the recipe names"
     assert declared_row(trained, "cd" * 32) is None
 
 

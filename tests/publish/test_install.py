@@ -161,10 +161,21 @@ def test_an_unfinished_training_is_refused(
         install(tmp_path / "out", measured, unpublished)
 
 
+def test_a_training_on_other_images_is_refused(
+    encoder: dict[str, torch.Tensor], measured: Path, unpublished: Path, tmp_path: Path
+) -> None:
+    export(write_run(tmp_path / "run", get_recipe("byol-mini"), encoder), tmp_path / "out")
+    with pytest.raises(
+        UserError, match=rf"was trained on 1,650 of floods, {ROW} stands for s1s2-mini \(1,650 of ombria, 68 of mul"
+    ):
+        install(tmp_path / "out", measured, unpublished)
+
+
 def test_weights_too_large_for_the_package_are_refused(
     encoder: dict[str, torch.Tensor], measured: Path, unpublished: Path, tmp_path: Path
 ) -> None:
-    export(write_run(tmp_path / "run", get_recipe("byol-mini"), encoder), tmp_path / "out", dtype="fp32")
+    run = write_run(tmp_path / "run", get_recipe("byol-mini"), encoder, sources=SOURCES)
+    export(run, tmp_path / "out", dtype="fp32")
     with pytest.raises(UserError, match="too many to embed; export with --dtype fp16"):
         install(tmp_path / "out", measured, unpublished)
 
@@ -209,7 +220,12 @@ def test_a_row_of_another_family_gets_files_of_its_own(
     encoder = timm.create_model(recipe.model.architecture, in_chans=1, num_classes=0)
     state = {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
     out = tmp_path / "out"
-    assert export(write_run(tmp_path / "run", recipe, state), out, dtype="fp16")["name"] == name
+    sources = [
+        {**SOURCES[0], "name": name, "scenes": scenes}
+        for name, scenes in (("sen12_five_pretrain", 327), ("sen12_rgb_pairs", 189), ("multiband_pretrain", 47))
+    ]
+    trained = write_run(tmp_path / "run", recipe, state, sources=[SOURCES[0], *sources, SOURCES[2]])
+    assert export(trained, out, dtype="fp16")["name"] == name
     config = json.loads((out / "config.json").read_text())
     assert (config["architecture"], config["num_features"]) == (recipe.model.architecture, 1280)
     item = json.loads((out / "stac_mlm.json").read_text())

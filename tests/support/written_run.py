@@ -31,6 +31,10 @@ def trained_method(recipe: Recipe) -> nn.Module:
     return method
 
 
+DFC2020_SOURCES = [
+    {"name": "DFC2020", "layout": "dfc2020", "scenes": 6114, "units": {"B03": "dn", "VV": "db"}, "subset": None}
+]
+"""What the store of the recipes of the paper holds."""
 SOURCES = [{"name": "floods", "layout": "pairs", "scenes": 1650, "units": {"B03": "uint8", "VV": "db"}, "subset": None}]
 
 

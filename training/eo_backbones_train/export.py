@@ -19,9 +19,9 @@ from torch import Tensor
 
 from eo_backbones import weights
 from eo_backbones.cards import CardFacts, folder_texts
-from eo_backbones.cards.facts import check_license
+from eo_backbones.cards.facts import as_planned, check_license
 from eo_backbones.errors import UserError, unknown_name
-from eo_backbones.files import read_json, refuse_occupied, sha256_of, write_json
+from eo_backbones.files import read_json, refuse_occupied, refuse_unwritable, sha256_of, utf8, write_json
 from eo_backbones.hub.folder import (
     CONFIG_FILE,
     CONFIG_KEY,
@@ -50,6 +50,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 _ENCODER = "encoder."  # of the online network in the state of BYOL and SimSiam; the target's begins otherwise
 _GOLDEN_SHAPE = (2, 1, 64, 64)
 _GOLDEN_SEED = 0
+_NAMED_SOURCES = 3  # in a name, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,7 @@ def export(
         recognised=(out / WEIGHTS_FILE).is_file() and (out / RECIPE_FILE).is_file(),
         remedy=None if overwrite else "add --overwrite to replace it",
     )
+    refuse_unwritable(out, folder=True)
     measured = read_results(results) if results else []
     trained = read_run(run)
     contract = input_spec(trained.recipe)
@@ -126,7 +128,7 @@ def export(
 
         # What describes them.
         row = declared_row(trained, sha256)
-        name = row.name if row else f"{trained.recipe.name} run"
+        name = row.name if row else run_name(trained)
         license = license or (row.license if row else "other")  # noqa: A001
         record = _record(trained, name=name, sha256=sha256, dtype=dtype)
         if measured and not rows_of(measured, name, sha256):
@@ -144,7 +146,7 @@ def export(
         facts = CardFacts(name=name, input=contract, record=record, license=license, row=row)
         for filename, text in folder_texts(facts, measured, size_bytes=size).items():
             (folder / filename).parent.mkdir(exist_ok=True)
-            (folder / filename).write_text(text, encoding="utf-8")
+            (folder / filename).write_bytes(utf8(text))
     return {
         "folder": str(out),
         "name": name,
@@ -207,12 +209,28 @@ def encoder_weights(trained: TrainedRun, dtype: torch.dtype) -> dict[str, Tensor
 
 
 def declared_row(trained: TrainedRun, sha256: str) -> Weights | None:
-    """Return the declared row that these weights may be called by: unchanged recipe, trained to its end."""
+    """Return the declared row that these weights may be called by: unchanged recipe, its images, trained to its end."""
     recipe = trained.recipe
-    if not trained.finished or recipe.name not in RECIPES or digest(recipe) != digest(RECIPES[recipe.name]):
+    if not trained.finished or not _unchanged(recipe) or not as_planned(recipe.data.sources, trained.start["sources"]):
         return None
     rows = weights.WEIGHTS.values()
     return next((row for row in rows if row.recipe == recipe.name and row.sha256 in {None, sha256}), None)
+
+
+def run_name(trained: TrainedRun) -> str:
+    """Return what weights without a row are called: after their recipe, and their images where it means others.
+
+    A recipe that was changed has a name that says so.
+    """
+    recipe, sources = trained.recipe, [source["name"] for source in trained.start["sources"]]
+    if not _unchanged(recipe) or as_planned(recipe.data.sources, trained.start["sources"]):
+        return f"{recipe.name} run"
+    more = f" and {len(sources) - _NAMED_SOURCES} more" if len(sources) > _NAMED_SOURCES else ""
+    return f"{recipe.name} run on {', '.join(sources[:_NAMED_SOURCES])}{more}"
+
+
+def _unchanged(recipe: Recipe) -> bool:
+    return recipe.name in RECIPES and digest(recipe) == digest(RECIPES[recipe.name])
 
 
 def golden_inputs() -> Tensor:

@@ -151,7 +151,12 @@ def row_texts(checkout: Path, row: Weights) -> dict[str, str]:
     recipe = get_recipe(row.recipe)
     record = {"name": row.name, "recipe": to_dict(recipe), "recipe_digest": digest(recipe)}
     planned = CardFacts(name=row.name, input=row.input, record=record, license=row.license, row=row)
-    lines, basis = cost(recipe, sum(count for _, count in planned.sources), checkout)
+    lines, basis = cost(recipe, sum(source.scenes for source in planned.sources), checkout)
+    if recipe.data.sources not in _PREPARE:
+        raise UserError(
+            f"data.sources {recipe.data.sources!r} has no commands that prepare it; add them to _PREPARE in "
+            "training/publish/generated.py"
+        )
     commands = (
         *_PREPARE[recipe.data.sources],
         f"eo-train pretrain {recipe.name} --store STORE --out RUN --resume",

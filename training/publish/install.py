@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eo_backbones import weights
+from eo_backbones.cards.facts import as_planned, planned_sources
 from eo_backbones.errors import UserError
 from eo_backbones.files import read_json
 from eo_backbones.hub.download import LOCAL_PREFIX
@@ -122,6 +123,13 @@ def _check(folder: Path, record: dict[str, Any], row: Weights, checkout: Path, r
     missing = [name for name in (*_COPIED, CONFIG_FILE, RECIPE_FILE) if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder} lacks {', '.join(missing)}; export it again")
+    if not as_planned(recipe.data.sources, record["data"]["sources"]):
+        seen = ", ".join(f"{source['scenes']:,} of {source['name']}" for source in record["data"]["sources"])
+        wanted = ", ".join(f"{source.scenes:,} of {source.name}" for source in planned_sources(recipe.data.sources))
+        raise UserError(
+            f"{folder} was trained on {seen}, {row.name} stands for {recipe.data.sources} ({wanted}); prepare these, "
+            "train and export again"
+        )
 
 
 def _snapshot(row: Weights) -> dict[str, Any]:

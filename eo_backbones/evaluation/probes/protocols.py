@@ -69,6 +69,9 @@ def fit_predict(names: Sequence[str], tasks: Sequence[Task], dtype: torch.dtype)
         names: of :data:`PROTOCOLS`, all of one :func:`family`.
         tasks: the same model and label budget with several seeds, or several bands.
         dtype: the fast one of the device; only ``paper`` uses it.
+
+    Raises:
+        UserError: a name that is none of these.
     """
     (kind,) = {family(name) for name in names}
     if kind == "knn":
@@ -77,6 +80,8 @@ def fit_predict(names: Sequence[str], tasks: Sequence[Task], dtype: torch.dtype)
         return {name: [by_count[number] for by_count in by_task] for number, name in enumerate(names)}
     if kind == "logistic":
         return {kind: [logistic.fit_predict(task) for task in tasks]}
+    if kind != "paper":
+        raise unknown_name("protocol", kind, PROTOCOLS)
     groups = batch_tasks(tasks, dtype)
     return {kind: [predicted for group in groups for predicted in mlp.fit_predict(group, dtype)]}
 

@@ -25,6 +25,7 @@ from eo_backbones.evaluation.retrieval.places import cut_places
 from eo_backbones.evaluation.retrieval.recall import RANKS, places_before
 from eo_backbones.evaluation.retrieval.records import RECALL_DECIMALS, RETRIEVAL_FILE, Recall, RetrievalFile
 from eo_backbones.evaluation.retrieval.report import write_report
+from eo_backbones.files import refuse_unwritable
 from eo_backbones.progress import SILENT, Progress
 from eo_backbones.results import versions
 
@@ -65,6 +66,8 @@ def run_retrieval(
     _refuse_labels(request)
     check_sizes(request.sizes)
     compute = pick_device(device)
+    refuse_unwritable(out, folder=True)
+    refuse_unwritable(cache, option="--cache", folder=True)
     names, positions = named_positions(request.bands)
     images = open_unlabelled(request.dataset, root, positions=positions, reading=request.reading)
     bands = choose_bands(images, names)
@@ -185,7 +188,7 @@ def _measure(
         )
         for band in bands
     }
-    missing = [band for band in bands if not files[band.label].exists()]
+    missing = [band for band in bands if not files[band.label].exists(len(places))]
     if missing:
         encoders = {band.label: encoder for band in missing}
         with progress.stage(f"{model.name} {setting.size} px: features", len(places)) as tick:

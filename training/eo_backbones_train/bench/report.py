@@ -136,5 +136,6 @@ def to_markdown(found: Mapping[str, Any], command: str) -> str:
 def write_markdown(found: Mapping[str, Any], folder: Path, command: str) -> Path:
     """Write ``<date>-<device>.md`` to a folder and return its path; an earlier report of that day is replaced."""
     path = folder / f"{found['date']}-{found['device']}{'-quick' if found['quick'] else ''}.md"
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, to_markdown(found, command))
     return path

@@ -23,10 +23,13 @@ from eo_backbones.cli.options import (
     NodataOption,
     OffsetOption,
     ScaleOption,
+    error_line,
     print_json,
+    speak_any_name,
     split_commas,
 )
 from eo_backbones.errors import UserError
+from eo_backbones.files import as_user_error, refuse_unwritable
 from eo_backbones.progress import shown_log
 from eo_backbones_train.cli.finetune import FINETUNE_EPILOG, finetune
 from eo_backbones_train.pretraining.stops import RunStopped
@@ -54,11 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # Of several processes on a machine one speaks (torchrun numbers them).
     speaks = os.environ.get("LOCAL_RANK", "0") == "0"
+    speak_any_name()
     try:
         with shown_log(Console(stderr=True), logging.INFO if speaks else logging.CRITICAL):
             app(args=arguments, prog_name="eo-train")
     except UserError as error:
-        _end(f"error: {error}", status=2, speaks=speaks)
+        _end(error_line(error), status=2, speaks=speaks)
+    except OSError as error:
+        said = as_user_error(error)
+        if said is None:
+            raise
+        _end(error_line(said), status=2, speaks=speaks)
     except RunStopped as stop:
         _end(str(stop), status=stop.exit_status, speaks=speaks)
 
@@ -342,10 +351,7 @@ def bench(
 
     pick_device(device)  # a wrong one is said before anything is measured
     if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {out}: {error.strerror}; name a folder that can be made") from error
+        refuse_unwritable(out, folder=True)
     # Notes only and no bars: a live display would take time from what is measured.
     found = run_bench(device=device, store=store, quick=quick, progress=ProgressBars())
     if out is not None:

@@ -191,7 +191,7 @@ def _logits(network: nn.Module, inputs: Inputs, rows: np.ndarray, batch_size: in
 def _write_predictions(path: Path, data: LabelledImages, split: Split, probabilities: Mapping[str, Tensor]) -> None:
     """Write the prediction for each validation and test image, to look at what went wrong."""
     rows: dict[str, np.ndarray] = {"val": split.val, "test": split.test}
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "split", "label", "class", *(f"p_{name}" for name in data.classes)])
         for part, values in probabilities.items():

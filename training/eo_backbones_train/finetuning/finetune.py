@@ -19,7 +19,7 @@ from eo_backbones.cards.facts import check_license
 from eo_backbones.datasets.splits import Split
 from eo_backbones.device import pick_device
 from eo_backbones.errors import UserError, unknown_name
-from eo_backbones.files import read_json, refuse_occupied, write_json
+from eo_backbones.files import read_json, refuse_occupied, refuse_unwritable, write_json
 from eo_backbones.hub import download
 from eo_backbones.hub.folder import RECIPE_FILE
 from eo_backbones.progress import SILENT, Progress
@@ -105,6 +105,7 @@ def finetune(
         recognised=(out / RUN_FOLDER / PLAN_FILE).is_file(),
         remedy=None if resume else "add --resume to continue it",
     )
+    refuse_unwritable(out, folder=True)
     with _repeatable(pick_device(device)) as torch_device:
         return _finetune(
             data,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from eo_backbones.contract import InputSpec
-from eo_backbones.files import sha256_of, write_json
+from eo_backbones.files import sha256_of, utf8, write_json
 from eo_backbones.hub.folder import (
     CONFIG_FILE,
     CONFIG_KEY,
@@ -130,7 +130,7 @@ def write_folder(
         check_golden(folder, timm.create_model(f"local-dir:{folder}", pretrained=True))
     spec = network.eo_input
     assert isinstance(spec, InputSpec), "a network to fine-tune has a contract"
-    (folder / _CARD_FILE).write_text(finetuned_card(full, spec, license=license), encoding="utf-8")
+    (folder / _CARD_FILE).write_bytes(utf8(finetuned_card(full, spec, license=license)))
     return full
 
 

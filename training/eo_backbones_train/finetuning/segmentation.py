@@ -151,7 +151,8 @@ def evaluate(context: FinetuneContext, folder: Path) -> dict[str, Any]:
                 for row, own in zip(rows.tolist(), confusions, strict=True)
             ]
             draw_examples(folder / EXAMPLES_FILE, data, context.images.bands, rows, shown, part=part)  # test after val
-    with (context.run / PREDICTIONS_FILE).open("w", newline="", encoding="utf-8") as file:
+    path = context.run / PREDICTIONS_FILE
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "split", "pixels", "accuracy", "miou"])
         writer.writerows(table)

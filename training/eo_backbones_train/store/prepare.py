@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from eo_backbones.bands import BANDS
 from eo_backbones.errors import UserError
+from eo_backbones.files import refuse_unwritable
 from eo_backbones.progress import SILENT, Progress, Speed
 from eo_backbones.rasters.options import Numbers, ReadingOptions
 from eo_backbones.rasters.scaling import DeclaredReading
@@ -124,6 +125,7 @@ def prepare(
     """
     started = time.monotonic()
     chosen = get_layout(layout)
+    refuse_unwritable(out, folder=True)
     if not root.is_dir():
         raise UserError(f"no folder {root}; --root is the folder that holds the {layout} files")
     if hold_out and not chosen.has_hold_out:
