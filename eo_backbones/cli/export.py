@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from eo_backbones.cli.options import JsonOption, print_result, split_commas
+from eo_backbones.cli.options import JsonOption, print_result, refuse_idle, split_commas
 
 if TYPE_CHECKING:
     from eo_backbones.export import Exported, Format
@@ -27,6 +27,7 @@ extra_files). ONNX needs: pip install 'eo-backbones\\[export]'."""
 
 
 def export(
+    context: typer.Context,
     name: Annotated[
         str,
         typer.Argument(
@@ -51,6 +52,8 @@ def export(
     from eo_backbones.export import export as write
     from eo_backbones.progress import ProgressBars
 
+    if len(split_commas(bands)) < 2:
+        refuse_idle(context, "fuse", "--fuse", "it joins several --bands; name them, or leave it out")
     with ProgressBars():
         exported = write(
             name,

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from eo_backbones.errors import UserError
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -92,6 +94,28 @@ def speak_any_name() -> None:
 def error_line(error: Exception) -> str:
     """Return the line that says what the user can correct; a line break in a name does not break it."""
     return f"error: {' '.join(str(error).splitlines())}"
+
+
+def was_typed(context: typer.Context, parameter: str) -> bool:
+    """Return whether the user gave an option, be it the default value."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+
+def refuse_idle(context: typer.Context, parameter: str, option: str, why: str) -> None:
+    """Refuse an option that was given although it has no effect.
+
+    Args:
+        context: of the command.
+        parameter: name of the option's parameter.
+        option: the option as it is typed.
+        why: what makes it idle, and what to do: "only with --mode full; leave it out".
+
+    Raises:
+        UserError: it was given.
+    """
+    if was_typed(context, parameter):
+        raise UserError(f"{option} has no effect here: {why}")
 
 
 def print_json(value: Any) -> None:

@@ -14,6 +14,7 @@ from eo_backbones.cli.options import (
     ScaleOption,
     UnitOption,
     print_result,
+    refuse_idle,
     split_commas,
 )
 from eo_backbones.errors import INTERRUPTED, UserError
@@ -58,6 +59,7 @@ centred and use the whole range from -1 to 1."""
 
 
 def embed(
+    context: typer.Context,
     scene: Annotated[
         list[str],
         typer.Argument(
@@ -113,6 +115,8 @@ def embed(
     from eo_backbones.scenes import EmbedRequest, embed_scene
 
     chosen = pick_device(device)
+    if len(split_commas(bands)) == 1:
+        refuse_idle(context, "fuse", "--fuse", "it joins several bands, and there is one; leave it out")
     request = EmbedRequest(
         scene=tuple(scene),
         model=model,

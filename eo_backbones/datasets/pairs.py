@@ -12,6 +12,7 @@ import numpy as np
 
 from eo_backbones.bands import S1_BANDS, S2_BANDS, band_named_in
 from eo_backbones.contract import Unit, default_unit
+from eo_backbones.datasets.image_files import hidden
 from eo_backbones.datasets.labelled import UNLABELLED, LabelledImages
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.reader import facts_of, read_bands
@@ -54,10 +55,11 @@ def _names(root: Path) -> list[str]:
     by_sensor = {}
     for sensor in _SENSORS:
         folder = root / sensor
-        found = {path.name for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES} if folder.is_dir() else ()
+        files = folder.iterdir() if folder.is_dir() else ()
+        found = {path.name for path in files if path.suffix.lower() in _SUFFIXES and not hidden(Path(path.name))}
         if not found:
             raise UserError(f"no GeoTIFF in {folder}; pass the folder that holds s1 and s2 with files of equal names")
-        by_sensor[sensor] = set(found)
+        by_sensor[sensor] = found
     alone = sorted(by_sensor["s2"] ^ by_sensor["s1"])
     if alone:
         has, lacks = ("s2", "s1") if alone[0] in by_sensor["s2"] else ("s1", "s2")

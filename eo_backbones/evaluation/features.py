@@ -121,14 +121,11 @@ class FeatureFile:
                 read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
                 shape, fortran_order, dtype = read_header[version](file)
                 whole = os.fstat(file.fileno()).st_size == file.tell() + math.prod(shape) * dtype.itemsize
+            kind = (len(shape), fortran_order, dtype)
+            if whole and kind == (2, False, _stored_as(self.dtype)) and rows in (None, shape[0]):
+                return True
         except (OSError, ValueError, KeyError):
-            whole = False
-        if (
-            whole
-            and (len(shape), fortran_order, dtype) == (2, False, _stored_as(self.dtype))
-            and rows in (None, shape[0])
-        ):
-            return True
+            pass  # no such file at all
         logger.warning("%s is cut or holds something else; the features are computed again", self.path)
         return False
 
@@ -158,16 +155,17 @@ class FeatureWriter:
         self._file = file
         self._rows = rows
         self._dtype = dtype
-        self._written = 0
+        self._begin = self._written = 0
 
     def put(self, start: int, features: Tensor) -> None:
-        """Store features ``(batch, d)`` as the rows from ``start`` on, which follow those that are there."""
-        assert start == self._written, "batches come in order"
+        """Store features ``(batch, d)`` as the rows from ``start`` on."""
         values = features.to(self._dtype).cpu().contiguous()
         stored = (values.view(torch.uint16) if self._dtype == torch.bfloat16 else values).numpy()
-        if start == 0:  # the width is known with the first batch
+        if self._begin == 0:  # the width is known with the first batch
             header = {"descr": stored.dtype.str, "fortran_order": False, "shape": (self._rows, stored.shape[1])}
             np.lib.format.write_array_header_1_0(self._file, header)
+            self._begin = self._file.tell()
+        self._file.seek(self._begin + start * stored[0].nbytes)
         self._file.write(stored.data)
         self._written += len(stored)
 

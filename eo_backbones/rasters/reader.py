@@ -18,7 +18,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -258,14 +258,32 @@ def readings_of(
         declared: what the user says.
 
     Raises:
-        UserError: what is said about the values contradicts itself.
+        UserError: what is said about the values contradicts itself, or they stand for colours of a palette.
     """
+    refuse_palette(path, dataset, positions.values())
     return tuple(
         resolve_reading(
             name, dataset.dtypes[index - 1], statements_of(str(path), dataset, index, name), declared, path=str(path)
         )
         for name, index in positions.items()
     )
+
+
+def refuse_palette(path: Path | str, dataset: Any, positions: Iterable[int]) -> None:
+    """Check that bands of an open file hold values, not numbers of colours; a palette that is a ramp of grey may be.
+
+    Raises:
+        UserError: one has a palette.
+    """
+    for index in positions:
+        if dataset.colorinterp[index - 1] != ColorInterp.palette:
+            continue
+        colours = dataset.colormap(index)
+        if any(colour[:3] != (number, number, number) for number, colour in colours.items()):
+            raise UserError(
+                f"{path} is a palette image: the numbers in band {index} stand for colours, not for values; write the "
+                f"colours out with: gdal_translate -expand rgb {path} {Path(str(path)).stem}_rgb.tif"
+            )
 
 
 def stored_and_missing(
@@ -542,6 +560,7 @@ def order_in(dataset: Any, path: Path | str, *, layout: str | None = None) -> tu
                 f"{path} describes more than one band as {', '.join(sorted(repeated))}; pass {_BY_POSITION}"
             )
         return described
+    refuse_palette(path, dataset, range(1, dataset.count + 1))
     if layout is not None:
         if layout not in LAYOUTS:
             raise unknown_name("band layout", layout, LAYOUTS)

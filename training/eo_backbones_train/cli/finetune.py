@@ -13,6 +13,7 @@ from eo_backbones.cli.options import (
     ScaleOption,
     UnitOption,
     print_json,
+    refuse_idle,
     split_commas,
 )
 
@@ -43,6 +44,7 @@ in between. After Ctrl-C or a crash the same command with --resume continues fro
 
 
 def finetune(
+    context: typer.Context,
     data: Annotated[
         Path,
         typer.Option(help="Folder with one folder of images per class (or with images and masks), or a CSV file."),
@@ -118,7 +120,13 @@ def finetune(
     from eo_backbones.progress import ProgressBars
     from eo_backbones_train.finetuning.finetune import RUN_FOLDER
     from eo_backbones_train.finetuning.finetune import finetune as run
+    from eo_backbones_train.finetuning.settings import IDLE_UNLESS
 
+    for parameter, (option, needed) in IDLE_UNLESS.items():
+        if mode != needed:
+            refuse_idle(context, parameter, option, f"it is for --mode {needed}; pass that, or leave it out")
+    if len(split_commas(bands)) < 2:
+        refuse_idle(context, "fuse", "--fuse", "it joins several --bands; name them, or leave it out")
     with ProgressBars() as progress:
         result = run(
             data,

@@ -25,6 +25,7 @@ from eo_backbones.cli.options import (
     ScaleOption,
     error_line,
     print_json,
+    refuse_idle,
     speak_any_name,
     split_commas,
 )
@@ -179,6 +180,7 @@ def recipes(
 Exit status: 0 finished, 2 wrong use, 3 collapsed, 4 loss not finite, 130 or 143 interrupted and saved."""
 )
 def pretrain(
+    context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="Name of a recipe; see [bold]eo-train recipes[/bold].")],
     store: Annotated[Path, typer.Option(help="Folder written by [bold]eo-train prepare[/bold].")],
     out: Annotated[Path, typer.Option(help="The run folder: checkpoints, metrics.jsonl, loss.png, result.json.")],
@@ -239,6 +241,10 @@ def pretrain(
     from eo_backbones_train.recipes.published import smoke as smoke_version
     from eo_backbones_train.recipes.serialise import override
 
+    if probe_data is None:
+        refuse_idle(context, "probe_every", "--probe-every", "it is for --probe-data; pass that, or leave it out")
+    if epochs is not None and any(change.partition("=")[0].strip() == "epochs" for change in changes or ()):
+        raise UserError("--epochs and --set epochs= both say how many; pass one of them")
     chosen = get_recipe(recipe)
     if smoke:
         chosen = smoke_version(chosen)

@@ -29,7 +29,7 @@ from eo_backbones_train.finetuning.fit import CHECKPOINTS, Approach, FinetuneCon
 from eo_backbones_train.finetuning.folder import move_into, network_config, write_folder
 from eo_backbones_train.finetuning.images import as_input, band_indices, check_all, divide
 from eo_backbones_train.finetuning.network import build_network, freeze
-from eo_backbones_train.finetuning.settings import DEFAULT_BATCH, Settings, Task
+from eo_backbones_train.finetuning.settings import DEFAULT_BATCH, Settings, Task, refuse_idle_fields
 from eo_backbones_train.pretraining.checkpoint import remove_unfinished
 from eo_backbones_train.pretraining.run_folder import differences, git_commit, versions
 from eo_backbones_train.pretraining.runlog import LOSS_FILE, METRICS_FILE, require_tensorboard
@@ -106,6 +106,7 @@ def finetune(
         remedy=None if resume else "add --resume to continue it",
     )
     refuse_unwritable(out, folder=True)
+    refuse_idle_fields(values)
     with _repeatable(pick_device(device)) as torch_device:
         return _finetune(
             data,

@@ -1,7 +1,7 @@
 """The settings that decide the result of a fine-tuning, besides the images."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -98,3 +98,26 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return asdict(self)
+
+
+IDLE_UNLESS: Mapping[str, tuple[str, Mode]] = MappingProxyType(
+    {"stages": ("--stages", "partial"), "layer_decay": ("--layer-decay", "full")}
+)
+"""Field -> its option, and the only mode in which it has an effect."""
+
+
+def refuse_idle_fields(values: Mapping[str, Any]) -> None:
+    """Check that no field has another value than its default where it has no effect.
+
+    Args:
+        values: fields of :class:`Settings` as they were given.
+
+    Raises:
+        UserError: one has.
+    """
+    defaults = {field.name: field.default for field in fields(Settings)}
+    for name, (option, mode) in IDLE_UNLESS.items():
+        if values.get(name, defaults[name]) != defaults[name] and values.get("mode") != mode:
+            raise UserError(
+                f"{option} has no effect with --mode {values.get('mode')}; pass --mode {mode}, or leave it out"
+            )

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import rasterio
 
 from eo_backbones.bands import LAYOUTS
+from eo_backbones.datasets.image_files import hidden
 from eo_backbones.datasets.land_cover import HOLD_OUT_SCENES
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.rasters.reader import gdal_environment, without_georeference_warnings
@@ -323,9 +324,12 @@ def _scan_pairs(root: Path, include_hold_out: bool) -> Scan:
         folder = root / sensor
         if not folder.is_dir():
             raise UserError(f"no folder {folder}; --root holds two folders, s1 and s2, with the same file names")
-        for file in folder.iterdir():
-            if file.suffix.lower() in _SUFFIXES:
-                paths_of.setdefault(file.stem, {})[sensor] = f"{sensor}/{file.name}"
+        for file in sorted(folder.iterdir()):
+            if file.suffix.lower() not in _SUFFIXES or hidden(file.relative_to(folder)):
+                continue
+            other = paths_of.setdefault(file.stem, {}).setdefault(sensor, f"{sensor}/{file.name}")
+            if other != f"{sensor}/{file.name}":
+                raise UserError(f"{root / other} and {file} have the same name but for the suffix; keep one of them")
     if not paths_of:
         raise UserError(
             f"no GeoTIFF, JPEG or PNG files in {root / 's2'} and {root / 's1'}; --root holds pairs of files "

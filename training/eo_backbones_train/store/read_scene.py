@@ -18,14 +18,24 @@ from eo_backbones.bands import BANDS, LAYOUTS, PAPER_BANDS, S1_BANDS, band_named
 from eo_backbones.contract import Unit, parse_unit, unit_range
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import UNITS_OF, as_options, check_values
+from eo_backbones.rasters.alignment import shift
 from eo_backbones.rasters.metadata import statements_of
-from eo_backbones.rasters.reader import USUAL_LAYOUTS, as_values, opened, split_request, stored_and_missing
+from eo_backbones.rasters.reader import (
+    USUAL_LAYOUTS,
+    RasterFacts,
+    as_values,
+    opened,
+    refuse_palette,
+    split_request,
+    stored_and_missing,
+)
 from eo_backbones.rasters.scaling import BandReading, DeclaredReading, resolve_reading
 from eo_backbones_train.store.codings import Array, coding_of
 from eo_backbones_train.store.layouts import Layout, RasterFile, SceneFiles
 
 DEFAULT_BANDS = (*PAPER_BANDS, *S1_BANDS)
 
+_LARGEST_SHIFT_PX = 1.0  # between the images of a pair (ours): they show the same ground, not the same pixels
 _BAND_INPUTS = {entry.band: entry for entry in unit_range(BANDS).bands}
 
 
@@ -175,8 +185,15 @@ def read_scene(root: Path, scene: SceneFiles, options: ReadOptions) -> CodedScen
     missing: dict[str, Array] = {}
     readings: dict[str, BandReading] = {}
     notes: set[str] = set()
+    first: RasterFacts | None = None
     for file in scene.files:
-        for reading, values, absent in _read_file(root, file, options, notes):
+        facts, bands = _read_file(root, file, options, notes)
+        first = first or facts
+        if first and facts and (first.height, first.width) == (facts.height, facts.width):
+            beside = shift(first, facts, largest_px=_LARGEST_SHIFT_PX)
+            if beside:
+                raise SceneProblem(f"grid mismatch: {file.path} {beside}")
+        for reading, values, absent in bands:
             raw[reading.band], readings[reading.band] = values, reading
             if absent is not None:
                 missing[reading.band] = absent
@@ -210,16 +227,21 @@ def read_scene(root: Path, scene: SceneFiles, options: ReadOptions) -> CodedScen
 
 def _read_file(
     root: Path, file: RasterFile, options: ReadOptions, notes: set[str]
-) -> list[tuple[BandReading, Array, Array | None]]:
-    """Wanted bands of one file: how each is read, what is stored, and where that is no value (``None``: nowhere)."""
+) -> tuple[RasterFacts | None, list[tuple[BandReading, Array, Array | None]]]:
+    """Header and wanted bands of one file: how each is read, what is stored, and where that is no value, if anywhere.
+
+    Of a file without a wanted band there is no header.
+    """
     if file.band is not None and file.band not in (options.bands or DEFAULT_BANDS):
-        return []
+        return None, []
     path = root / file.path
     try:
         with opened(path) as source:
             positions = _positions(source, file, options, notes)
             if not positions:
-                return []
+                return None, []
+            refuse_palette(file.path, source, positions.values())
+            facts = RasterFacts.of(source)
             dtype = source.dtypes[0]
             if np.dtype(dtype).kind not in "uif":
                 raise SceneProblem(f"{file.path} has values of type {dtype}; only integers and floats are read")
@@ -248,7 +270,7 @@ def _read_file(
     absent: list[Array | None] = [None] * len(stored)
     if missing is not None:
         absent = [band if band.any() else None for band in missing]
-    return list(zip(readings, stored, absent, strict=True))
+    return facts, list(zip(readings, stored, absent, strict=True))
 
 
 def _positions(source: Any, file: RasterFile, options: ReadOptions, notes: set[str]) -> dict[str, int]:
