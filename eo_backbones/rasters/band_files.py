@@ -4,19 +4,32 @@ A band is found by the files' own band descriptions; in a file of a single band 
 name (``B2.tif``, ``..._B02.tif``, ``T32TQM_20200101T101010_B02_10m.jp2``: the last part that names a band); in other
 files by the order that a file of its kind usually has (:mod:`eo_backbones.rasters.reader`). ``B04=2`` is the second
 band of the file; where there are several files, the count goes on from one to the next.
+
+A folder may be a Sentinel-2 product (``.SAFE``) or a part of one: of its resolutions the finest with all requested
+bands is taken. What lies beside the bands (true colour, scene classification, aerosol, masks, previews), hidden and
+empty files are passed over.
 """
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from eo_backbones.bands import band_named_in, band_names
+from eo_backbones.bands import S2_BANDS, band_named_in, band_names
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.reader import is_gdal_name, opened, order_in, split_request
 
+logger = logging.getLogger(__name__)
+
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
+
+# Sentinel-2: true colour, scene classification, aerosol, water vapour, previews, masks of clouds and snow; catalogues
+_NOT_BANDS = frozenset({"tci", "scl", "aot", "wvp", "pvi", "msk", "cld", "snw"})
+_PICTURES = frozenset({"visual", "preview", "thumbnail", "quicklook", "overview", "browse"})
+_PRODUCT_FILES = re.compile(r"MTD_MSIL(1C|2A)\.xml|manifest\.safe", re.IGNORECASE)
+_RESOLUTIONS = ("R10m", "R20m", "R60m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +54,33 @@ def find_bands(paths: Sequence[str], requested: Sequence[str]) -> tuple[BandFile
     if not requested:
         raise UserError("no band is named; pass --bands, such as --bands B04 B03 B02")
     requests = [split_request(item) for item in requested]
-    band_names(name for name, _ in requests)  # refuses a band that is named twice
+    named = band_names(name for name, _ in requests)  # refuses a band that is named twice
     by_position: list[tuple[str, int]] = []
     by_name: dict[str, BandFile] = {}
+    passed_over: list[UserError] = []
     need_names = any(position is None for _, position in requests)
-    for path in _files(paths):
-        with opened(path) as dataset:
-            by_position += [(path, index) for index in range(1, dataset.count + 1)]
-            for index, name in enumerate(_names(dataset, path) if need_names else (), start=1):
-                if name is None:
-                    continue
-                if name in by_name and (name, None) in requests:
-                    raise UserError(
-                        f"band {name} is in {by_name[name].path} and in {path}; pass the files of one scene and date"
-                    )
-                by_name.setdefault(name, BandFile(name, path, index))
+    for path, is_listed in _files(paths, named if need_names else ()):
+        try:
+            with opened(path) as dataset:
+                names = _names(dataset, path) if need_names else ()
+                by_position += [(path, index) for index in range(1, dataset.count + 1)]
+        except UserError as error:
+            if not is_listed:
+                raise
+            passed_over.append(error)  # one of a folder, which may hold other things as well
+            continue
+        for index, name in enumerate(names, start=1):
+            if name is None:
+                continue
+            if name in by_name and (name, None) in requests:
+                raise UserError(
+                    f"band {name} is in {by_name[name].path} and in {path}; pass the files of one scene and date"
+                )
+            by_name.setdefault(name, BandFile(name, path, index))
+    if passed_over and not (need_names and all(name in by_name for name, position in requests if position is None)):
+        raise passed_over[0]
+    for reason in passed_over:
+        logger.warning("passed over: %s", reason)
     return tuple(_found(name, position, by_name, by_position, paths) for name, position in requests)
 
 
@@ -79,23 +104,87 @@ def _found(
     return by_name[name]
 
 
-def _files(paths: Sequence[str]) -> list[str]:
-    """Return the files, with those of a folder in its place."""
-    files: list[str] = []
+def _files(paths: Sequence[str], named: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the files, with those of a folder in its place, and whether a file was found in a folder.
+
+    Args:
+        paths: as typed.
+        named: the bands that are looked for by name.
+    """
     for path in paths:
-        if is_gdal_name(path) or not Path(path).is_dir():
-            files.append(path)
+        folder = Path(path).parent if _PRODUCT_FILES.fullmatch(Path(path).name) else Path(path)
+        if is_gdal_name(path) or not folder.is_dir():
+            yield path, False
             continue
-        rasters = sorted(str(entry) for entry in Path(path).iterdir() if entry.suffix.lower() in RASTER_SUFFIXES)
+        rasters = _rasters(folder) or _of_product(folder, named)
         if not rasters:
             raise UserError(f"folder {path} holds no raster file ({', '.join(RASTER_SUFFIXES)}); pass the files")
-        files += rasters
-    return files
+        yield from ((str(file), True) for file in rasters)
+
+
+def _rasters(folder: Path) -> list[Path]:
+    """Return the raster files of a folder, without what can hold no band."""
+    return [
+        entry
+        for entry in sorted(folder.iterdir())
+        if entry.suffix.lower() in RASTER_SUFFIXES
+        and not entry.name.startswith(".")
+        and (_NOT_BANDS | _PICTURES).isdisjoint(_parts(entry))
+        and entry.is_file()
+        and entry.stat().st_size
+    ]
+
+
+def _parts(path: PurePath) -> list[str]:
+    return re.split(r"[_\-. ]", path.stem.lower())
+
+
+def _of_product(folder: Path, named: Sequence[str]) -> list[Path]:
+    """Return the bands of a Sentinel-2 product, of one of its tiles, or of the images in it; none for other folders.
+
+    Raises:
+        UserError: it has several tiles, or no resolution has all the bands.
+    """
+    patterns = ("IMG_DATA", "*/IMG_DATA", "GRANULE/*/IMG_DATA", "*.SAFE/GRANULE/*/IMG_DATA")
+    found = [place for pattern in patterns for place in sorted(folder.glob(pattern))]
+    if any((folder / resolution).is_dir() for resolution in _RESOLUTIONS):
+        found = [folder]
+    if len(found) > 1:
+        tiles = [str(place.parent) for place in found]
+        raise UserError(f"{folder} holds {len(found)} tiles; pass one of them: {', '.join(tiles)}")
+    if not found:
+        return []
+    by_resolution = {
+        resolution: files
+        for resolution in _RESOLUTIONS
+        if (found[0] / resolution).is_dir() and (files := _rasters(found[0] / resolution))
+    }
+    if not by_resolution:
+        return _rasters(found[0])
+    held = {resolution: {_named_by(file): file for file in files} for resolution, files in by_resolution.items()}
+    for resolution, files in by_resolution.items():
+        if all(name in held[resolution] for name in named):
+            return files
+    finest = {name: next((held[one][name] for one in held if name in held[one]), None) for name in named}
+    absent = [name for name, file in finest.items() if file is None]
+    if absent:
+        present = ", ".join(name for name in S2_BANDS if any(name in one for one in held.values()))
+        raise UserError(f"{folder}: no band {', '.join(absent)}; found {present}")
+    bands = " ".join(f"{name}={number}" for number, name in enumerate(finest, start=1))
+    raise UserError(
+        f"{folder}: no resolution holds all of {', '.join(named)}; resample them to one grid first: gdalbuildvrt "
+        f"-separate -resolution highest -r bilinear S.vrt {' '.join(map(str, finest.values()))}, and embed S.vrt with "
+        f"--bands {bands}"
+    )
+
+
+def _named_by(path: PurePath) -> str | None:
+    """Return the band that a file is named after."""
+    return next((name for part in reversed(_parts(path)) if (name := band_named_in(part))), None)
 
 
 def _names(dataset: Any, path: str) -> tuple[str | None, ...]:
     """Return the band at each position of a file, ``None`` where it is unknown."""
     if dataset.count > 1 or any(band_named_in(text) for text in dataset.descriptions):
         return order_in(dataset, path)
-    parts = re.split(r"[_\-. ]", PurePosixPath(path).stem)
-    return (next((name for part in reversed(parts) if (name := band_named_in(part))), None),)
+    return (_named_by(PurePosixPath(path)),)

@@ -50,6 +50,8 @@ _GDAL_CACHE_MIB = 16  # every block is read once; a large cache only costs memor
 _ONE_FILE = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")  # formats of a single file, but for sidecars
 SIDECARS = (".msk", ".aux.xml")
 """What GDAL appends to the name of a file for a mask beside it, and for nodata, scale and masks that it adds."""
+_BAND_CODE = re.compile(r"(?:^|[_\-. ])(B0?[1-9]|B1[0-2]|B0?8A|VV|VH)(?=$|[_\-. ])", re.IGNORECASE)
+"""A band in the name of a file of one band: T32TQM_20220601T102031_B04_10m.jp2."""
 _DRIVER_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]+:")  # two letters at least: C: is a drive
 _NETWORK = re.compile(r"^[a-z][a-z0-9+]*://|https?://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)")
 
@@ -525,6 +527,9 @@ def _indexes(dataset: Any, path: Path | str, requested: Sequence[str], layout: s
     band_names(name for name, _ in requests)  # refuses a band that is named twice
     if all(index is not None for _, index in requests):
         order: tuple[str | None, ...] = ()
+    elif layout is None and dataset.count == 1 and not any(map(band_named_in, dataset.descriptions)):
+        codes = _BAND_CODE.findall(PurePosixPath(str(path)).stem)
+        order = (band(codes[-1]).name,) if codes else order_in(dataset, path)
     else:
         order = order_in(dataset, path, layout=layout)
     found = []
