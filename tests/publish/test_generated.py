@@ -35,8 +35,10 @@ def copy(repository: Path, tmp_path: Path) -> Path:
     """What generating reads and writes, to be changed."""
     for name in ("model_cards", "benchmarks"):
         shutil.copytree(repository / name, tmp_path / name)
-    shutil.copyfile(repository / "README.md", tmp_path / "README.md")
-    (tmp_path / "eo_backbones").mkdir()
+    for folder in ("eo_backbones", "docs"):
+        (tmp_path / folder).mkdir()
+    for name in ("README.md", "docs/results.md"):
+        shutil.copyfile(repository / name, tmp_path / name)
     shutil.copyfile(repository / "eo_backbones" / "weights.py", tmp_path / "eo_backbones" / "weights.py")
     return tmp_path
 

@@ -31,7 +31,7 @@ SOURCES = [
     {"name": "multiband_pairs", "layout": "pairs", "scenes": 68, "units": {"VV": "db"}, "subset": None},
     {"name": "sen12ms_layout", "layout": "sen12ms", "scenes": 5, "units": {"VV": "db"}, "subset": None},
 ]
-COPIED = ("eo_backbones", "training", "model_cards", "benchmarks", "tests/golden")
+COPIED = ("eo_backbones", "training", "model_cards", "benchmarks", "docs", "tests/golden")
 
 
 @pytest.fixture(scope="module")

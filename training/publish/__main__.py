@@ -24,7 +24,7 @@ def cards(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; status 1 if something would change.")] = False,
     checkout: CheckoutOption = Path(),
 ) -> None:
-    """Write model_cards/ and the generated parts of the README from rows, recipes and results."""
+    """Write model_cards/, the generated parts of the README and docs/results.md from rows, recipes and results."""
     require_checkout(checkout)
     if not check:
         changed = write(checkout)

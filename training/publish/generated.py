@@ -1,9 +1,9 @@
 """All generated text of the repository: written, or compared with what is there.
 
-Generated are the files in ``model_cards/<name>`` of each declared row, which are pushed beside its weights, and two
-parts of the README: the table of weights and the results of the default row. For published weights a row's files follow
-from ``recipe.json`` and ``results.csv`` in the same folder, which ``install`` puts there; for others from the recipe
-and from speeds that ``eo-train bench`` measured.
+Generated are the files in ``model_cards/<name>`` of each declared row, which are pushed beside its weights, the table
+of weights in the README, and the results of the default row there and on their page. For published weights a row's
+files follow from ``recipe.json`` and ``results.csv`` in the same folder, which ``install`` puts there; for others from
+the recipe and from speeds that ``eo-train bench`` measured.
 """
 
 import json
@@ -19,7 +19,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.files import read_json
 from eo_backbones.hub.folder import DIGEST_KEY, GOLDEN_FILE, RECIPE_FILE
 from eo_backbones.networks.initialisation import STAGES
-from eo_backbones.results import RESULTS_FILE, read_results, rows_of
+from eo_backbones.results import RESULTS_FILE, Result, read_results, rows_of
 from eo_backbones.weights import DEFAULT, WEIGHTS, Weights
 from eo_backbones_train.export import LOG_FILE
 from eo_backbones_train.pretraining.runlog import LOSS_FILE
@@ -56,10 +56,11 @@ _PREPARE = {
 }
 
 README_FILE = "README.md"
+RESULTS_PAGE = "docs/results.md"
 WEIGHTS_PART = "weights"
 RESULTS_PART = "results"
 SHOWN_PROTOCOL = "logistic"
-"""The one in the README; the card has all."""
+"""The one on the page of results; the card has all."""
 
 _CPU_STEPS = {
     ("byol", "one-directional", "separate"): ("step_ms_one_directional", "BYOL, one-directional"),
@@ -94,7 +95,7 @@ def generated(checkout: Path) -> dict[Path, str]:
         for row in WEIGHTS.values()
         for name, text in row_texts(checkout, row).items()
     }
-    return {**texts, checkout / README_FILE: readme_text(checkout)}
+    return {**texts, checkout / README_FILE: readme_text(checkout), checkout / RESULTS_PAGE: results_page(checkout)}
 
 
 def left_over(checkout: Path) -> list[Path]:
@@ -265,7 +266,7 @@ def _duration(seconds: float) -> str:
     return f"about {hours:.1f} hours" if hours < 48 else f"about {hours / 24:.0f} days"
 
 
-# Parts of the README
+# Parts of the README, and the page of results
 
 
 def weights_part(rows: list[Weights]) -> str:
@@ -300,22 +301,30 @@ def _where(row: Weights) -> str:
     return f"{'in the package' if row.embedded else 'on the Hub'}, {row.size_bytes / 2**20:.0f} MiB"
 
 
-def results_part(checkout: Path, row: Weights) -> str | None:
-    """Return the results of a row, or ``None`` while it has none."""
-    if not row.published:
-        return None
-    rows = read_results(row_folder(checkout, row))
-    source = f"{CARDS_FOLDER}/{row.name}/{RESULTS_FILE}"
+def _below_aim(row: Weights, rows: list[Result]) -> str:
+    """Return what the weights do less well than they should, or ``""``."""
+    own = rows_of(rows, row.name, str(row.sha256))
+    below = " ".join(part for part in (missed_aims(own, rows), row.shortfall) if part)
+    return f"**Below its aim.** {below}" if below else ""
+
+
+def summary_part(rows: list[Result], row: Weights) -> str:
+    """Return what the README says of a row's results: where they are, and what is below its aim."""
+    where = f"Every band, baseline and interval: [results]({RESULTS_PAGE})."
+    return "\n\n".join(part for part in (_below_aim(row, rows), where) if part)
+
+
+def results_part(rows: list[Result], row: Weights) -> str:
+    """Return the results of a row for their own page."""
+    card = f"../{CARDS_FOLDER}/{row.name}"
     commands = "\n".join(["```bash", *evaluation_commands(rows), "```"])
     text = (
         f"Weighted F1 of a classifier on frozen features of one band, mean over the seeds with the 95 % bootstrap "
-        f"interval of the test images. More in [the card]({CARDS_FOLDER}/{row.name}/README.md#results); every row: "
-        f"[{source}]({source})."
+        f"interval of the test images. More in [the card]({card}/README.md#results); every row: "
+        f"[{RESULTS_FILE}]({card}/{RESULTS_FILE})."
     )
-    own = rows_of(rows, row.name, str(row.sha256))
-    below = " ".join(part for part in (missed_aims(own, rows), row.shortfall) if part)
-    note = f"**Below its aim.** {below}" if below else ""
-    parts = [note, text, summary_tables(rows, SHOWN_PROTOCOL), imagenet_note(rows), "Measured by:", commands]
+    tables = summary_tables(rows, SHOWN_PROTOCOL)
+    parts = [_below_aim(row, rows), text, tables, imagenet_note(rows), "Measured by:", commands]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -326,15 +335,29 @@ def readme_text(checkout: Path) -> str:
         UserError: a marker of a part is missing.
     """
     text = (checkout / README_FILE).read_text(encoding="utf-8")
-    rows = list(WEIGHTS.values())
-    text = _replaced(text, WEIGHTS_PART, weights_part(rows))
-    results = results_part(checkout, DEFAULT)
-    return text if results is None else _replaced(text, RESULTS_PART, results)
+    text = _replaced(README_FILE, text, WEIGHTS_PART, weights_part(list(WEIGHTS.values())))
+    if not DEFAULT.published:
+        return text
+    rows = read_results(row_folder(checkout, DEFAULT))
+    return _replaced(README_FILE, text, RESULTS_PART, summary_part(rows, DEFAULT))
 
 
-def _replaced(text: str, part: str, content: str) -> str:
+def results_page(checkout: Path) -> str:
+    """Return the page of results with its generated part made anew, once the default row is published.
+
+    Raises:
+        UserError: a marker of the part is missing.
+    """
+    text = (checkout / RESULTS_PAGE).read_text(encoding="utf-8")
+    if not DEFAULT.published:
+        return text
+    rows = read_results(row_folder(checkout, DEFAULT))
+    return _replaced(RESULTS_PAGE, text, RESULTS_PART, results_part(rows, DEFAULT))
+
+
+def _replaced(name: str, text: str, part: str, content: str) -> str:
     begin, end = f"<!-- {part}: generated, see CONTRIBUTING.md -->", f"<!-- /{part} -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", flags=re.DOTALL)
     if not pattern.search(text):
-        raise UserError(f"{README_FILE} lacks the lines {begin} and {end}; put them where the part belongs")
+        raise UserError(f"{name} lacks the lines {begin} and {end}; put them where the part belongs")
     return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
