@@ -309,9 +309,13 @@ def _below_aim(row: Weights, rows: list[Result]) -> str:
 
 
 def summary_part(rows: list[Result], row: Weights) -> str:
-    """Return what the README says of a row's results: where they are, and what is below its aim."""
-    where = f"Every band, baseline and interval: [results]({RESULTS_PAGE})."
-    return "\n\n".join(part for part in (_below_aim(row, rows), where) if part)
+    """Return what the README says of a row's results: beside the baselines, what is below its aim, where more is."""
+    legend = (
+        "Weighted F1 of a classifier on frozen features of one band, with the 95 % bootstrap interval of the test "
+        f"images. Protocols, paired differences and commands: [results]({RESULTS_PAGE})."
+    )
+    parts = (legend, summary_tables(rows, SHOWN_PROTOCOL), _below_aim(row, rows))
+    return "\n\n".join(part for part in parts if part)
 
 
 def results_part(rows: list[Result], row: Weights) -> str:
