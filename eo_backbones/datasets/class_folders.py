@@ -8,25 +8,31 @@ A table has the columns ``path``, ``label`` and, optionally, ``split`` (``train`
 empty one are left out). Paths are relative to the table's folder.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from eo_backbones.bands import band
-from eo_backbones.contract import Unit
 from eo_backbones.datasets.copies import without_copies
 from eo_backbones.datasets.labelled import LabelledImages, OfficialSplit
 from eo_backbones.datasets.labelled_folders import find_images, official_parts, refuse_alike
+from eo_backbones.datasets.stored_files import StoredFile, common_units, reading_of_values
 from eo_backbones.datasets.tables import read_table, refuse_missing, refuse_same_file, split_of
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.offset_test import is_open_to_doubt, refuse_shifted
 from eo_backbones.rasters.options import AS_FILES_SAY, ReadingOptions
-from eo_backbones.rasters.reader import RasterFacts, band_order, facts_of, opened, read_positions, readings_of
+from eo_backbones.rasters.reader import (
+    RasterFacts,
+    band_order,
+    facts_of,
+    opened,
+    read_positions,
+    readings_of,
+    tell_sources,
+)
 from eo_backbones.rasters.scaling import BandReading, DeclaredReading
 
 logger = logging.getLogger(__name__)
@@ -90,14 +96,13 @@ def labelled_files(
     band_positions = _band_positions(paths[0], first, positions or {})
     bands = tuple(band_positions)
     files = _read_headers(paths, first, band_positions, reading.for_bands(bands))
-    units = _common_units(files)
+    units = common_units(files)
     where = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     refuse_shifted(_sample(paths, band_positions, files), where)
     described = "; ".join(
         f"{name}={position} {unit}" for (name, position), unit in zip(band_positions.items(), units, strict=True)
     )
-    for said in dict.fromkeys(one.source for file in files.values() for one in file.readings if one.source):
-        logger.info("%s", said)
+    tell_sources(reading for file in files.values() for reading in file.readings)
     return LabelledImages(
         name="folder",
         classes=classes,
@@ -107,22 +112,14 @@ def labelled_files(
         units=units,
         reader=partial(_read, band_positions, files),
         load_bytes=Path.read_bytes,
-        reading=f"{described}{_reading_of_values(files)}",
+        reading=f"{described}{reading_of_values(files)}",
         official=official,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    """How a file's bands are read, and whether it can mark pixels as missing."""
-
-    readings: tuple[BandReading, ...]
-    may_miss: bool
-
-
 def _read_headers(
     paths: Sequence[Path], first: RasterFacts, positions: Mapping[str, int], declared: DeclaredReading
-) -> dict[Path, _File]:
+) -> dict[Path, StoredFile]:
     """Return how each file is read: images of several products may be stored with different offsets.
 
     Raises:
@@ -134,8 +131,8 @@ def _read_headers(
         ("dtype", lambda facts: facts.dtype),
         ("band descriptions", lambda facts: ", ".join(text or "none" for text in facts.descriptions)),
     )
-    files: dict[Path, _File] = {}
-    seen: dict[_File, _File] = {}  # most are alike: one object stands for all
+    files: dict[Path, StoredFile] = {}
+    seen: dict[StoredFile, StoredFile] = {}  # most are alike: one object stands for all
     for path in paths:
         with opened(path) as dataset:
             facts = RasterFacts.of(dataset)
@@ -145,42 +142,9 @@ def _read_headers(
                         f"images differ in {what}: {path} has {value(facts)}, {paths[0]} has {value(first)}; remove "
                         "it, or convert all images to the same form"
                     )
-            file = _File(readings_of(path, dataset, positions, declared), facts.may_miss)
+            file = StoredFile(readings_of(path, dataset, positions, declared), facts.may_miss)
         files[path] = seen.setdefault(file, file)
     return files
-
-
-def _common_units(files: Mapping[Path, _File]) -> tuple[Unit, ...]:
-    """Return the unit of each band.
-
-    Raises:
-        UserError: it is not the same in all files.
-    """
-    first_path, first = next(iter(files.items()))
-    for path, file in files.items():
-        for one, other in zip(first.readings, file.readings, strict=True):
-            if one.unit != other.unit:
-                raise UserError(
-                    f"images differ in the unit of band {one.band}: {path} is read as {other.unit}, {first_path} as "
-                    f"{one.unit}; pass --unit {one.band}=UNIT, and --scale and --offset where files do not say them"
-                )
-    return tuple(one.unit for one in first.readings)
-
-
-def _reading_of_values(files: Mapping[Path, _File]) -> str:
-    """Return what the data's digest says about scale, offset and missing pixels: nothing where there is none of it."""
-    words = {file: _in_words(file) for file in dict.fromkeys(files.values())}
-    ways = set(words.values())
-    if len(ways) == 1:
-        return ways.pop()
-    listed = "\n".join(f"{path.name}{words[file]}" for path, file in files.items())
-    return f"; in {len(ways)} ways {hashlib.sha256(listed.encode()).hexdigest()}"
-
-
-def _in_words(file: _File) -> str:
-    words = [f"; {one.band} x {one.scale!r} + {one.offset!r}" for one in file.readings if not one.unchanged]
-    words += [f"; {one.band} nodata {one.nodata!r}" for one in file.readings if one.nodata is not None]
-    return "".join(words) + ("; missing pixels as marked" if file.may_miss else "")
 
 
 def _band_positions(example: Path, facts: RasterFacts, positions: Mapping[str, int]) -> dict[str, int]:
@@ -193,13 +157,15 @@ def _band_positions(example: Path, facts: RasterFacts, positions: Mapping[str, i
     return {name: position for position, name in enumerate(band_order(example), start=1) if name}
 
 
-def _read(positions: Mapping[str, int], files: Mapping[Path, _File], path: Path, bands: Sequence[str]) -> np.ndarray:
+def _read(
+    positions: Mapping[str, int], files: Mapping[Path, StoredFile], path: Path, bands: Sequence[str]
+) -> np.ndarray:
     readings = {reading.band: reading for reading in files[path].readings}
     return read_positions(path, {name: positions[name] for name in bands}, [readings[name] for name in bands])
 
 
 def _sample(
-    paths: Sequence[Path], positions: Mapping[str, int], files: Mapping[Path, _File]
+    paths: Sequence[Path], positions: Mapping[str, int], files: Mapping[Path, StoredFile]
 ) -> Iterator[tuple[np.ndarray, tuple[BandReading, ...]]]:
     """Yield values and readings of some images, spread over the set, whose values may contradict how they are read."""
     for path in paths[:: -(-len(paths) // _SAMPLED)]:

@@ -2,7 +2,7 @@
 
 Layout: folders ``s1`` and ``s2`` below one root, files of equal names. The bands are those that all files of a sensor
 have, by their band descriptions. Files of one dtype a sensor: 8-bit files hold display values, others digital numbers
-and dB. The pairs may differ in size.
+and dB, unless the files say their scale and offset. The pairs may differ in size.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,21 @@ from pathlib import Path
 import numpy as np
 
 from eo_backbones.bands import S1_BANDS, S2_BANDS, band_named_in
-from eo_backbones.contract import Unit, default_unit
+from eo_backbones.contract import Unit
 from eo_backbones.datasets.image_files import hidden
 from eo_backbones.datasets.labelled import UNLABELLED, LabelledImages
+from eo_backbones.datasets.stored_files import StoredFile, common_units, reading_of_values
 from eo_backbones.errors import UserError
-from eo_backbones.rasters.reader import facts_of, read_bands
+from eo_backbones.rasters.reader import (
+    RasterFacts,
+    facts_of,
+    opened,
+    order_in,
+    read_declared,
+    readings_of,
+    tell_sources,
+)
+from eo_backbones.rasters.scaling import DeclaredReading
 
 _SUFFIXES = (".tif", ".tiff")
 _SENSORS = {"s2": S2_BANDS, "s1": S1_BANDS}
@@ -35,10 +45,14 @@ def sensor_pairs(root: Path) -> LabelledImages:
     names = _names(root)
     bands: list[str] = []
     units: list[Unit] = []
+    stored: list[dict[Path, StoredFile]] = []
     for sensor, known in _SENSORS.items():
-        found, dtype = _bands_in_common([root / sensor / name for name in names], known)
+        files = [root / sensor / name for name in names]
+        found = _bands_in_common(files, known)
+        stored.append({path: _stored_file(path, found) for path in files})
         bands += found
-        units += [default_unit(name, dtype) for name in found]
+        units += common_units(stored[-1])
+    tell_sources(reading for of_sensor in stored for file in of_sensor.values() for reading in file.readings)
     return LabelledImages(
         name="pairs",
         classes=(UNLABELLED,),
@@ -48,6 +62,7 @@ def sensor_pairs(root: Path) -> LabelledImages:
         units=tuple(units),
         reader=_read,
         load_bytes=lambda path: b"".join(_twin(path, sensor).read_bytes() for sensor in _SENSORS),
+        reading="".join(map(reading_of_values, stored)),
     )
 
 
@@ -69,8 +84,8 @@ def _names(root: Path) -> list[str]:
     return sorted(by_sensor["s2"])
 
 
-def _bands_in_common(files: Sequence[Path], known: Sequence[str]) -> tuple[list[str], str]:
-    """Return the known bands that the descriptions of all files name, and the dtype of the files."""
+def _bands_in_common(files: Sequence[Path], known: Sequence[str]) -> list[str]:
+    """Return the known bands that the descriptions of all files name; the files have one dtype."""
     first = facts_of(files[0])
     shared = set(known)
     for path in files:
@@ -86,7 +101,14 @@ def _bands_in_common(files: Sequence[Path], known: Sequence[str]) -> tuple[list[
                 f"{path} shares no band with the files before it; its band descriptions name {described}, and those of "
                 f"all files must name some of {', '.join(known)} alike"
             )
-    return [name for name in known if name in shared], first.dtype
+    return [name for name in known if name in shared]
+
+
+def _stored_file(path: Path, bands: Sequence[str]) -> StoredFile:
+    with opened(path) as dataset:
+        order = order_in(dataset, path)
+        positions = {name: order.index(name) + 1 for name in bands}
+        return StoredFile(readings_of(path, dataset, positions, DeclaredReading()), RasterFacts.of(dataset).may_miss)
 
 
 def _twin(path: Path, sensor: str) -> Path:
@@ -99,7 +121,8 @@ def _read(path: Path, bands: Sequence[str]) -> np.ndarray:
     for sensor, known in _SENSORS.items():
         wanted = [name for name in bands if name in known]
         if wanted:
-            planes |= dict(zip(wanted, read_bands(_twin(path, sensor), wanted), strict=True))
+            values, _ = read_declared(_twin(path, sensor), wanted, DeclaredReading())
+            planes |= dict(zip(wanted, values, strict=True))
     shapes = {values.shape for values in planes.values()}
     if len(shapes) > 1:
         raise UserError(f"{path} and its Sentinel-1 twin differ in size; cut both to the same ground")

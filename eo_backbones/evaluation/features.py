@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 128
 _MAX_READERS = 8  # files are small; more readers only wait for each other
-FORMAT = 1
+FORMAT = 2
 """Part of every key of the cache: changed when features of the same key would come out differently."""
 CACHE_VARIABLE = "EO_BACKBONES_CACHE"
 

@@ -25,7 +25,7 @@ from eo_backbones.inputs import InputTransform, as_options, check_values
 from eo_backbones.models import create_model
 from eo_backbones.rasters.offset_test import refuse_shifted
 from eo_backbones.rasters.options import KeptReading, Numbers, ReadingOptions
-from eo_backbones.rasters.reader import is_gdal_name, read_declared, split_request
+from eo_backbones.rasters.reader import is_gdal_name, read_declared, split_request, tell_sources
 from eo_backbones.rasters.scaling import BandReading, DeclaredReading
 
 logger = logging.getLogger(__name__)
@@ -180,10 +180,7 @@ def _predict(
             if start == 0:
                 where = f"{part[0]}" if len(files) == 1 else f"{part[0]} and {len(part) - 1} more"
                 refuse_shifted(zip(values, readings, strict=True), where)
-            for source in dict.fromkeys(reading.source for reading in itertools.chain.from_iterable(readings)):
-                if source and source not in said:
-                    logger.info("%s", source)
-                said.add(source)
+            tell_sources(itertools.chain.from_iterable(readings), said)
             with torch.inference_mode():
                 probabilities = classifier.network(torch.stack(images).to(device)).softmax(dim=1).float().cpu()
             yield from zip(part, probabilities, strict=True)

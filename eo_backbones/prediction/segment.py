@@ -27,7 +27,7 @@ from eo_backbones.prediction.windows import WINDOW_SIZE, Span, WindowSize, count
 from eo_backbones.progress import SILENT, Progress, Tick
 from eo_backbones.rasters.band_files import BandFile, find_bands
 from eo_backbones.rasters.options import Numbers, ReadingOptions
-from eo_backbones.rasters.reader import is_gdal_name, local_file
+from eo_backbones.rasters.reader import is_gdal_name, local_file, tell_sources
 from eo_backbones.rasters.scaling import DeclaredReading
 from eo_backbones.scenes.request import identity_of
 from eo_backbones.scenes.scene import Scene
@@ -123,6 +123,7 @@ def _jobs(
     images = {local.resolve() for path in files if (local := local_file(path))}
     by_mask: dict[Path, Path | str] = {}
     jobs = []
+    said = set[str]()
     for path in files:
         mask = out / f"{_mask_name(path)}.tif"
         if mask in by_mask:
@@ -148,6 +149,7 @@ def _jobs(
                     if not reading.unchanged or reading.nodata is not None
                 },
             }
+            tell_sources(scene.readings, said)
             done = pixels_of(mask, facts)
             if done is None:
                 _check_units(model, scene)

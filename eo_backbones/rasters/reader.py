@@ -263,12 +263,32 @@ def readings_of(
         UserError: what is said about the values contradicts itself, or they stand for colours of a palette.
     """
     refuse_palette(path, dataset, positions.values())
-    return tuple(
-        resolve_reading(
-            name, dataset.dtypes[index - 1], statements_of(str(path), dataset, index, name), declared, path=str(path)
-        )
-        for name, index in positions.items()
-    )
+    readings = []
+    for name, index in positions.items():
+        dtype = dataset.dtypes[index - 1]
+        said = statements_of(str(path), dataset, index, name)
+        reading = resolve_reading(name, dtype, said, declared, path=str(path))
+        if dtype == "uint8" and reading.unchanged and reading.unit != "uint8":
+            raise UserError(
+                f"{path}: band {name}: values of type uint8 are display values, which is not --unit {reading.unit}; "
+                f"pass --unit uint8, or the --scale and --offset that make it {reading.unit}"
+            )
+        readings.append(reading)
+    return tuple(readings)
+
+
+def tell_sources(readings: Iterable[BandReading], said: set[str] | None = None) -> None:
+    """Log what products say about their values, each line once.
+
+    Args:
+        readings: of files that are about to be used.
+        said: lines of earlier calls; those of this one are added.
+    """
+    said = set() if said is None else said
+    for reading in readings:
+        if reading.source and reading.source not in said:
+            said.add(reading.source)
+            logger.info("%s", reading.source)
 
 
 def refuse_palette(path: Path | str, dataset: Any, positions: Iterable[int]) -> None:

@@ -27,7 +27,7 @@ from eo_backbones.inputs import InputTransform
 from eo_backbones.networks.multi_band import MultiBand
 from eo_backbones.progress import SILENT, Progress
 from eo_backbones.rasters.band_files import find_bands
-from eo_backbones.rasters.reader import local_file
+from eo_backbones.rasters.reader import local_file, tell_sources
 from eo_backbones.rasters.scaling import BandReading
 from eo_backbones.scenes.components import Components, components_file, principal_components
 from eo_backbones.scenes.grid import Grid
@@ -129,6 +129,7 @@ def embed_scene(
             scene_transform=scene.transform,
             crs=scene.crs,
         )
+        tell_sources(scene.readings)
         scene.check_units(spec)
         facts: dict[str, Any] = {
             "model": request.model,
