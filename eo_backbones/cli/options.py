@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from eo_backbones.results import Section
 
-MODEL_HELP = "a row of [bold]eo-backbones list[/bold], hf-hub:ORG/NAME[@REVISION] or local-dir:PATH"
+MODEL_HELP = "a row of [bold]eo-backbones list[/bold], hf-hub:ORG/NAME\\[@REVISION] or local-dir:PATH"
 UNIT_HELP = (
     "dn, reflectance, db, linear or uint8; one for all bands, one per band, or B04=UNIT. Default: uint8 for 8-bit "
     "files, else dn (Sentinel-2) and db (Sentinel-1). Values that cannot be in it are refused."
