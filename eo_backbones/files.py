@@ -125,7 +125,7 @@ def refuse_unwritable(path: Path, *, option: str = "--out", folder: bool = False
     """
     try:
         problem = _problem_of(path, folder=folder)
-    except (OSError, ValueError) as error:  # ValueError: a null byte
+    except OSError as error:
         problem = f": {write_problem(error)}; name another place"
     if problem:
         raise UserError(f"{option} {path}{problem}")
