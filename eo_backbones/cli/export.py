@@ -31,7 +31,7 @@ def export(
     name: Annotated[
         str,
         typer.Argument(
-            help="A row of [bold]eo-backbones list[/bold], hf-hub:ORG/NAME[@REVISION] or local-dir:PATH (also of "
+            help="A row of [bold]eo-backbones list[/bold], hf-hub:ORG/NAME\\[@REVISION] or local-dir:PATH (also of "
             "[bold]eo-train finetune[/bold]: its classes come along)."
         ),
     ],
