@@ -42,8 +42,8 @@ Sentinel-2 tile of 10,980 x 10,980 pixels at stride 32 has 117,000 cells, 0.96 G
 stride pixels and has the centre of its window; only whole windows count, from the upper left corner on.
 
 [bold]Missing pixels[/bold] are those that the file's nodata value, mask or alpha marks, NaN, and --nodata. A window \
-with more than --max-nodata of them in any band becomes a nodata cell; elsewhere they count as the lowest value of the \
-band.
+with more than --max-nodata of them in any band becomes a nodata cell; elsewhere they take the mean of the window's \
+valid pixels.
 
 [bold]Killed?[/bold] The same command continues from OUT.part. Next: [bold]eo-backbones similar OUT.tif --at \
 LON,LAT[/bold]"""

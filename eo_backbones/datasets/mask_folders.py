@@ -1,9 +1,10 @@
 """A user's own images with masks: ``images/`` and ``masks/`` side by side, or a table with ``path,mask[,split]``.
 
 Image and mask have the same name except for the suffix, also in subfolders. A mask has one band of whole numbers, the
-class of every pixel of its image; a pixel has no class where the mask holds 255, its own nodata value, or NaN. Classes
-are the values that occur in the masks, in ascending order; ``classes.csv`` (``value,name``) beside the two folders, or
-beside the table, names them. What :mod:`eo_backbones.datasets.class_folders` says about images holds here too.
+class of every pixel of its image; a pixel has no class where the mask holds 255, its own nodata value, or NaN, or is
+masked itself. Classes are the values that occur in the masks, in ascending order; ``classes.csv`` (``value,name``)
+beside the two folders, or beside the table, names them. What :mod:`eo_backbones.datasets.class_folders` says about
+images holds here too.
 """
 
 import logging
@@ -24,7 +25,7 @@ from eo_backbones.datasets.tables import read_table, refuse_missing, refuse_same
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.alignment import misalignment
 from eo_backbones.rasters.options import AS_FILES_SAY, ReadingOptions
-from eo_backbones.rasters.reader import facts_of, read_stored
+from eo_backbones.rasters.reader import facts_of, read_codes
 
 logger = logging.getLogger(__name__)
 
@@ -244,11 +245,8 @@ class Mask:
         Raises:
             UserError: the file is damaged.
         """
-        stored = read_stored(self.path, [1])[0]
-        known = np.isfinite(stored) & (stored != IGNORED)
-        if self.nodata is not None:
-            known &= stored != self.nodata
-        return stored, known
+        stored, known = read_codes(self.path)
+        return stored, known & (stored != IGNORED)
 
     def classes(self, values: np.ndarray) -> np.ndarray:
         """Return the index of each pixel's value in ``values``, int64 ``(height, width)``, or :data:`IGNORED`.

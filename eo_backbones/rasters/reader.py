@@ -248,6 +248,17 @@ def read_stored(path: Path | str, positions: Sequence[int]) -> np.ndarray:
         return _stored(dataset, path, positions, None)
 
 
+def read_codes(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first band of a file of class numbers as stored, and where it holds one; both ``(height, width)``.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    with opened(path) as dataset:
+        stored, missing = stored_and_missing(dataset, path, [1], [None])
+    return stored[0], np.ones(stored[0].shape, bool) if missing is None else ~missing[0]
+
+
 def readings_of(
     path: Path | str, dataset: Any, positions: Mapping[str, int], declared: DeclaredReading
 ) -> tuple[BandReading, ...]:

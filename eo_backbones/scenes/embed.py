@@ -43,7 +43,7 @@ PIXELS_PER_BATCH: Mapping[str, int] = MappingProxyType({"cpu": 256 * 64 * 64, "c
 """Kind of device -> pixels in a batch, all bands together: 256 windows of 64 pixels on a CPU, where the caches set the
 limit; a GPU needs more to be busy."""
 _DISPLAYED = 3  # components of the preview
-_UNFINISHED_FORMAT = 2  # part of every job: changed when the same job would give other rows
+_UNFINISHED_FORMAT = 1  # part of every job: changed when the same job would give other rows
 _JOB_FILE, _FEATURES_FILE = "job.json", "features.f32"
 
 
@@ -143,6 +143,8 @@ def embed_scene(
             "stride": request.stride,
         }
         decisive = {key: value for key, value in facts.items() if key != "model"}
+        if scene.may_miss:
+            decisive["fill"] = "mean"  # of the window's valid pixels; earlier versions took the lowest value
         job = {**decisive, "scene": [identity_of(band) for band in bands], "features": meaning, "dtype": str(dtype)}
         if request.components is not None and request.components >= grid.rows * grid.cols:
             raise UserError(

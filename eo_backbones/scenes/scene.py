@@ -18,7 +18,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.inputs import UnitError, check_values
 from eo_backbones.rasters.band_files import BandFile
 from eo_backbones.rasters.offset_test import refuse_shifted
-from eo_backbones.rasters.reader import as_values, is_remote, opened, readings_of, stored_and_missing
+from eo_backbones.rasters.reader import RasterFacts, as_values, is_remote, opened, readings_of, stored_and_missing
 from eo_backbones.rasters.scaling import BandReading, DeclaredReading
 from eo_backbones.scenes.grid import Grid, at
 
@@ -102,6 +102,15 @@ class Scene:
                 self._open[band.path], band.path, [band.index], [reading.nodata], window
             )
             target[:] = as_values(stored[0], None if missing is None else missing[0], reading)
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether any pixel can be missing: by a nodata value, mask or alpha band, or because it is no number."""
+        return (
+            any(RasterFacts.of(dataset).may_miss for dataset in self._open.values())
+            or any(reading.nodata is not None for reading in self.readings)
+            or any(dtype.startswith("float") for dtype in self.dtypes)
+        )
 
     @property
     def units(self) -> tuple[Unit, ...]:

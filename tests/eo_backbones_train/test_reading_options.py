@@ -84,6 +84,8 @@ def test_a_folder_reads_new_images_as_those_it_was_trained_on(folder: Path, trai
         "nodata": {"B03": 7.0},
     }
     assert read_json(trained["plain"] / "config.json")["eo_backbones"]["reading"] == {"positions": {"B03": 2}}
+    card = (trained["stored"] / "README.md").read_text()
+    assert 'unit=["dn"], scale=[0.5], offset=[-1000.0], nodata=[7.0])' in card
     files = {name: sorted((folder / name).rglob("*.tif")) for name in ("plain", "stored")}
     expected = probabilities(trained["plain"], files["plain"])
     assert len(np.unique(expected.argmax(axis=1))) == 2

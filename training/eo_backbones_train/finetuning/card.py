@@ -145,8 +145,13 @@ def _introduction(record: Mapping[str, Any], texts: _TaskTexts, spec: InputSpec)
 def _contract_lines(record: Mapping[str, Any], spec: InputSpec) -> str:
     bands = ", ".join(f'"{name}"' for name in spec.band_names)
     units = ", ".join(f'"{unit}"' for unit in record["data"]["units"])
+    kept, numbers = record["data"].get("reading", {}), ""
+    for option, otherwise in (("scale", 1.0), ("offset", 0.0), ("nodata", None)):
+        if option in kept:
+            by_band = [kept[option].get(name, otherwise) for name in spec.band_names]
+            numbers += f", {option}=[{', '.join(map(str, by_band))}]"
     return f"""model = eo_backbones.create_model("local-dir:FOLDER").eval()
-prepare = eo_backbones.create_transform(model, band=[{bands}], unit=[{units}])"""
+prepare = eo_backbones.create_transform(model, band=[{bands}], unit=[{units}]{numbers})"""
 
 
 def _segmenting(record: Mapping[str, Any], spec: InputSpec) -> str:
