@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from PIL import Image
 from torch import nn
 
 from eo_backbones.contract import unit_range
 from eo_backbones.datasets.class_folders import class_folders
+from eo_backbones.datasets.labelled import IGNORED
+from eo_backbones.datasets.mask_folders import mask_folders
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.features import read_batches
 from eo_backbones.inputs import InputTransform
@@ -20,8 +23,11 @@ from eo_backbones.prediction.segment import segment
 from eo_backbones.rasters.band_files import find_bands
 from eo_backbones.rasters.options import ReadingOptions
 from eo_backbones.rasters.reader import read_bands, read_declared
+from eo_backbones.scenes import EmbedRequest, embed_scene
 from eo_backbones.scenes.scene import Scene
 from support.marked_images import MARKS, write_marked
+from support.masked_images import write_tiff
+from support.tiny_encoders import write_tiny_encoder
 from support.typed_command import Ended
 
 NAMES = ("B03", "B04")
@@ -225,12 +231,85 @@ def test_display_values_have_no_code_for_missing_and_get_the_mean_of_the_others(
     np.testing.assert_array_equal(tile, np.where(missing, np.rint(shown[0][~missing].mean()), shown[0]))
 
 
-def test_a_command_reads_what_the_library_reads(
-    tmp_path: Path, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One image with a mask beside it, through ``embed``: windows without pixels are nodata cells."""
-    from support.tiny_encoders import write_tiny_encoder
+@pytest.mark.parametrize("mark", MARKS)
+def test_windows_with_too_many_missing_pixels_become_nodata_cells(tmp_path: Path, mark: str) -> None:
+    model = write_tiny_encoder(tmp_path / "encoder")
+    values, _ = pixels(size=64)
+    missing = np.zeros((64, 64), bool)
+    missing[:, :20] = True
+    path = write_marked(tmp_path / "a.tif", values, missing, mark, names=NAMES)
+    cells = {}
+    for name, limit in (("strict", 0.6), ("lax", 0.7)):  # 20 of 32 columns are missing: 0.625
+        request = EmbedRequest(
+            scene=(str(path),),
+            model=model,
+            bands=NAMES,
+            out=tmp_path / f"{name}.tif",
+            size=32,
+            stride=32,
+            max_nodata=limit,
+        )
+        embed_scene(request, device=torch.device("cpu"), dtype=torch.float32)
+        with rasterio.open(request.out) as made:
+            cells[name] = np.isnan(made.read(1))
+    np.testing.assert_array_equal(cells["strict"], [[True, False], [True, False]])
+    assert not cells["lax"].any()
 
+
+def png(path: Path, values: np.ndarray, missing: np.ndarray, kind: str) -> Path:
+    """Write an 8-bit picture whose missing pixels are transparent."""
+    grey = values[0]
+    alpha = np.where(missing, 0, 255).astype(np.uint8)
+    if kind == "RGBA":
+        Image.fromarray(np.dstack([values[0], values[1], values[0], alpha])).save(path)
+    elif kind == "LA":
+        Image.fromarray(np.dstack([grey, alpha])).save(path)
+    else:
+        Image.fromarray(np.where(missing, 255, grey // 2).astype(np.uint8)).save(path, transparency=255)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "L with a transparent grey"])
+def test_transparent_pixels_of_pictures_are_missing(tmp_path: Path, kind: str) -> None:
+    values, missing = pixels()
+    path = png(tmp_path / "a.png", (values // 16).astype(np.uint8), missing, kind)
+    with rasterio.open(path) as source:
+        reference = source.read(1, masked=True)
+    np.testing.assert_array_equal(np.ma.getmaskarray(reference), missing)
+    found = read_bands(path, ["B04=1"])[0]
+    np.testing.assert_array_equal(found, reference.astype(np.float32).filled(np.nan))
+
+
+def test_a_mask_beside_a_jpeg_is_read(tmp_path: Path) -> None:
+    values, missing = pixels()
+    Image.fromarray((values[0] // 16).astype(np.uint8)).save(tmp_path / "a.jpg")
+    plain = read_bands(tmp_path / "a.jpg", ["B04=1"])
+    assert plain.dtype == np.uint8
+    write_tiff(tmp_path / "a.jpg.msk", np.where(missing, 0, 255).astype(np.uint8)[None])
+    with rasterio.open(tmp_path / "a.jpg.msk", "r+") as mask:
+        mask.update_tags(INTERNAL_MASK_FLAGS_1="2")
+    with rasterio.open(tmp_path / "a.jpg") as source:
+        reference = source.read(masked=True)
+    np.testing.assert_array_equal(np.ma.getmaskarray(reference)[0], missing)
+    np.testing.assert_array_equal(read_bands(tmp_path / "a.jpg", ["B04=1"])[0], expected(plain[0], missing))
+
+
+def test_a_mask_of_classes_may_be_masked_itself(tmp_path: Path) -> None:
+    values, missing = pixels()
+    for number in range(2):
+        write_marked(tmp_path / "images" / f"{number}.tif", values + number, missing, None, names=NAMES)
+        classes = np.full((1, SIZE_PX, SIZE_PX), 3, np.uint8)
+        classes[:, ::2] = 9
+        write_marked(tmp_path / "masks" / f"{number}.tif", classes, missing, "internal mask")
+    opened = mask_folders(tmp_path)
+    assert opened.values == (3, 9), "not what is stored where the mask has no value"
+    assert opened.data.maps is not None
+    found = opened.data.maps.reader(opened.data.paths[0])
+    np.testing.assert_array_equal(found, np.where(missing, IGNORED, classes[0] == 9))
+
+
+def test_a_command_reads_what_the_library_reads(tmp_path: Path, command: Callable[..., Ended]) -> None:
+    """One image with a mask beside it, through ``embed``: windows without pixels are nodata cells."""
     model = write_tiny_encoder(tmp_path / "encoder")
     values, _ = pixels(size=64)
     missing = np.zeros((64, 64), bool)

@@ -10,7 +10,9 @@ import pytest
 import rasterio
 import torch
 
+from eo_backbones.datasets.class_folders import class_folders
 from eo_backbones.errors import UserError
+from eo_backbones.evaluation.features import read_batches
 from eo_backbones.evaluation.request import Request, run_evaluation
 from eo_backbones.files import read_json
 from eo_backbones.prediction.classify import open_classifier, predict
@@ -147,6 +149,31 @@ def test_the_command_takes_negative_numbers_and_the_folder_repeats_them(
         ended = command("predict", *files, "--model", folder / name, *options, "--out", tmp_path / f"{name}.csv")
         assert ended.status == 0, ended.err
     assert (tmp_path / "of_stored.csv").read_text() == (tmp_path / "of_plain.csv").read_text()
+
+
+def tag(path: Path, scale: float, offset: float) -> None:
+    with rasterio.open(path, "r+") as target:
+        target.scales, target.offsets = (scale,) * target.count, (offset,) * target.count
+
+
+def test_images_of_several_products_are_each_read_in_their_own_way(tmp_path: Path) -> None:
+    values = {name: np.nan_to_num(image(number, 1500), nan=77) for number, name in enumerate("abcd")}
+    write_tiff(tmp_path / "one" / "a.tif", values["a"].astype(np.uint16))
+    write_tiff(tmp_path / "one" / "b.tif", values["b"].astype(np.uint16))
+    for name in "cd":
+        write_tiff(tmp_path / "two" / f"{name}.tif", (values[name] + 1000).astype(np.uint16))
+        tag(tmp_path / "two" / f"{name}.tif", 1e-4, -0.1)
+    images = class_folders(tmp_path, positions={"B03": 1, "B04": 2})
+    for index, name in enumerate("abcd"):
+        np.testing.assert_array_equal(images.read(index, ["B03", "B04"]), values[name])
+    assert "in 2 ways" in images.reading
+    (_, batch) = next(read_batches(images, ["B03", "B04"], np.arange(4)))
+    np.testing.assert_array_equal(batch.numpy(), np.stack([values[name] for name in "abcd"]))
+
+    tag(tmp_path / "two" / "d.tif", 2.75e-5, -0.2)
+    with pytest.raises(UserError, match=r"in the unit of band B03: .*two/d\.tif is read as reflectance") as caught:
+        class_folders(tmp_path, positions={"B03": 1, "B04": 2})
+    assert "\n" not in str(caught.value)
 
 
 def test_embed_reads_stored_numbers_as_their_values(folder: Path, tmp_path: Path) -> None:
