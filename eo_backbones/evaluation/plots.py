@@ -12,22 +12,35 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 
 from eo_backbones.bands import BANDS
 from eo_backbones.datasets import LabelledImages
 from eo_backbones.datasets.labelled import IGNORED, ClassMaps
 from eo_backbones.evaluation import metrics
 from eo_backbones.evaluation.predictions import Predictions, is_baseline
-from eo_backbones.files import atomic_file
+from eo_backbones.files import atomic_file, utf8
 from eo_backbones.results import Result, Section, sections
 
 _TEXT, _PALE = "#1f2430", "#596273"
 
 
+def literal(figure: Figure) -> Figure:
+    """Return the figure with all its texts as they are: names of classes and files are no mathematics between dollars.
+
+    Bytes of a file name that are no text are shown as escapes.
+    """
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text), "what was asked for"
+        text.set_parse_math(False)
+        text.set_text(utf8(text.get_text()).decode())
+    return figure
+
+
 def png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG file."""
+    """Return a figure as the bytes of a PNG file, its texts :func:`literal`."""
     content = BytesIO()
-    figure.savefig(content, dpi=110, format="png")
+    literal(figure).savefig(content, dpi=110, format="png")
     return content.getvalue()
 
 
@@ -45,7 +58,7 @@ _BAND_WIDTH_INCHES, _MIN_WIDTH_INCHES, _PANEL_HEIGHT_INCHES = 0.34, 7.5, 3.6
 def write_band_chart(path: Path, rows: Sequence[Result]) -> None:
     """Draw all rows and write ``bands.png``."""
     with atomic_file(path) as unfinished:
-        band_chart(rows).savefig(unfinished, dpi=150, format="png")
+        literal(band_chart(rows)).savefig(unfinished, dpi=150, format="png")
 
 
 def band_chart(rows: Sequence[Result]) -> Figure:

@@ -26,7 +26,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
-from eo_backbones.files import atomic_file
+from eo_backbones.files import atomic_file, utf8
 from eo_backbones.rasters.reader import without_georeference_warnings
 from eo_backbones.scenes.grid import Grid, to_degrees
 
@@ -246,7 +246,7 @@ def write_similarity_picture(path: Path, values: np.ndarray, *, cell: tuple[int,
     drawn = axes.imshow(values, cmap="viridis", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
     axes.plot(cell[1], cell[0], marker="+", color="white", markersize=18, markeredgewidth=4)
     axes.plot(cell[1], cell[0], marker="+", color="#d55e00", markersize=16, markeredgewidth=2)
-    axes.set_title(title, loc="left", fontsize=10, color=_INK)
+    axes.set_title(utf8(title).decode(), loc="left", fontsize=10, color=_INK, parse_math=False)
     axes.set_xlabel("column of cells")
     axes.set_ylabel("row of cells")
     figure.colorbar(drawn, ax=axes, label="cosine similarity (2nd to 98th percentile)", extend="both")

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
+from eo_backbones.cards.tables import markdown_table
 from eo_backbones.cli.options import error_line, speak_any_name
 from eo_backbones.datasets.synthetic_files import write_class_folders
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation.features import FeatureFile
+from eo_backbones.evaluation.plots import png
 from eo_backbones.evaluation.predictions import NO_PROJECTION, Predictions, read_predictions, write_predictions
 from eo_backbones.evaluation.probes.protocols import fit_predict
 from eo_backbones.evaluation.request import Request
@@ -234,6 +238,23 @@ def test_a_name_that_is_no_text_ends_up_in_files_as_an_escape(tmp_path: Path) ->
     assert utf8("a\udcffé") == b"a\\udcff\xc3\xa9"
     write_atomically(tmp_path / "report.md", "local-dir:\udcff")
     assert (tmp_path / "report.md").read_text() == "local-dir:\\udcff"
+
+
+@pytest.mark.parametrize("name", ["$x^$", "a_$b$_c^", "\udcff.tif", "{\\frac"])
+def test_any_name_can_be_drawn(name: str) -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    axes.set_title(name)
+    axes.set_xticks([0, 1], [name if name.isprintable() else "class", "other"])  # a class must be text
+    axes.plot([0, 1], label=name)
+    axes.legend()
+    assert png(figure).startswith(b"\x89PNG")
+    assert utf8(name).decode() in {text.get_text() for text in figure.findobj(Text)}  # type: ignore[union-attr]
+
+
+def test_a_bar_in_a_name_divides_no_cell() -> None:
+    table = markdown_table(["class"], [["bare | rock"]])
+    assert table.splitlines()[-1] == r"| bare \| rock |"
 
 
 def test_a_message_is_one_line_whatever_it_names() -> None:

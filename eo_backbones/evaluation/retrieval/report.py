@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from eo_backbones.bands import BANDS
 from eo_backbones.cards.tables import markdown_table
+from eo_backbones.evaluation.plots import literal
 from eo_backbones.evaluation.retrieval.recall import RANKS, between
 from eo_backbones.evaluation.retrieval.records import Recall, matrix_of
 from eo_backbones.files import atomic_file, write_atomically
@@ -144,4 +145,4 @@ def write_matrices(path: Path, matrices: Mapping[str, np.ndarray], bands: Sequen
                 axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=9, color=colour)
     figure.suptitle(f"recall@{rank} in percent", fontsize=12)
     with atomic_file(path) as unfinished:
-        figure.savefig(unfinished, dpi=110, format="png")
+        literal(figure).savefig(unfinished, dpi=110, format="png")

@@ -34,7 +34,8 @@ FINETUNE_EPILOG = """Examples:
 [bold]eo-backbones predict new/*.tif --model FOLDER[/bold]
 
 FIELDS holds one folder of images per class; labels.csv has the columns path,label and, if you want, split (train, \
-val or test). Otherwise 60 % of each class train, 20 % validate, 20 % test. LAND holds the folders images and masks, \
+val or test). Folders train, val and test above the classes, or in them, are the split too. Otherwise 60 % of each \
+class train, 20 % validate, 20 % test. LAND holds the folders images and masks, \
 with files of the same names (or a table has path,mask). A mask has one band with the number of each pixel's class, \
 255 where there is none; LAND/classes.csv (value,name) names them. Images to segment are never resized: squares of \
 --size are cut out of them. It needs: pip install 'eo-backbones\\[segmentation]'.
