@@ -80,8 +80,8 @@ def line_colours(models: Sequence[str]) -> dict[str, str]:
     return {model: next(greys) if is_baseline(model) else next(colourful) for model in models}
 
 
-def _names_in_legend(models: Sequence[str]) -> dict[str, str]:
-    """Return what each model is called in the legend: a folder by its last part, if that tells all models apart."""
+def names_in_pictures(models: Sequence[str]) -> dict[str, str]:
+    """Return what each model is called in a picture: a folder by its last part, if that tells all models apart."""
     last_parts = [re.sub(r"(local-dir:)\S*/", r"\1", model) for model in models]
     shown = last_parts if len(set(last_parts)) == len(set(models)) else models
     return dict(zip(models, map(_short, shown), strict=True))
@@ -102,7 +102,7 @@ def _columns(names: Sequence[str], axes: Axes) -> int:
 
 def draw_section(axes: Axes, section: Section, *, legend: bool = True) -> None:
     """Draw the bars of one table, and below them which colour is which model."""
-    names = _names_in_legend(section.models)
+    names = names_in_pictures(section.models)
     palette = line_colours(section.models)
     width = 0.84 / len(section.models)
     labelled = len(section.cells) <= _LABELLED_BARS

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from eo_backbones.bands import BANDS
 from eo_backbones.cards.tables import markdown_table
-from eo_backbones.evaluation.plots import literal
+from eo_backbones.evaluation.plots import literal, names_in_pictures
 from eo_backbones.evaluation.retrieval.recall import RANKS, between
 from eo_backbones.evaluation.retrieval.records import Recall, matrix_of
 from eo_backbones.files import atomic_file, write_atomically
@@ -88,7 +88,10 @@ def summary(rows: Sequence[Recall]) -> tuple[list[str], list[list[str]]]:
 def write_report(out: Path, rows: Sequence[Recall], *, commands: Sequence[str]) -> Path:
     """Write the pictures and ``retrieval.md`` from all rows; return the path of the page."""
     for rank in RANKS:
-        write_matrices(out / picture_file(rank), _matrices(rows, rank), _bands(rows), rank=rank)
+        matrices = _matrices(rows, rank)
+        shown = names_in_pictures(list(matrices))
+        titled = {shown[name]: matrix for name, matrix in matrices.items()}
+        write_matrices(out / picture_file(rank), titled, _bands(rows), rank=rank)
     header, lines = summary(rows)
     places = rows[0].places
     versions = ", ".join(dict.fromkeys(row.versions for row in rows))
