@@ -1,6 +1,6 @@
 """The protocol ``segmentation``: its arithmetic against plain torch and scikit-learn, and DFC2020 end to end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +71,31 @@ def make(root: Path) -> Callable[..., segmentation.PixelTask]:
         return replace(task, **changes)  # type: ignore[arg-type]
 
     return made
+
+
+def test_pixels_without_a_value_are_neither_drawn_nor_scored(make: Callable[..., segmentation.PixelTask]) -> None:
+    """As a predicted mask has no class there; elsewhere nothing changes."""
+
+    def with_gaps(path: Path, bands: Sequence[str]) -> np.ndarray:
+        values = whole.data.reader(path, bands).astype(np.float32)
+        values[:, :8] = np.nan
+        return values
+
+    def no_class_in_gaps(path: Path) -> np.ndarray:
+        classes = whole.maps.reader(path).copy()
+        classes[:8] = IGNORED
+        return classes
+
+    whole = make()
+    gaps = replace(whole, data=replace(whole.data, reader=with_gaps))
+    known = replace(gaps, maps=ClassMaps(classes=whole.maps.classes, reader=no_class_in_gaps))
+    drawn, expected = segmentation.draw_pixels(gaps, ignore), segmentation.draw_pixels(known, ignore)
+    torch.testing.assert_close(drawn.features, expected.features, rtol=0, atol=0)
+    torch.testing.assert_close(drawn.labels, expected.labels, rtol=0, atol=0)
+    found = segmentation.fit_predict(gaps, ignore)
+    lacking = segmentation.fit_predict(whole, ignore).confusions.sum() - found.confusions.sum()
+    truth = np.stack([whole.maps.reader(whole.data.paths[row])[:8] for row in whole.split.test])
+    assert lacking == (truth != IGNORED).sum() > 0
 
 
 def ignore(_: int) -> None:

@@ -5,9 +5,10 @@ concatenated. A 1 x 1 convolution and bilinear resampling commute, so the featur
 convolution runs on the small maps, and only its logits are resized.
 
 It is trained with cross-entropy on pixels drawn at random from the labelled images, equally many from each
-(:data:`PIXELS` in all, ours; pixels without a class are never drawn), by the same solver and with the same choice of
-regularisation as the protocol ``logistic``. Nothing but these pixels is kept in memory or on disk: images stream
-through the network, labelled ones to draw pixels from, test images to be scored, however many there are.
+(:data:`PIXELS` in all, ours), by the same solver and with the same choice of regularisation as the protocol
+``logistic``. Pixels without a class, or without a value in a band, are neither drawn nor scored. Nothing but these
+pixels is kept in memory or on disk: images stream through the network, labelled ones to draw pixels from, test images
+to be scored, however many there are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,12 +71,17 @@ class PixelTask:
         """Images whose classes may be used: train and validation."""
         return np.concatenate([self.split.train, self.split.val])
 
-    def truth(self, row: int) -> np.ndarray:
-        """Return the class map of an image, int64 ``(height, width)``."""
-        return self.maps.reader(self.data.paths[row])
+    def truth(self, row: int, valid: np.ndarray | bool = True) -> np.ndarray:
+        """Return the class map of an image, int64 ``(height, width)``, without a class where it is not ``valid``."""
+        return np.where(valid, self.maps.reader(self.data.paths[row]), IGNORED)
 
-    def streamed(self, rows: np.ndarray, tick: Tick) -> Iterator[tuple[np.ndarray, list[Tensor]]]:
-        """Yield the rows in small groups, with their feature maps: float32 ``(images, channels, h, w)`` a stage."""
+    def streamed(self, rows: np.ndarray, tick: Tick) -> Iterator[tuple[np.ndarray, list[Tensor], np.ndarray]]:
+        """Yield the rows in small groups.
+
+        Yields:
+            Rows; their feature maps, float32 ``(images, channels, h, w)`` a stage; and the pixels that have a value in
+            every band, bool ``(images, height, width)``.
+        """
         parts = self.column.parts
         sources = list(dict.fromkeys(part.source for part in parts))
         inputs = [ModelInput(self.data, self.setting, part) for part in parts]
@@ -91,7 +97,8 @@ class PixelTask:
         for start, raw in read_batches(self.data, sources, rows):
             for first in range(0, len(raw), _IMAGES_AT_ONCE):
                 group = raw[first : first + _IMAGES_AT_ONCE]
-                yield rows[start + first : start + first + len(group)], stages_of(group.to(self.device))
+                valid = group.isfinite().all(dim=1).numpy()
+                yield rows[start + first : start + first + len(group)], stages_of(group.to(self.device)), valid
                 tick(len(group))
 
 
@@ -185,12 +192,12 @@ def draw_pixels(task: PixelTask, tick: Tick) -> Task:
     labels = np.empty(len(images) * each, np.int64)
     owners = np.empty_like(labels)
     filled = 0
-    for rows, stages in task.streamed(images, tick):
+    for rows, stages, valid in task.streamed(images, tick):
         if features is None:
             width = sum(stage.shape[1] for stage in stages)
             features = torch.empty(len(labels), width, device=task.device)
         for position, row in enumerate(rows.tolist()):
-            truth = task.truth(row)
+            truth = task.truth(row, valid[position])
             known = np.flatnonzero(truth != IGNORED)
             chosen = np.random.default_rng((task.seed, row)).choice(known, min(each, len(known)), replace=False)
             block = slice(filled, filled + len(chosen))
@@ -227,8 +234,9 @@ def predict(task: PixelTask, head: Head, tick: Tick) -> PixelPredictions:
     classes = len(task.maps.classes)
     confusions: list[np.ndarray] = []
     shown: list[np.ndarray] = []
-    for rows, stages in task.streamed(task.split.test, tick):
-        truth = torch.from_numpy(np.stack([task.truth(row) for row in rows.tolist()])).to(task.device)
+    for rows, stages, valid in task.streamed(task.split.test, tick):
+        maps = [task.truth(row, one) for row, one in zip(rows.tolist(), valid, strict=True)]
+        truth = torch.from_numpy(np.stack(maps)).to(task.device)
         predicted = head.logits(stages, (truth.shape[1], truth.shape[2])).argmax(dim=1)
         image = torch.arange(len(truth), device=task.device)[:, None, None]
         known = truth != IGNORED
