@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from eo_backbones.errors import UserError
-from eo_backbones.files import write_json
+from eo_backbones.files import refuse_unwritable, write_json
 from eo_backbones.hub.folder import describe_architecture
 from eo_backbones.networks.state import state_digest
 from eo_backbones.progress import SILENT, Progress, duration
@@ -67,6 +67,7 @@ def train(
     """
     if options.tensorboard:
         require_tensorboard()
+    refuse_unwritable(options.out, folder=True)
     with ExitStack() as stack:
         stack.enter_context(_os_errors_as_user_errors(options))
         # The processes and their devices.
