@@ -74,8 +74,8 @@ class InputTransform(nn.Module):
     """Convert raw values of given bands in a given unit to the values that the model was trained on.
 
     A stored value means ``stored * scale + offset`` in its unit, as in GDAL; where the stored value equals ``nodata``,
-    or is NaN, infinite, or linear backscatter of 0 or less, it is missing. Missing values are set to the lower end of
-    the band's clip range.
+    or is NaN, infinite, or linear backscatter of 0 or less, it is missing. A missing pixel becomes the mean of the
+    valid pixels of its image and band; if none is valid, the contract's mean (docs/decisions/0016).
 
     Args:
         spec: the model's contract.
@@ -129,20 +129,22 @@ class InputTransform(nn.Module):
         self.display = display
         self.check: Check = check
 
-    def forward(self, values: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    def forward(self, values: Any) -> Tensor:
         """Check, convert, clip and normalise.
 
         Args:
-            values: ``(H, W)`` for one band, ``(C, H, W)`` or ``(B, C, H, W)`` with one channel per band; any dtype.
+            values: tensor, array of NumPy (masked pixels are missing), or what NumPy makes an array of, such as an
+                ``xarray.DataArray`` or lists: ``(H, W)`` for one band, ``(C, H, W)`` or ``(B, C, H, W)`` with one
+                channel per band; integers or floats of any size.
 
         Returns:
             float32 of shape ``(C, H, W)`` or ``(B, C, H, W)``.
 
         Raises:
             UnitError: the values cannot be in the declared unit (unless ``check`` is ``"warn"`` or ``"off"``).
-            UserError: the number of channels differs from the number of bands.
+            UserError: the number of channels differs from the number of bands, or values that are no real numbers.
         """
-        x = torch.as_tensor(values)
+        x = _tensor(values)
         if x.ndim == 2:
             x = x[None]
         if x.ndim not in {3, 4} or x.shape[-3] != len(self.entries):
@@ -172,19 +174,25 @@ class InputTransform(nn.Module):
     def _channel(self, values: Tensor, index: int) -> Tensor:
         entry = self.entries[index]
         native = to_native(values, entry, self.units[index], display=self.display)
-        low, high = entry.clip
-        native = torch.nan_to_num(native, nan=low, posinf=high, neginf=low).clamp(low, high)
+        missing = ~native.isfinite()
+        native = native.clamp(*entry.clip)
+        spread: Tensor | float = 1.0
+        # What is compiled or exported cannot branch on values; of a complete image, filling changes no bit.
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting() or missing.any():
+            native, valid_share = _filled(native, missing, entry.mean)
+            spread = valid_share.rsqrt()
         if self.normalization == "image":
             mean = native.mean(dim=(-2, -1), keepdim=True)
-            deviation = native.std(dim=(-2, -1), correction=0, keepdim=True)
+            deviation = native.std(dim=(-2, -1), correction=0, keepdim=True) * spread
             return (native - mean) / deviation.clamp_min(TINY)
         return (native - entry.mean) / entry.std
 
     def _check(self, values: Tensor, index: int, stored: torch.dtype) -> None:
         entry, unit = self.entries[index], self.units[index]
-        as_stored = self.scales[index] == 1 and not self.offsets[index]
+        scale, offset = self.scales[index], self.offsets[index]
         images = values if values.ndim == 3 else values[None]
-        finding = check_batch(images, entry, unit, eight_bit=stored == torch.uint8 and as_stored)
+        eight_bit = stored == torch.uint8 and (scale, offset) == (1.0, 0.0)
+        finding = check_batch(images, entry, unit, eight_bit=eight_bit, scale=scale, offset=offset)
         if finding is None:
             return
         if finding.certain and self.check == "error":
@@ -205,6 +213,64 @@ class InputTransform(nn.Module):
         if any(value is not None for value in self.nodata):
             numbers.append(f"nodata={', '.join('none' if value is None else f'{value:g}' for value in self.nodata)}")
         return ", ".join([bands, f"normalization={self.normalization}", *numbers, f"check={self.check}"])
+
+
+def _filled(native: Tensor, missing: Tensor, otherwise: float) -> tuple[Tensor, Tensor]:
+    """Set missing pixels to the mean of the valid ones of their image (docs/decisions/0016).
+
+    Args:
+        native: ``(..., H, W)``.
+        missing: where ``native`` has no value.
+        otherwise: value of an image without a valid pixel.
+
+    Returns:
+        Filled values, and the share of valid pixels ``(..., 1, 1)``, at least that of one pixel.
+    """
+    valid = torch.where(missing, 0.0, native)
+    pixels = native.shape[-2] * native.shape[-1]
+    count = (~missing).sum(dim=(-2, -1), keepdim=True)
+    mean = valid.sum(dim=(-2, -1), keepdim=True) / count.clamp_min(1)
+    mean = torch.where(count > 0, mean, otherwise)
+    return torch.where(missing, mean, native), count.clamp_min(1) / pixels
+
+
+def _tensor(values: Any) -> Tensor:
+    """Return values of any kind as a tensor of a type that torch can compute with; masked ones as NaN.
+
+    Raises:
+        UserError: complex numbers, truth values, or what is no array of numbers.
+    """
+    x = values if isinstance(values, Tensor) else _from_array(values)
+    if x.is_complex():
+        raise UserError(
+            "complex values have no unit; pass sigma nought (for radar, calibrated |value| ** 2), or a band"
+        )
+    if x.dtype == torch.bool:
+        raise UserError("true and false are no values of a band; pass the pixels, and mask missing ones with NaN")
+    wider = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.float64}
+    return x.to(wider[x.dtype]) if x.dtype in wider else x  # torch computes little with these
+
+
+def _from_array(values: Any) -> Tensor:
+    try:
+        masked = values if isinstance(values, np.ma.MaskedArray) else None
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{type(values).__name__} is no array of numbers ({error}); pass an array or a tensor"
+        ) from error
+    if array.dtype.kind not in "buifc":
+        raise UserError(
+            f"{type(values).__name__} of type {array.dtype} holds no numbers; pass integers or floats of one shape"
+        )
+    if masked is not None and masked.mask is not np.ma.nomask and array.dtype.kind in "uif":
+        kind = np.result_type(array.dtype, np.float32)
+        array = np.where(np.ma.getmaskarray(masked), kind.type(np.nan), array.astype(kind))
+    if array.dtype.itemsize > 8 and array.dtype.kind == "f":
+        array = array.astype(np.float64)
+    # torch takes neither the bytes of other machines, nor views that run backwards, nor memory that must stay as it is
+    usable = array.dtype.isnative and array.flags.writeable and min(array.strides, default=0) >= 0
+    return torch.from_numpy(array if usable else array.astype(array.dtype.newbyteorder("="), order="C", copy=True))
 
 
 def _is_one(given: object) -> bool:

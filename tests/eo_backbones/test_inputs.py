@@ -63,14 +63,45 @@ def test_values_are_clipped_at_the_ends_of_the_contract() -> None:
     torch.testing.assert_close(out, torch.tensor([[[0.0, 1.0]]]))
 
 
-@pytest.mark.parametrize("hole", [float("nan"), float("-inf")])
-def test_missing_radar_values_become_the_low_end(hole: float) -> None:
-    out = transform("VH", "db")(torch.tensor([[hole, -12.5]]))
-    torch.testing.assert_close(out, torch.tensor([[[0.0, 0.5]]]))
+@pytest.mark.parametrize("hole", [float("nan"), float("inf"), float("-inf")])
+def test_missing_values_become_the_mean_of_the_valid_ones(hole: float) -> None:
+    """Of their own image and band, after clipping: -100 dB counts as -25, the end of the clip range."""
+    images = torch.tensor([[[[hole, -12.5, -100.0]]], [[[-5.0, -10.0, -15.0]]]])
+    out = transform("VH", "db", check="off")(images)
+    torch.testing.assert_close(out, torch.tensor([[[[0.25, 0.5, 0.0]]], [[[0.8, 0.6, 0.4]]]]))
 
 
-def test_zero_linear_backscatter_is_missing() -> None:
-    torch.testing.assert_close(transform("VV", "linear")(torch.tensor([[0.0, 0.1]])), torch.tensor([[[0.0, 0.6]]]))
+@pytest.mark.parametrize("dark", [0.0, -1e-4])
+def test_linear_backscatter_of_0_or_less_is_missing(dark: float) -> None:
+    torch.testing.assert_close(transform("VV", "linear")(torch.tensor([[dark, 0.1]])), torch.tensor([[[0.6, 0.6]]]))
+
+
+def test_an_image_without_a_valid_pixel_is_the_mean_of_the_contract() -> None:
+    out = transform("B04", "dn", STANDARDIZED, check="off")(torch.full((2, 1, 3, 3), float("nan")))
+    assert not out.any()
+
+
+def test_an_image_standardised_by_itself_takes_the_statistics_of_its_valid_pixels() -> None:
+    spec = InputSpec(bands=UNIT_RANGE.bands, normalization="image")
+    values = dn((1, 16, 16))
+    holes = values.clone()
+    holes[:, :5] = float("nan")
+    out = transform("B08", "dn", spec)(holes)
+    valid = values[:, 5:] / 10_000
+    expected = (valid - valid.mean()) / valid.std(correction=0)
+    torch.testing.assert_close(out[:, 5:], expected, rtol=1e-4, atol=1e-5)
+    assert out[:, :5].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("normalization", ["band", "image"])
+def test_missing_pixels_are_filled_alike_when_exported(normalization: str) -> None:
+    spec = InputSpec(bands=STANDARDIZED.bands, normalization=normalization)  # type: ignore[arg-type]
+    module = transform("B04", "dn", spec)
+    program = torch.export.export(module, (dn(),)).module()
+    complete, holes = dn(seed=1), dn(seed=1)
+    holes[0, :, :3] = float("nan")
+    for values in (complete, holes):
+        torch.testing.assert_close(program(values), module(values))
 
 
 def test_image_normalisation_standardises_each_image() -> None:
@@ -142,7 +173,7 @@ WRONG = {
     "4 digital numbers given as display values": ("B04", "uint8", dn((4, 4)), "pass unit='dn'"),
     "4 display values divided by 255": ("B04", "uint8", torch.rand(4, 4), "multiply by 255"),
     "5 digital numbers beyond 16 bits": ("B04", "dn", torch.full((4, 4), 7e4), "exceed 65535"),
-    "5 nodata left in": ("B04", "dn", torch.tensor([[-9999.0, 400.0]]), "set missing values to NaN"),
+    "5 nodata left in": ("B04", "dn", torch.tensor([[-9999.0, 400.0]]), "pass nodata=-9999"),
     "5 nothing but missing values": ("VV", "db", torch.full((4, 4), float("nan")), "no finite value"),
 }  # fmt: skip
 
