@@ -119,7 +119,10 @@ def test_decoded_batches_are_what_the_input_contract_promises(
                     raw = file.read(file.descriptions.index(name) + 1)
                 unit = "uint8" if coding.name == "display" else ("dn", "db")[view]
                 expected = InputTransform(contract, band=name, unit=unit, check="off")(raw)[0].double()
-                step_size = tolerance[coding.name] / contract.for_band(name).std
+                entry = contract.for_band(name)
+                # published recipes were trained with missing pixels at the lower end of the clip range
+                expected[torch.as_tensor(~np.isfinite(raw))] = (entry.clip[0] - entry.mean) / entry.std
+                step_size = tolerance[coding.name] / entry.std
                 found = values[view, position, :height, :width]
                 assert (found - expected).abs().max() <= step_size + 1e-6, (name, coding.name)
     loader.close()

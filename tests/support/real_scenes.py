@@ -40,14 +40,14 @@ def real_images(shared: Path, every: int = 1) -> Iterator[RealImage]:
                 yield from _bands(folder, path, (name,))
     for archive in ("multiband_pairs", "ombria_pairs", "sen12_rgb_pairs"):
         step = 1 if archive == "multiband_pairs" else every
-        for content in _members(shared / f"{archive}.tar", ".tif", step):
+        for content in members(shared / f"{archive}.tar", ".tif", step):
             with MemoryFile(content) as memory, memory.open() as image:
                 yield from _bands_of(archive, image, image.descriptions)
     for name, content in _named_members(shared / "sen12_five.tar", ".jpg", every):
         # a mix of the visible bands, nearest to B03
         yield RealImage("sen12_five", "VV" if "/s1/" in name else "B03", "uint8", _picture(content))
     for part in ("eurosat_rgb_part0", "eurosat_rgb_part1"):
-        for content in _members(shared / f"{part}.tar", ".jpg", every):
+        for content in members(shared / f"{part}.tar", ".jpg", every):
             for band, values in zip(("B04", "B03", "B02"), np.moveaxis(_picture(content), -1, 0), strict=True):
                 yield RealImage("eurosat_rgb", band, "uint8", values)
 
@@ -63,7 +63,8 @@ def _bands_of(source: str, image: Any, names: tuple[str, ...]) -> Iterator[RealI
         yield RealImage(source, name, "uint8" if values.dtype == np.uint8 else BANDS[name].unit, values)
 
 
-def _members(archive: Path, suffix: str, every: int) -> Iterator[bytes]:
+def members(archive: Path, suffix: str, every: int = 1) -> Iterator[bytes]:
+    """Yield the contents of one in ``every`` of an archive's files with a suffix."""
     return (content for _, content in _named_members(archive, suffix, every))
 
 
