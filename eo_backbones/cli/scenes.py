@@ -97,7 +97,7 @@ def embed(
     fuse: Annotated[str, typer.Option(help="Several bands: concat (features side by side) or mean.")] = "concat",
     max_nodata: Annotated[
         float, typer.Option(help="Share of missing pixels above which a window becomes a nodata cell.")
-    ] = 0.1,
+    ] = 0.05,
     format_: Annotated[
         str | None,
         typer.Option("--format", help="geotiff or parquet; default: by the suffix of OUT.", show_default=False),

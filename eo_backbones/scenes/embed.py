@@ -44,6 +44,7 @@ PIXELS_PER_BATCH: Mapping[str, int] = MappingProxyType({"cpu": 256 * 64 * 64, "c
 limit; a GPU needs more to be busy."""
 _DISPLAYED = 3  # components of the preview
 _UNFINISHED_FORMAT = 1  # part of every job: changed when the same job would give other rows
+_WITHOUT_EFFECT = 0.1  # max_nodata of a complete scene, as earlier versions wrote it: their unfinished rows go on
 _JOB_FILE, _FEATURES_FILE = "job.json", "features.f32"
 
 
@@ -145,6 +146,8 @@ def embed_scene(
         decisive = {key: value for key, value in facts.items() if key != "model"}
         if scene.may_miss:
             decisive["fill"] = "mean"  # of the window's valid pixels; earlier versions took the lowest value
+        else:
+            decisive["max_nodata"] = _WITHOUT_EFFECT
         job = {**decisive, "scene": [identity_of(band) for band in bands], "features": meaning, "dtype": str(dtype)}
         if request.components is not None and request.components >= grid.rows * grid.cols:
             raise UserError(

@@ -18,6 +18,9 @@ from eo_backbones.rasters.reader import SIDECARS, is_gdal_name, local_file
 from eo_backbones.scenes.outputs import MAX_BANDS, EmbeddingDtype, load_pyarrow
 
 Format = Literal["geotiff", "parquet"]
+MAX_NODATA = 0.05
+"""Default of ``max_nodata``. Up to this share the features of a window hardly move: their median cosine with those of
+the complete window stays above 0.95 (benchmarks/2026-11-25-missing-fill.md)."""
 FROZEN_FUSES: tuple[Fuse, ...] = ("concat", "mean")
 _SUFFIXES: dict[str, Format] = {".tif": "geotiff", ".tiff": "geotiff", ".parquet": "parquet"}
 
@@ -59,7 +62,7 @@ class EmbedRequest:
     scale: Numbers = None
     offset: Numbers = None
     nodata: Numbers = None
-    max_nodata: float = 0.1
+    max_nodata: float = MAX_NODATA
     components: int | None = None
     components_from: Path | None = None
     dtype: str = "float32"
@@ -85,7 +88,7 @@ class EmbedRequest:
             raise unknown_name("--dtype", self.dtype, get_args(EmbeddingDtype))
         if not 0 <= self.max_nodata < 1:
             raise UserError(
-                f"--max-nodata {self.max_nodata:g} is a share of the pixels; pass 0 to below 1, such as 0.1"
+                f"--max-nodata {self.max_nodata:g} is a share of the pixels; pass 0 to below 1, such as 0.05"
             )
         if self.components is not None and self.components_from is not None:
             raise UserError("--components and --components-from both say which components; pass one of them")
