@@ -17,19 +17,9 @@ UNFINISHED = ".unfinished-"
 
 _LONGEST_NAME = 220
 """Bytes of a file name: disks allow 255, and :func:`unfinished_path` puts something before it."""
-_DISK_ERRORS = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.ENAMETOOLONG,
-        errno.EIO,
-    }
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_IN_THE_WAY = frozenset(
+    {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO}
 )
 
 
@@ -155,10 +145,14 @@ def write_problem(error: Exception) -> str:
 
 def as_user_error(error: OSError) -> UserError | None:
     """Return what to tell the user about a disk that is full, read-only or in the way; ``None`` for other errors."""
-    if error.errno not in _DISK_ERRORS:
-        return None
     where = f" {error.filename}" if error.filename else ""
-    return UserError(f"cannot write{where}: {write_problem(error)}; make room, or name another place, and start again")
+    if error.errno in _FULL:
+        return UserError(
+            f"cannot write{where}: {write_problem(error)}; make room, or name another place, and start again"
+        )
+    if error.errno in _IN_THE_WAY:
+        return UserError(f"cannot read or write{where}: {write_problem(error)}; correct this, or name another place")
+    return None
 
 
 def refuse_occupied(folder: Path, *, earlier: str, recognised: bool, remedy: str | None = None) -> None:

@@ -114,6 +114,8 @@ def _classify(
     from eo_backbones.prediction.classify import predict as classify
     from eo_backbones.prediction.classify import write_predictions
 
+    if out.resolve() in {Path(file).resolve() for file in files}:
+        raise UserError(f"--out {out} is one of the images; name another file for the table")
     rows = classify(
         opened,
         files,
