@@ -99,6 +99,8 @@ def check_batch(
         scale: likewise.
         offset: likewise.
     """
+    if not len(values):
+        return None
     sample = _Sample(values)
     stored = _Stored(scale, offset)
     doubt: tuple[int, str] | None = None
@@ -306,10 +308,11 @@ def _dn(s: _Sample, entry: BandInput) -> Iterator[_Rule]:
         _VALUES + "are fractions, not digital numbers (reflectance x 10000); pass unit='reflectance'",
     )
     if entry.band != "B10":  # cirrus, 5 to 50 digital numbers wherever there is none
-        yield _Rule(
-            fractions & (s.low > -1) & (s.high <= 120) & (s.median <= 100),
-            _VALUES + "look like percent, not digital numbers; pass unit='reflectance' with scale=0.01",
-        )
+        percent = fractions & (s.low > -1) & (s.high <= 120) & (s.median <= 100)
+        message = _VALUES + "look like percent, not digital numbers; pass unit='reflectance' with scale=0.01"
+        dark = (s.median > 20) & ((s.median > 50) | (s.high / 1.5 < s.low))  # so is water, averaged or resampled
+        yield _Rule(percent & ~dark, message)
+        yield _Rule(percent & dark, message.replace("look like", "may be"), certain=False)
     yield _Rule(s.share(s.rows < -1000) >= _FEW, _VALUES + "are too low for digital numbers; set missing values to NaN")
     yield _Rule(
         s.share(s.rows > HIGHEST_DN) >= _FEW,
@@ -376,7 +379,8 @@ def _db(s: _Sample, entry: BandInput) -> Iterator[_Rule]:
     )
     yield _Rule((s.fractional < _FEW) & (s.median < -200) & (s.median > -6000), _HUNDREDTHS)
     yield _Rule(s.divided_by_255, _DISPLAY)
-    positive = (below < 0.5) & (s.median >= 0) & (s.quantile(1 - _FEW / 2) > 0)
+    # Thermal noise that was taken off leaves linear backscatter just below 0; dB of a bright city reach far below it.
+    positive = (s.share(s.rows < -0.2) < _FEW) & (s.median >= 0) & (s.quantile(1 - _FEW / 2) > 0)
     yield _Rule(
         positive & ((s.median > 5) | (s.fractional < _FEW) & (s.median >= 1)), _CALIBRATE.replace("{name}", "dB")
     )
@@ -391,7 +395,8 @@ def _db(s: _Sample, entry: BandInput) -> Iterator[_Rule]:
         around_zero & (s.low > -0.2) & (s.high < 1),
         _VALUES + "lie too near 0 for dB; pass unit='linear' for linear backscatter",
     )
-    yield _Rule(around_zero | (s.median > -4.5) & (spread >= 0.8) & (spread <= 3.8), _STANDARDISED)
+    # Values of deviation 1 span about 3.3 between these quantiles, speckle alone 5.4 and more.
+    yield _Rule(around_zero & (spread <= 4.8) | (s.median > -4.5) & (spread >= 0.8) & (spread <= 3.8), _STANDARDISED)
     yield _Rule(
         (s.share(s.rows < lowest) >= _FEW) | (s.share(s.rows > highest) >= _FEW),
         _VALUES + f"exceed {lowest:g} to {highest:g} dB; calibrate to sigma nought, set missing values to NaN",

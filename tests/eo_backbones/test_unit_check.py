@@ -224,12 +224,29 @@ def _ground() -> Iterator[tuple[str, str, str, np.ndarray]]:
     town = 10 * np.log10(rng.gamma(0.7, 0.6, (64, 64)).clip(1e-3)).astype(np.float32)
     yield "town with corners", "VV", "db", town
     yield "town with corners", "VV", "linear", 10 ** (town / 10)
+    inner_city = rng.normal(2, 4, (64, 64)).astype(np.float32)
+    yield "inner city", "VV", "db", inner_city
+    yield "inner city", "VV", "linear", 10 ** (inner_city / 10)
     yield "picture", "B04", "uint8", rng.integers(0, 256, (64, 64), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(("name", "band", "unit", "values"), list(_ground()))
 def test_water_snow_cloud_desert_town(name: str, band: str, unit: str, values: np.ndarray) -> None:
     assert check(values.astype(np.int32) if values.dtype == np.uint16 else values, band, unit) is None, name
+
+
+@pytest.mark.parametrize("mean", [25.0, 44.0, 80.0])
+def test_water_averaged_over_dates_is_at_most_a_doubt(mean: float) -> None:
+    water = np.random.default_rng(0).normal(mean, 0.05 * mean, (64, 64)).astype(np.float32)
+    found = check(water, "B11", "dn")
+    assert found is not None
+    assert not found.certain
+    assert "may be percent" in found.message
+
+
+def test_a_batch_without_images_has_nothing_wrong() -> None:
+    assert check_batch(torch.empty(0, 64, 64), SPEC.for_band("B04"), "dn") is None
+    assert InputTransform(SPEC, band="B04", unit="dn")(torch.empty(0, 1, 64, 64)).shape == (0, 1, 64, 64)
 
 
 @pytest.mark.parametrize(
