@@ -16,6 +16,7 @@ from typing import Any, Literal, cast, get_args
 
 from eo_backbones.bands import BANDS, PAPER_BANDS, S1_BANDS, band
 from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.files import JsonFields
 
 Unit = Literal["dn", "reflectance", "db", "linear", "uint8"]
 NativeUnit = Literal["reflectance", "db"]
@@ -171,32 +172,47 @@ class InputSpec:
         return {"normalization": self.normalization, "bands": entries, **levels}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "InputSpec":
+    def from_dict(cls, data: Any, where: str = "the input contract in config.json") -> "InputSpec":
         """Read the JSON form back.
 
+        Args:
+            data: as :meth:`to_dict` gives it.
+            where: what it is, for messages.
+
         Raises:
-            UserError: a field is missing or has the wrong type; the message names it.
+            UserError: a field is missing, or holds what it cannot mean; the message names it.
         """
-        try:
-            return cls(
-                normalization=cast("Normalization", data["normalization"]),
-                bands=tuple(
-                    BandInput(
-                        band=band(entry["band"]).name,
-                        unit=entry["unit"],
-                        clip=(float(entry["clip"][0]), float(entry["clip"][1])),
-                        mean=float(entry["mean"]),
-                        std=float(entry["std"]),
-                        display=(float(entry["display"][0]), float(entry["display"][1])),
-                    )
-                    for entry in data["bands"]
-                ),
-                processing_levels=tuple(str(level) for level in data.get("processing_levels", ())),
-            )
-        except (KeyError, TypeError, IndexError) as error:
-            raise UserError(
-                f"the input contract in config.json is damaged: {error!r}; export the folder again"
-            ) from error
+        fields = JsonFields(data, where)
+        bands = tuple(_band_input(entry, where) for entry in fields.values("bands", dict))
+        if not bands or len({entry.band for entry in bands}) < len(bands):
+            raise fields.error("bands holds no band" if not bands else "bands holds one band twice")
+        levels = fields.values("processing_levels", str) if "processing_levels" in fields else ()
+        return cls(
+            normalization=cast("Normalization", fields.text("normalization", get_args(Normalization))),
+            bands=bands,
+            processing_levels=levels,
+        )
+
+
+def _band_input(data: Mapping[str, Any], where: str) -> BandInput:
+    """Read one band of a contract."""
+    name = JsonFields(data, where).text("band")
+    if name not in BANDS:
+        raise JsonFields(data, where).error(f"band is {name!r}, not one of {', '.join(BANDS)}")
+    fields = JsonFields(data, f"{where}: band {name}")
+    native: NativeUnit = "reflectance" if BANDS[name].sensor == "s2" else "db"
+    fields.text("unit", (native,))
+    std = fields.number("std")
+    if std <= 0:
+        raise fields.error(f"std is {std:g}, not above 0")
+    return BandInput(
+        band=name,
+        unit=native,
+        clip=fields.interval("clip"),
+        mean=fields.number("mean"),
+        std=std,
+        display=fields.interval("display"),
+    )
 
 
 def unit_range(bands: Iterable[str] = (*PAPER_BANDS, *S1_BANDS)) -> InputSpec:

@@ -3,8 +3,9 @@
 import errno
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,95 @@ def read_json(path: Path, *, kind: str = "weights folder") -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path} holds a JSON {type(data).__name__}, not an object")
     return data
+
+
+class JsonFields:
+    """Fields of an object that was read from JSON, each checked as it is taken.
+
+    Args:
+        data: what should be the object.
+        where: what it is, for messages: "config.json: band B04".
+        remedy: what to do about a damaged file.
+
+    Raises:
+        UserError: on every access: the field is missing or holds something else; on creation: it is no object.
+    """
+
+    def __init__(self, data: Any, where: str, remedy: str = "export the folder again") -> None:
+        self._where, self._remedy = where, remedy
+        if not isinstance(data, Mapping):
+            raise self.error(f"{_shown(data)} is not an object")
+        self._data = data
+
+    def error(self, problem: str) -> UserError:
+        """Return the error that says what is wrong where."""
+        return UserError(f"{self._where} is damaged: {problem}; {self._remedy}")
+
+    def __contains__(self, key: str) -> bool:
+        """Return whether the field is there."""
+        return key in self._data
+
+    def value(self, key: str) -> Any:
+        """Return a field, whatever it holds."""
+        if key not in self._data:
+            raise self.error(f"{key} is missing")
+        return self._data[key]
+
+    def text(self, key: str, allowed: Sequence[str] = ()) -> str:
+        """Return a text that is not empty, one of the allowed ones if some are named."""
+        value = self.value(key)
+        if not isinstance(value, str) or not value or (allowed and value not in allowed):
+            raise self.error(f"{key} is {_shown(value)}, not {' or '.join(allowed) or 'a text'}")
+        return value
+
+    def integer(self, key: str, least: int) -> int:
+        """Return an integer of at least ``least``."""
+        value = self.value(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self.error(f"{key} is {_shown(value)}, not an integer of {least} or more")
+        return value
+
+    def number(self, key: str) -> float:
+        """Return a finite number."""
+        return self._number(key, self.value(key))
+
+    def interval(self, key: str) -> tuple[float, float]:
+        """Return two finite numbers, the lower one first."""
+        value = self.value(key)
+        if not isinstance(value, list) or len(value) != 2:
+            raise self.error(f"{key} is {_shown(value)}, not a list of two numbers")
+        low, high = (self._number(key, end) for end in value)
+        if low >= high:
+            raise self.error(f"{key} is {_shown(value)}, not the lower number first")
+        return low, high
+
+    def values(self, key: str, kind: type) -> tuple[Any, ...]:
+        """Return a list of different values of a type; an empty text is none."""
+        value = self.value(key)
+        if not isinstance(value, list) or any(type(one) is not kind or one == "" for one in value):
+            names = {str: "texts", int: "integers", dict: "objects"}
+            raise self.error(f"{key} is {_shown(value)}, not a list of {names[kind]}")
+        repeated = next((one for number, one in enumerate(value) if one in value[:number]), None)
+        if repeated is not None:
+            raise self.error(f"{key} holds {_shown(repeated)} twice")
+        return tuple(value)
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        """Return an object."""
+        value = self.value(key)
+        if not isinstance(value, Mapping):
+            raise self.error(f"{key} is {_shown(value)}, not an object")
+        return value
+
+    def _number(self, key: str, value: Any) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise self.error(f"{key} is {_shown(value)}, not a finite number")
+        return float(value)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def sha256_of(path: Path) -> str:

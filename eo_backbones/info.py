@@ -8,9 +8,16 @@ from typing import Any
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
-from eo_backbones.files import read_json
 from eo_backbones.hub import download
-from eo_backbones.hub.folder import CONFIG_KEY, DIGEST_KEY, GOLDEN_FILE, RECIPE_FILE, check_golden, metadata_of
+from eo_backbones.hub.folder import (
+    CONFIG_KEY,
+    DIGEST_KEY,
+    GOLDEN_FILE,
+    RECIPE_FILE,
+    check_golden,
+    metadata_of,
+    read_record,
+)
 from eo_backbones.models import build_model
 from eo_backbones.results import RESULTS_FILE, read_results, rows_of, scores
 
@@ -56,10 +63,10 @@ def _recorded(name: str, where: Mapping[str, Any]) -> dict[str, Any]:
     recipe = download.fetch_beside(name, RECIPE_FILE, **where)
     if recipe is None:
         return {}
-    record = read_json(recipe)
+    record = read_record(recipe)
     sha256 = record.get(DIGEST_KEY)
-    facts = {
-        "recipe": record.get("recipe", {}).get("name"),
+    facts: dict[str, Any] = {
+        "recipe": (record.get("recipe") or {}).get("name"),
         "recipe_digest": record.get("recipe_digest"),
         "sha256": sha256,
         "results": [],

@@ -21,7 +21,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.hub import download
 from eo_backbones.hub.download import Resolved
 from eo_backbones.hub.folder import tensor_shapes
-from eo_backbones.inputs import Check, InputTransform, PerBand
+from eo_backbones.inputs import Check, Display, InputTransform, PerBand
 from eo_backbones.networks.multi_band import build_multi_band
 from eo_backbones.networks.segmentation import build_segmentation
 from eo_backbones.weights import Weights
@@ -102,7 +102,7 @@ def create_transform(
     offset: PerBand = 0.0,
     scale: PerBand = 1.0,
     nodata: float | Sequence[float | None] | None = None,
-    display: tuple[float, float] | None = None,
+    display: Display | None = None,
     check: Check = "error",
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
@@ -117,7 +117,7 @@ def create_transform(
             one per band, as ``scale`` and ``nodata``.
         scale: factor from the stored values to their unit.
         nodata: stored value that means "missing".
-        display: native values that the 8-bit values 0 and 255 stand for.
+        display: native values that the 8-bit values 0 and 255 stand for; a pair for each band in 8 bits.
         check: "error", "warn" or "off" for values that cannot be in the declared unit.
         cache_dir: for names of Hub repositories, as in :func:`create_model`.
         local_files_only: likewise.
@@ -189,8 +189,15 @@ def _check_tensors(resolved: Resolved, shapes: Shapes, arguments: Mapping[str, A
     config = resolved.config
     as_saved = {key: value for key, value in arguments.items() if key not in (*_FEATURE_ARGUMENTS, "device", "dtype")}
     as_saved |= {"in_chans": config.in_chans, "num_classes": config.num_classes}
-    with torch.device("meta"):
-        reference = timm.create_model(config.architecture, pretrained=False, **as_saved)
+    try:
+        with torch.device("meta"):
+            reference = timm.create_model(config.architecture, pretrained=False, **as_saved)
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{resolved.name}: timm cannot build {config.architecture} with the model_args of config.json or the "
+            f"arguments passed ({reason})"
+        ) from error
     expected = {key: tuple(value.shape) for key, value in reference.state_dict().items()}
     problems = {
         "missing": sorted(expected.keys() - shapes.keys()),

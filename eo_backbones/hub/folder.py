@@ -9,8 +9,9 @@ inside ``pretrained_cfg`` makes the repository impossible to load. The block is 
 """
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import ceil
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
-from eo_backbones.files import atomic_file, read_json
+from eo_backbones.files import JsonFields, atomic_file, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -235,48 +236,126 @@ def read_config(path: Path) -> FolderConfig:
     """Read a ``config.json``, written by this package or by timm.
 
     Raises:
-        UserError: not a JSON object, no ``architecture``, or a damaged or newer ``eo_backbones`` block.
+        UserError: not a JSON object, no ``architecture``, a field that holds what it cannot mean, or a newer
+            ``eo_backbones`` block.
     """
     data = read_json(path)
     if not isinstance(data.get("architecture"), str):
         raise UserError(f"{path} has no 'architecture', so it does not describe a timm model")
+    root = JsonFields(data, str(path))
     # timm's older single-level form keeps the fields of pretrained_cfg at the root
-    cfg = {key: value for key, value in data.get("pretrained_cfg", data).items() if key not in _ROOT_ONLY}
-    args = dict(data.get("model_args", {}))
-    size = cfg.get("input_size", _TIMM_DEFAULT_SIZE)
-    num_classes = args.get("num_classes", data.get("num_classes", cfg.get("num_classes", _TIMM_DEFAULT_CLASSES)))
-    in_chans = args.get("in_chans", size[0])
-    block = data.get(CONFIG_KEY)
-    composite = (block.get("segmentation") or block.get("multi_band") or {}) if block is not None else {}
+    described = root.mapping("pretrained_cfg") if "pretrained_cfg" in root else data
+    cfg = {key: value for key, value in described.items() if key not in _ROOT_ONLY}
+    args = dict(root.mapping("model_args")) if "model_args" in root else {}
+    size = _input_size(path, cfg)
+    # as timm's own reader: the root and the constructor arguments overrule pretrained_cfg
+    declared = [
+        (JsonFields(part, f"{path}: {name}").integer("num_classes", 0))
+        for name, part in (("model_args", args), ("num_classes", data), ("pretrained_cfg", cfg))
+        if "num_classes" in part
+    ]
+    num_classes = declared[0] if declared else _TIMM_DEFAULT_CLASSES
+    in_chans = JsonFields(args, f"{path}: model_args").integer("in_chans", 1) if "in_chans" in args else size[0]
+    for key in ("first_conv", "classifier", "license"):
+        if cfg.get(key) is not None and not _is_text(cfg[key], several=key != "license"):
+            raise root.error(f"{key} is {cfg[key]!r}, not a text")
+    block = _Block.read(root, path) if CONFIG_KEY in root else _Block()
+    if block.input is not None and len(set(declared)) > 1:
+        raise root.error(f"num_classes is {' in one place and '.join(map(str, dict.fromkeys(declared)))} in another")
+    if block.classes and len(block.classes) != num_classes:
+        raise root.error(f"classes holds {len(block.classes)} names, num_classes is {num_classes}")
     return FolderConfig(
-        architecture=composite.get("encoder", data["architecture"]),
-        num_classes=int(num_classes),
-        in_chans=int(in_chans),
-        input=_input_of(block, path) if block is not None else None,
-        # as timm's own reader: the root and the constructor arguments overrule pretrained_cfg
-        pretrained_cfg=cfg | {"num_classes": int(num_classes), "input_size": [int(in_chans), *size[1:]]},
+        architecture=block.encoder or data["architecture"],
+        num_classes=num_classes,
+        in_chans=in_chans,
+        input=block.input,
+        pretrained_cfg=cfg | {"num_classes": num_classes, "input_size": [in_chans, *size[1:]]},
         model_args=args,
-        classes=tuple(block.get("classes", ())) if block is not None else (),
-        fuse=composite.get("fuse"),
-        mask_values=tuple(composite.get("mask_values", ())),
-        reading=block.get("reading", {}) if block is not None else {},
+        classes=block.classes,
+        fuse=block.fuse,
+        mask_values=block.mask_values,
+        reading=block.reading,
     )
 
 
-def _input_of(block: Mapping[str, Any], path: Path) -> InputSpec:
-    version = block.get("format_version")
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format version {version!r}, this eo-backbones reads {FORMAT_VERSION}; "
-            f"upgrade eo-backbones or export the folder again"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Block:
+    """This package's part of ``config.json``; fields as those of :class:`FolderConfig`."""
+
+    input: InputSpec | None = None
+    classes: tuple[str, ...] = ()
+    encoder: str | None = None
+    fuse: str | None = None
+    mask_values: tuple[int, ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, root: JsonFields, path: Path) -> "_Block":
+        """Read it from the root of the file."""
+        fields = JsonFields(root.value(CONFIG_KEY), f"{path}: {CONFIG_KEY}")
+        version = fields.value("format_version")
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{path} has format version {version!r}, this eo-backbones reads {FORMAT_VERSION}; "
+                f"upgrade eo-backbones or export the folder again"
+            )
+        block = cls(
+            input=InputSpec.from_dict(fields.value("input"), f"{path}: the input contract"),
+            classes=fields.values("classes", str) if "classes" in fields else (),
+            reading=fields.mapping("reading") if "reading" in fields else {},
         )
-    return InputSpec.from_dict(block.get("input", {}))
+        kind = next((key for key in ("segmentation", "multi_band") if key in fields), None)
+        if kind is None:
+            return block
+        part = JsonFields(fields.mapping(kind), f"{path}: {kind}")
+        values = part.values("mask_values", int) if kind == "segmentation" else ()
+        return replace(block, encoder=part.text("encoder"), fuse=part.text("fuse"), mask_values=values)
+
+
+def _input_size(path: Path, cfg: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return channels, height and width."""
+    size = cfg.get("input_size", _TIMM_DEFAULT_SIZE)
+    if (
+        not isinstance(size, list | tuple)
+        or len(size) != len(_TIMM_DEFAULT_SIZE)
+        or any(type(side) is not int or side < 1 for side in size)
+    ):
+        raise UserError(
+            f"{path} is damaged: input_size is {size!r}, not channels, height and width; export the folder again"
+        )
+    return size[0], size[1], size[2]
+
+
+def _is_text(value: Any, *, several: bool) -> bool:
+    parts = value if several and isinstance(value, list | tuple) else [value]
+    return all(isinstance(part, str) for part in parts)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a ``recipe.json``: how weights were made.
+
+    Raises:
+        UserError: not a JSON object, or a name, recipe or digest that is none.
+    """
+    record = read_json(path)
+    fields = JsonFields(record, str(path))
+    for key in ("name", "recipe_digest"):
+        if record.get(key) is not None:
+            fields.text(key)
+    if record.get("recipe") is not None:
+        recipe = fields.mapping("recipe")
+        if recipe.get("name") is not None:
+            JsonFields(recipe, f"{path}: recipe").text("name")
+    digest = record.get(DIGEST_KEY)
+    if digest is not None and not re.fullmatch("[0-9a-f]{64}", str(digest)):
+        raise fields.error(f"{DIGEST_KEY} is {digest!r}, not 64 hexadecimal digits")
+    return record
 
 
 def recorded_digest(folder: Path) -> str | None:
     """Return the sha256 of the weights according to ``recipe.json``, or ``None`` if it is not recorded."""
     path = folder / RECIPE_FILE
-    digest = read_json(path).get(DIGEST_KEY) if path.is_file() else None
+    digest = read_record(path).get(DIGEST_KEY) if path.is_file() else None
     return str(digest) if digest is not None else None
 
 

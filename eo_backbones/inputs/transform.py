@@ -8,7 +8,7 @@ while the module is compiled or exported; the model's own ``forward`` never chec
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -24,6 +24,8 @@ Check = Literal["error", "warn", "off"]
 """What happens to values that cannot be in the declared unit: refused, used with a warning, or not looked at."""
 PerBand = float | Sequence[float]
 """One number for all bands, or one per band."""
+Display = tuple[float, float] | Sequence[tuple[float, float]]
+"""Native values that the 8-bit values 0 and 255 of one band stand for, or such a pair for each band in 8 bits."""
 
 UNITS_OF: dict[NativeUnit, tuple[Unit, ...]] = {
     "reflectance": ("dn", "reflectance", "uint8"),
@@ -87,8 +89,8 @@ class InputTransform(nn.Module):
             offset already; one number for digital numbers beside bands in other units goes to the digital numbers.
         scale: the stored values are multiplied by it, one number for all bands or one per band.
         nodata: stored value that means "missing", one for all bands or one per band (``None``: none).
-        display: native values that display values 0 and 255 stand for; default: the contract's (0 to 0.275 reflectance
-            as in EuroSAT RGB; -25 to 0 dB).
+        display: native values that display values 0 and 255 stand for, a pair for the band in 8 bits, or one for each
+            of several, in order; default: the contract's (0 to 0.275 reflectance as in EuroSAT RGB; -25 to 0 dB).
         check: what to do with values that cannot be in the unit: ``"error"``, ``"warn"``, or ``"off"``.
 
     Raises:
@@ -104,7 +106,7 @@ class InputTransform(nn.Module):
         offset: PerBand = 0.0,
         scale: PerBand = 1.0,
         nodata: float | Sequence[float | None] | None = None,
-        display: tuple[float, float] | None = None,
+        display: Display | None = None,
         check: Check = "error",
     ) -> None:
         super().__init__()
@@ -119,14 +121,12 @@ class InputTransform(nn.Module):
             if declared not in UNITS_OF[entry.unit]:
                 allowed = ", ".join(UNITS_OF[entry.unit])
                 raise UserError(f"band {entry.band} cannot be in unit {declared!r}; pass one of {allowed}")
-        if display and "uint8" not in units:
-            raise UserError("display applies to 8-bit display values only; leave it out, or pass unit='uint8'")
         self.units: tuple[Unit, ...] = tuple(units)
         self.normalization: Normalization = spec.normalization
         self.offsets = _offsets(offset, self.units)
         self.scales = _scales(scale, self.units)
         self.nodata = _nodata(nodata, len(names))
-        self.display = display
+        self.display = _display(display, self.units)
         self.check: Check = check
 
     def forward(self, values: Any) -> Tensor:
@@ -173,7 +173,7 @@ class InputTransform(nn.Module):
 
     def _channel(self, values: Tensor, index: int) -> Tensor:
         entry = self.entries[index]
-        native = to_native(values, entry, self.units[index], display=self.display)
+        native = to_native(values, entry, self.units[index], display=self.display[index])
         missing = ~native.isfinite()
         native = native.clamp(*entry.clip)
         spread: Tensor | float = 1.0
@@ -323,6 +323,30 @@ def _scales(given: PerBand, units: Sequence[Unit]) -> tuple[float, ...]:
     if _is_one(given) and set(scales) != {1.0} and len(set(units)) > 1:
         raise UserError(f"scale={scales[0]:g} for bands in different units ({', '.join(units)}); pass one per band")
     return scales
+
+
+def _display(given: Display | None, units: Sequence[Unit]) -> tuple[tuple[float, float] | None, ...]:
+    """Return the range of each band, ``None`` where it is the contract's."""
+    eight_bit = [index for index, unit in enumerate(units) if unit == "uint8"]
+    if given is None:
+        return (None,) * len(units)
+    if not eight_bit:
+        raise UserError("display applies to 8-bit display values only; leave it out, or pass unit='uint8'")
+    pairs = [list(pair) if isinstance(pair, Iterable) else pair for pair in given] if not _is_one(given) else [given]
+    if all(_is_number(end) for end in pairs):
+        pairs = [pairs]
+    if len(pairs) != len(eight_bit):
+        raise UserError(
+            f"{len(pairs)} display ranges for {len(eight_bit)} bands in 8 bits, whose units may differ; pass a pair "
+            "(low, high) for each of them, in order"
+        )
+    found: list[tuple[float, float] | None] = [None] * len(units)
+    for index, pair in zip(eight_bit, pairs, strict=True):
+        ends = pair if isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) else [0, 0]
+        if not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] < ends[1]):
+            raise UserError(f"display range {pair!r} is not a pair (low, high) of numbers, the lower one first")
+        found[index] = float(ends[0]), float(ends[1])
+    return tuple(found)
 
 
 def _nodata(given: float | Sequence[float | None] | None, bands: int) -> tuple[float | None, ...]:

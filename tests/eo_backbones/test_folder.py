@@ -81,7 +81,10 @@ def test_what_a_config_leaves_out_is_timms_default(tmp_path: Path) -> None:
         ("[]", "holds a JSON list"),
         ("{}", "has no 'architecture'"),
         ('{"architecture": "resnet50", "eo_backbones": {"format_version": 2}}', "format version 2.*upgrade"),
-        ('{"architecture": "resnet50", "eo_backbones": {"format_version": 1}}', "input contract .* damaged"),
+        (
+            '{"architecture": "resnet50", "eo_backbones": {"format_version": 1}}',
+            "eo_backbones is damaged: input is missing",
+        ),
     ],
 )
 def test_a_damaged_config_is_named(tmp_path: Path, content: str | None, message: str) -> None:

@@ -58,6 +58,31 @@ def test_display_values_follow_eurosat_rgb() -> None:
     torch.testing.assert_close(stretched, torch.tensor([[[0.0, 0.102, 0.51]]]))
 
 
+def test_each_band_in_8_bits_has_its_own_display_range() -> None:
+    grey = torch.full((2, 4, 4), 255, dtype=torch.uint8)
+    both = InputTransform(UNIT_RANGE, band=["B04", "VV"], unit="uint8", display=[(0, 0.3), (-20, -5)])
+    torch.testing.assert_close(both(grey)[:, 0, 0], torch.tensor([0.3, 0.8]))
+    mixed = InputTransform(UNIT_RANGE, band=["B04", "VV"], unit=["dn", "uint8"], display=(-20, -5), check="off")
+    torch.testing.assert_close(mixed(grey)[:, 0, 0], torch.tensor([0.0255, 0.8]))
+
+
+@pytest.mark.parametrize(
+    ("display", "message"),
+    [
+        ((0, 0.3), "1 display ranges for 2 bands in 8 bits"),
+        ([(0, 0.3)], "1 display ranges for 2 bands"),
+        ([(0, 0.3), (0, -25)], r"\[0, -25\] is not a pair"),
+        ([(0, 0.3), (0,)], "is not a pair"),
+        ([(0, 0.3), ("a", "b")], "is not a pair"),
+        ([(0, 0.3), (0, float("nan"))], "is not a pair"),
+        (0.3, "1 display ranges for 2"),
+    ],
+)
+def test_display_ranges_that_fit_no_band_are_refused(display: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        InputTransform(UNIT_RANGE, band=["B04", "VV"], unit="uint8", display=display)  # type: ignore[arg-type]
+
+
 def test_values_are_clipped_at_the_ends_of_the_contract() -> None:
     out = transform("B02", "dn")(torch.tensor([[-200.0, 28_000.0]]))
     torch.testing.assert_close(out, torch.tensor([[[0.0, 1.0]]]))
@@ -118,6 +143,65 @@ def test_shapes() -> None:
     assert one(torch.full((3, 1, 5, 6), 500.0)).shape == (3, 1, 5, 6)
 
 
+def test_arrays_of_every_kind_give_the_same() -> None:
+    plain = np.arange(200, 3200, 25, dtype=np.float64).reshape(10, 12)
+    expected = transform("B04", "dn")(plain)
+    read_only = plain.copy()
+    read_only.flags.writeable = False
+
+    class ArrayLike:
+        """As an ``xarray.DataArray`` is one."""
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            return plain
+
+    for same in (
+        plain.tolist(),
+        read_only,
+        ArrayLike(),
+        np.asfortranarray(plain),
+        plain[::-1, ::-1].copy()[::-1, ::-1],
+        plain.astype(">f4"),
+        plain.astype(">i2"),
+        plain.astype(">u2"),
+        plain.astype(np.uint16),
+        plain.astype(np.uint32),
+        plain.astype(np.uint64),
+        plain.astype(np.longdouble),
+        np.ma.masked_array(plain, mask=False),
+        torch.from_numpy(plain.astype(np.uint16)),
+        torch.from_numpy(plain.astype(np.uint32)),
+    ):
+        torch.testing.assert_close(transform("B04", "dn")(same), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
+def test_masked_pixels_are_missing(dtype: type) -> None:
+    values = np.ma.masked_equal(np.array([[10, 200, 20, 30]], dtype), 200)
+    unit = "uint8" if dtype == np.uint8 else "dn"
+    out = transform("B04", unit, check="off")(values)
+    assert float(out[0, 0, 1]) == pytest.approx(float(out[0, 0, 2]), rel=1e-5), "the mean of 10, 20 and 30"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.ones((4, 4), np.complex64), "complex values are no backscatter"),
+        (torch.ones(4, 4, dtype=torch.complex64), "complex values are no backscatter"),
+        (np.ones((4, 4), bool), "true and false are no values of a band"),
+        (np.ma.masked_array(np.ones((4, 4), bool), mask=True), "true and false are no values"),
+        (np.full((4, 4), "a"), "holds no numbers"),
+        ([[1, 2], [3]], "list is no array of numbers|holds no numbers"),
+        (None, "NoneType of type object holds no numbers"),
+        ("B04", "str of type <U3 holds no numbers"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_one_line(values: object, message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
+        transform("VV", "db")(values)
+    assert "\n" not in str(refused.value)
+
+
 def test_several_bands_each_by_its_own_entry() -> None:
     both = InputTransform(STANDARDIZED, band=["B04", "VV"], unit=["dn", "db"])
     x = torch.stack([torch.full((4, 4), 900.0), torch.full((4, 4), -9.0)])
@@ -155,7 +239,7 @@ def test_processing_levels_are_written_where_they_are_known_and_change_nothing_e
 def test_2_a_damaged_contract_is_refused() -> None:
     data = UNIT_RANGE.to_dict()
     del data["bands"][0]["std"]
-    with pytest.raises(UserError, match=r"input contract in config.json is damaged: KeyError\('std'\)"):
+    with pytest.raises(UserError, match=r"input contract in config.json: band B02 is damaged: std is missing"):
         InputSpec.from_dict(data)
 
 
