@@ -242,9 +242,7 @@ def _tensor(values: Any) -> Tensor:
     """
     x = values if isinstance(values, Tensor) else _from_array(values)
     if x.is_complex():
-        raise UserError(
-            "complex values have no unit; pass sigma nought (for radar, calibrated |value| ** 2), or a band"
-        )
+        raise UserError("complex values are no backscatter; calibrate them to sigma nought and pass it in dB")
     if x.dtype == torch.bool:
         raise UserError("true and false are no values of a band; pass the pixels, and mask missing ones with NaN")
     wider = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.float64}
@@ -325,14 +323,14 @@ def _scales(given: PerBand, units: Sequence[Unit]) -> tuple[float, ...]:
     return scales
 
 
-def _display(given: Display | None, units: Sequence[Unit]) -> tuple[tuple[float, float] | None, ...]:
+def _display(given: Any, units: Sequence[Unit]) -> tuple[tuple[float, float] | None, ...]:
     """Return the range of each band, ``None`` where it is the contract's."""
     eight_bit = [index for index, unit in enumerate(units) if unit == "uint8"]
     if given is None:
         return (None,) * len(units)
     if not eight_bit:
         raise UserError("display applies to 8-bit display values only; leave it out, or pass unit='uint8'")
-    pairs = [list(pair) if isinstance(pair, Iterable) else pair for pair in given] if not _is_one(given) else [given]
+    pairs: list[Any] = [given] if _is_one(given) else list(given)
     if all(_is_number(end) for end in pairs):
         pairs = [pairs]
     if len(pairs) != len(eight_bit):
@@ -342,8 +340,9 @@ def _display(given: Display | None, units: Sequence[Unit]) -> tuple[tuple[float,
         )
     found: list[tuple[float, float] | None] = [None] * len(units)
     for index, pair in zip(eight_bit, pairs, strict=True):
-        ends = pair if isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) else [0, 0]
-        if not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] < ends[1]):
+        ends = list(pair) if isinstance(pair, Iterable) else []
+        numbers = len(ends) == 2 and all(_is_number(end) and math.isfinite(end) for end in ends)
+        if not numbers or ends[0] >= ends[1]:
             raise UserError(f"display range {pair!r} is not a pair (low, high) of numbers, the lower one first")
         found[index] = float(ends[0]), float(ends[1])
     return tuple(found)

@@ -71,7 +71,7 @@ def test_each_band_in_8_bits_has_its_own_display_range() -> None:
     [
         ((0, 0.3), "1 display ranges for 2 bands in 8 bits"),
         ([(0, 0.3)], "1 display ranges for 2 bands"),
-        ([(0, 0.3), (0, -25)], r"\[0, -25\] is not a pair"),
+        ([(0, 0.3), (0, -25)], r"\(0, -25\) is not a pair"),
         ([(0, 0.3), (0,)], "is not a pair"),
         ([(0, 0.3), ("a", "b")], "is not a pair"),
         ([(0, 0.3), (0, float("nan"))], "is not a pair"),
