@@ -127,6 +127,10 @@ _MINI_ALL = (
     "Sentinel-1/2 pairs of OMBRIA and SEN1-2 (8-bit display values), SEN12MS-CR, BigEarthNet and TerraMesh samples"
 )
 
+# SEN12MS and DFC2020 are level 1C; of the mini data SEN12MS-CR and TerraMesh are level 1C, BigEarthNet is level 2A, and
+# the level of the 8-bit pictures is not known.
+_L1C, _BOTH_LEVELS = ("L1C",), ("L1C", "L2A")
+
 # benchmarks/2026-11-25-distill-mini has the figures.
 _DISTILL_SHORTFALL = (
     "Without labels, places are found again by another band more often than with ImageNet for visible against infrared "
@@ -143,7 +147,7 @@ _DECLARED = (
         method="distill",
         data=_MINI_ALL,
         recipe="distill-mini",
-        input=standardized(),
+        input=replace(standardized(), processing_levels=_BOTH_LEVELS),
         license="other",
         data_license="other",
         architecture="tf_efficientnet_lite0",
@@ -158,7 +162,7 @@ _DECLARED = (
         method="byol",
         data=_MINI,
         recipe="byol-mini",
-        input=standardized(),
+        input=replace(standardized(), processing_levels=_BOTH_LEVELS),
         license="other",
         data_license="other",
         embedded="byol_s1s2_mini.safetensors",
@@ -168,7 +172,7 @@ _DECLARED = (
         method="simsiam",
         data=_MINI,
         recipe="simsiam-mini",
-        input=standardized(),
+        input=replace(standardized(), processing_levels=_BOTH_LEVELS),
         license="other",
         data_license="other",
     ),
@@ -177,7 +181,7 @@ _DECLARED = (
         method="byol",
         data=_SEN12MS,
         recipe="byol-sen12ms-90k",
-        input=unit_range(),
+        input=replace(unit_range(), processing_levels=_L1C),
         license="cc-by-4.0",
         data_license="cc-by-4.0",
     ),
@@ -186,7 +190,7 @@ _DECLARED = (
         method="simsiam",
         data=_SEN12MS,
         recipe="simsiam-sen12ms-90k",
-        input=unit_range(),
+        input=replace(unit_range(), processing_levels=_L1C),
         license="cc-by-4.0",
         data_license="cc-by-4.0",
     ),
@@ -195,7 +199,7 @@ _DECLARED = (
         method="byol",
         data=_DFC2020,
         recipe="byol-dfc2020",
-        input=unit_range(),
+        input=replace(unit_range(), processing_levels=_L1C),
         license="cc-by-4.0",
         data_license="cc-by-4.0",
     ),
@@ -204,7 +208,7 @@ _DECLARED = (
         method="simsiam",
         data=_DFC2020,
         recipe="simsiam-dfc2020",
-        input=unit_range(),
+        input=replace(unit_range(), processing_levels=_L1C),
         license="cc-by-4.0",
         data_license="cc-by-4.0",
     ),

@@ -291,13 +291,21 @@ def input_section(contract: InputSpec, *, together: bool = False) -> str:
             "",
             f"{channels}, float32, any height and width. {how} Reflectance is the digital number divided by 10,000 "
             "(add -1,000 first for Sentinel-2 products of processing baseline 04.00 and later); dB is "
-            "10 log10 of the backscatter. Missing values are set to the lower end of the clip range.",
+            "10 log10 of the backscatter. Missing values are set to the lower end of the clip range."
+            + _levels(contract),
             "",
             markdown_table(header, rows),
             "",
             "GSD is the ground sampling distance of the sensor.",
         ]
     )
+
+
+def _levels(contract: InputSpec) -> str:
+    """Return a sentence on the processing levels of the images that were trained on; empty if they are not known."""
+    meanings = {"L1C": "level 1C (top of the atmosphere)", "L2A": "level 2A (surface)"}
+    levels = [meanings.get(level, level) for level in contract.processing_levels]
+    return f" The Sentinel-2 images it was trained on have the reflectance of {' and '.join(levels)}." if levels else ""
 
 
 def _wavelength(entry: BandInput) -> str:

@@ -19,7 +19,7 @@ from eo_backbones.bands import band
 from eo_backbones.datasets.copies import without_copies
 from eo_backbones.datasets.labelled import LabelledImages, OfficialSplit
 from eo_backbones.datasets.labelled_folders import find_images, official_parts, refuse_alike
-from eo_backbones.datasets.stored_files import StoredFile, common_units, reading_of_values
+from eo_backbones.datasets.stored_files import StoredFile, common_units, levels_of, reading_of_values
 from eo_backbones.datasets.tables import read_table, refuse_missing, refuse_same_file, split_of
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.offset_test import is_open_to_doubt, refuse_shifted
@@ -113,6 +113,7 @@ def labelled_files(
         reader=partial(_read, band_positions, files),
         load_bytes=Path.read_bytes,
         reading=f"{described}{reading_of_values(files)}",
+        levels=levels_of(files),
         official=official,
     )
 

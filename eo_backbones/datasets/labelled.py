@@ -67,6 +67,7 @@ class LabelledImages:
         load_bytes: returns what distinguishes an image from others, for the digest: the file's bytes, or for data sets
             of hundreds of gigabytes a part of them (:func:`heads`).
         reading: how files are read where the user may choose; part of the digest.
+        levels: processing levels of the Sentinel-2 images, where that of every file is known.
         official: the published split, if the files say it.
         maps: class maps, if the data set has them.
     """
@@ -80,6 +81,7 @@ class LabelledImages:
     reader: Callable[[Path, Sequence[str]], np.ndarray]
     load_bytes: Callable[[Path], bytes]
     reading: str = ""
+    levels: tuple[str, ...] = ()
     official: OfficialSplit | None = None
     maps: ClassMaps | None = None
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from eo_backbones.bands import BANDS
 from eo_backbones.contract import Unit
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.scaling import BandReading
@@ -36,6 +37,14 @@ def common_units(files: Mapping[Path, StoredFile]) -> tuple[Unit, ...]:
                     f"{one.unit}; pass --unit {one.band}=UNIT, and --scale and --offset where files do not say them"
                 )
     return tuple(reading.unit for reading in first.readings)
+
+
+def levels_of(files: Mapping[Path, StoredFile]) -> tuple[str, ...]:
+    """Return the processing levels of the Sentinel-2 bands; none unless that of every file is known."""
+    optical = {
+        reading.level for file in files.values() for reading in file.readings if BANDS[reading.band].sensor == "s2"
+    }
+    return () if None in optical else tuple(sorted(level for level in optical if level is not None))
 
 
 def reading_of_values(files: Mapping[Path, StoredFile]) -> str:

@@ -26,7 +26,7 @@ from eo_backbones.models import create_model
 from eo_backbones.rasters.offset_test import refuse_shifted
 from eo_backbones.rasters.options import KeptReading, Numbers, ReadingOptions
 from eo_backbones.rasters.reader import is_gdal_name, read_declared, split_request, tell_sources
-from eo_backbones.rasters.scaling import BandReading, DeclaredReading
+from eo_backbones.rasters.scaling import BandReading, DeclaredReading, levels_differ
 
 logger = logging.getLogger(__name__)
 
@@ -180,6 +180,10 @@ def _predict(
             if start == 0:
                 where = f"{part[0]}" if len(files) == 1 else f"{part[0]} and {len(part) - 1} more"
                 refuse_shifted(zip(values, readings, strict=True), where)
+                levels = (one.level for of_file in readings for one in of_file)
+                warning = levels_differ(levels, classifier.spec.processing_levels)
+                if warning:
+                    logger.warning("%s: %s", where, warning)
             tell_sources(itertools.chain.from_iterable(readings), said)
             with torch.inference_mode():
                 probabilities = classifier.network(torch.stack(images).to(device)).softmax(dim=1).float().cpu()

@@ -26,6 +26,7 @@ _DARK_END = 1400.0  # of an image with the offset, some band has this share of p
 _CIRRUS_END = 1150.0  # band 10 holds about 10 without cirrus clouds
 _TELLING = frozenset({"B04", "B10"})  # reach below 1000 at either level; at level 2A blue and green do as well
 _TELLING_L2A = frozenset({"B01", "B02", "B03", "B04"})
+_HAZY = frozenset({"B01", "B02", "B03"})  # at level 1C the sky alone can keep them above 1000
 _SEVERAL_BANDS = 3
 _SEVERAL_PIXELS = 10_000
 _SURE_IMAGES, _MANY_IMAGES = 8, 64
@@ -116,7 +117,8 @@ class ValueTest:
         if strong and len(images) >= _SURE_IMAGES:
             return _looks_shifted(bands, "", certain=True)
         several = strong and len(bands) >= _SEVERAL_BANDS and pixels >= _SEVERAL_PIXELS
-        if several or "B10" in bands or len(images) >= _MANY_IMAGES:
+        many = len(images) >= _MANY_IMAGES and not _HAZY.issuperset(bands)
+        if several or many or "B10" in bands:
             return _looks_shifted(bands, "", certain=False)
         return None
 

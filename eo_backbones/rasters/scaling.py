@@ -6,7 +6,7 @@ decide it.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast, get_args
 
@@ -213,6 +213,23 @@ def resolve_reading(
     if BANDS[name].sensor == "s2":
         return _optical(found, dtype, statements, unit, where)
     return _radar(found, dtype, statements, unit, where)
+
+
+def levels_differ(levels: Iterable[str | None], trained_on: Collection[str]) -> str | None:
+    """Return a line if images are of another processing level than a model was trained on, ``None`` if not known.
+
+    Args:
+        levels: of the images (:attr:`BandReading.level`).
+        trained_on: :attr:`eo_backbones.contract.InputSpec.processing_levels`.
+    """
+    other = sorted({level for level in levels if level is not None}.difference(trained_on))
+    if not trained_on or not other:
+        return None
+    meanings = {"L1C": "L1C (top of the atmosphere)", "L2A": "L2A (surface)"}
+    is_of, was = (" and ".join(meanings.get(level, level) for level in some) for some in (other, sorted(trained_on)))
+    return (
+        f"images of level {is_of}, while the model was trained on level {was}: reflectance differs, above all in blue"
+    )
 
 
 def _either(one: str, other: str) -> str:

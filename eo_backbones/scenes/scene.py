@@ -19,7 +19,7 @@ from eo_backbones.inputs import UnitError, check_values
 from eo_backbones.rasters.band_files import BandFile
 from eo_backbones.rasters.offset_test import refuse_shifted
 from eo_backbones.rasters.reader import RasterFacts, as_values, is_remote, opened, readings_of, stored_and_missing
-from eo_backbones.rasters.scaling import BandReading, DeclaredReading
+from eo_backbones.rasters.scaling import BandReading, DeclaredReading, levels_differ
 from eo_backbones.scenes.grid import Grid, at
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,9 @@ class Scene:
         """
         windows = list(self._sample())
         refuse_shifted(((values, self.readings) for values in windows), self.bands[0].path)
+        warning = levels_differ((reading.level for reading in self.readings), spec.processing_levels)
+        if warning:
+            logger.warning("%s: %s", self.bands[0].path, warning)
         sample = np.concatenate([values.reshape(len(self.bands), -1) for values in windows], axis=1)
         for band, dtype, reading, values in zip(self.bands, self.dtypes, self.readings, sample, strict=True):
             finite = values[np.isfinite(values)]

@@ -7,9 +7,9 @@ have, compared with its own golden outputs, and only then renamed; so a folder t
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from eo_backbones_train.pretraining.runlog import LOSS_FILE, METRICS_FILE, draw_
 from eo_backbones_train.recipes.published import RECIPES, input_spec
 from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.recipes.serialise import digest, from_dict, to_dict
+from eo_backbones_train.store.layouts import SCENE_LAYOUTS
 
 LOG_FILE = "training_log.jsonl"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -133,7 +134,8 @@ def export(
         record = _record(trained, name=name, sha256=sha256, dtype=dtype)
         if measured and not rows_of(measured, name, sha256):
             raise UserError(f"{results} holds nothing measured with these weights ({sha256[:12]}…); evaluate them")
-        write_json(folder / CONFIG_FILE, config_json(input=contract, license=license, architecture=network))
+        known = replace(contract, processing_levels=_levels_of(trained.start["sources"]))
+        write_json(folder / CONFIG_FILE, config_json(input=known, license=license, architecture=network))
         write_json(folder / RECIPE_FILE, record)
         _write_log(trained, folder)
 
@@ -143,7 +145,7 @@ def export(
         difference = check_golden(folder, timm.create_model(f"local-dir:{folder}", pretrained=True))
 
         size = (folder / WEIGHTS_FILE).stat().st_size
-        facts = CardFacts(name=name, input=contract, record=record, license=license, row=row)
+        facts = CardFacts(name=name, input=known, record=record, license=license, row=row)
         for filename, text in folder_texts(facts, measured, size_bytes=size).items():
             (folder / filename).parent.mkdir(exist_ok=True)
             (folder / filename).write_bytes(utf8(text))
@@ -236,6 +238,18 @@ def _unchanged(recipe: Recipe) -> bool:
 def golden_inputs() -> Tensor:
     """Return the images whose features are recorded: normalised values as the network sees them, float32."""
     return torch.rand(_GOLDEN_SHAPE, generator=torch.Generator().manual_seed(_GOLDEN_SEED))
+
+
+def _levels_of(sources: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the processing levels of the sources that were trained on, as far as they are known.
+
+    Stores of earlier versions do not record them, but those of a data set follow from its layout.
+    """
+    levels: set[str] = set()
+    for source in sources:
+        layout = SCENE_LAYOUTS.get(source["layout"])
+        levels.update(source.get("levels") or ([layout.level] if layout and layout.level else []))
+    return tuple(sorted(levels))
 
 
 def _record(trained: TrainedRun, *, name: str, sha256: str, dtype: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from eo_backbones.hub import download
 from eo_backbones.hub.folder import RECIPE_FILE
 from eo_backbones.progress import SILENT, Progress
 from eo_backbones.rasters.options import KeptReading, Numbers, ReadingOptions
+from eo_backbones.rasters.scaling import levels_differ
 from eo_backbones_train.finetuning import classification, segmentation
 from eo_backbones_train.finetuning.fit import CHECKPOINTS, Approach, FinetuneContext, FitResult, OpenedData
 from eo_backbones_train.finetuning.folder import move_into, network_config, write_folder
@@ -159,6 +160,9 @@ def _finetune(
     approach.check(split, settings)
     network = build_network(settings, bands=opened.bands, num_classes=len(opened.images.classes))
     spec: Any = network.eo_input
+    warning = levels_differ(opened.images.levels, spec.processing_levels)
+    if warning:
+        logger.warning("%s: %s", data, warning)
     images = as_input(opened.images, opened.bands, spec, size_px=settings.size_px, device=device)
     plan = _plan(opened, settings, split, encoder_sha256=network.eo_digest)
     if _finished(out, plan):
@@ -193,6 +197,7 @@ def _finetune(
         size_px=settings.size_px,
         license=license,
         reading=kept,
+        levels=opened.images.levels,
     )
     record = _record(data, plan, settings, split, fitted, results, kept)
     record = write_folder(unfinished, network.cpu(), config, record, license=license)

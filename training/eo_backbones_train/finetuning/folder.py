@@ -1,7 +1,8 @@
 """The folder of a fine-tuned network, written beside its place, loaded back, then moved into it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def network_config(
     size_px: int,
     license: str,  # noqa: A002
     reading: KeptReading,
+    levels: Sequence[str],
 ) -> dict[str, Any]:
     """Return ``config.json``: that of the encoder it started from, with its own classes, bands and size.
 
@@ -59,11 +61,12 @@ def network_config(
         size_px: side of the images it was trained on.
         license: of the weights.
         reading: how the images were read, for those to predict.
+        levels: processing levels of the images, where they are known.
     """
     spec = network.eo_input
     assert isinstance(spec, InputSpec), "a network to fine-tune has a contract"
     config = config_json(
-        input=spec,
+        input=replace(spec, processing_levels=tuple(levels)),
         num_classes=len(classes),
         in_chans=len(spec.bands),
         classes=classes,
@@ -115,7 +118,9 @@ def write_folder(
     Returns:
         The record, with the digest.
     """
-    block = {key: value for key, value in config[CONFIG_KEY].items() if key != "reading"}  # no part of the weights
+    # what is known about the images is no part of the weights
+    block = {key: value for key, value in config[CONFIG_KEY].items() if key != "reading"}
+    block["input"] = {key: value for key, value in block["input"].items() if key != "processing_levels"}
     save_weights(network.state_dict(), folder / WEIGHTS_FILE, {CONFIG_KEY: json.dumps(block)})
     write_json(folder / CONFIG_FILE, config)
     full = {**record, DIGEST_KEY: sha256_of(folder / WEIGHTS_FILE)}

@@ -126,6 +126,7 @@ class BlockResult:
         groups: group name -> group.
         shards: one record per file.
         notes: what was guessed about files.
+        levels: processing levels of the Sentinel-2 images; ``None`` among them: some are not known.
     """
 
     number: int
@@ -134,6 +135,7 @@ class BlockResult:
     groups: dict[str, GroupKey]
     shards: tuple[ShardRecord, ...]
     notes: tuple[str, ...]
+    levels: tuple[str | None, ...] = (None,)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -149,6 +151,7 @@ class BlockResult:
             groups={name: GroupKey.from_dict(key) for name, key in data["groups"].items()},
             shards=tuple(ShardRecord(*record) for record in data["shards"]),
             notes=tuple(data["notes"]),
+            levels=tuple(data.get("levels", (None,))),
         )
 
 
@@ -189,6 +192,7 @@ def convert_block(block: Block) -> BlockResult:
     rows: list[tuple[str, str, str, str, int]] = []
     skipped: list[tuple[str, str]] = []
     notes: set[str] = set()
+    levels: set[str | None] = set()
     try:
         with gdal_environment(), without_georeference_warnings(), _one_thread():
             for scene in block.scenes:
@@ -198,6 +202,7 @@ def convert_block(block: Block) -> BlockResult:
                     skipped.append((scene.scene, str(problem)))
                     continue
                 notes |= coded.notes
+                levels |= coded.levels
                 height, width = coded.codes.shape[1:]
                 key = GroupKey(height=height, width=width, bands=coded.bands, codings=coded.codings)
                 groups[key.name] = key
@@ -221,6 +226,7 @@ def convert_block(block: Block) -> BlockResult:
         groups=groups,
         shards=tuple(sorted(shards)),
         notes=tuple(sorted(notes)),
+        levels=tuple(sorted(levels, key=str)),
     )
 
 

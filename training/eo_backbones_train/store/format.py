@@ -94,7 +94,7 @@ def manifest_digest(groups: Sequence[Mapping[str, Any]], scenes: Sequence[Sequen
 def described_sources(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what a run records about the sources of its store: name, layout, scenes, units, subset.
 
-    And scale, offset and nodata of bands, where they were given.
+    And scale, offset and nodata of bands, where they were given, and the processing levels, where they are known.
     """
     return [
         {
@@ -103,7 +103,7 @@ def described_sources(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
             "scenes": source["stored"],
             "units": source["units"],
             "subset": source["subset"] and source["subset"]["name"],
-            **{option: source[option] for option in ("scale", "offset", "nodata") if option in source},
+            **{option: source[option] for option in ("scale", "offset", "nodata", "levels") if option in source},
         }
         for source in manifest["sources"]
     ]

@@ -82,6 +82,7 @@ class Layout:
         replicate: files of one scene may differ in size by whole factors; the smaller ones are enlarged by repeating
             pixels, which invents no value.
         has_hold_out: the data set has official test scenes, which pretraining leaves out unless told otherwise.
+        level: processing level of its Sentinel-2 images; ``None``: as the files say.
         of_the_user: files of any product, which are asked for their scale and offset; those of a data set are known.
     """
 
@@ -91,6 +92,7 @@ class Layout:
     s1_order: str | None = None
     replicate: bool = False
     has_hold_out: bool = False
+    level: str | None = None
     of_the_user: bool = False
 
 
@@ -343,12 +345,25 @@ SCENE_LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
         layout.name: layout
         for layout in (
-            Layout(name="sen12ms", scan=_scan_sen12ms, s2_order="sen12ms-s2", s1_order="sen12ms-s1", has_hold_out=True),
-            Layout(name="dfc2020", scan=_scan_dfc2020, s2_order="dfc2020-s2", s1_order="dfc2020-s1"),
+            # Level 1C: schmitt-muc/SEN12MS README, which DFC2020 and SEN12MS-CR follow; BigEarthNet is level 2A.
             Layout(
-                name="sen12mscr", scan=_scan_sen12ms, s2_order="sen12ms-s2", s1_order="sen12ms-s1", has_hold_out=True
+                name="sen12ms",
+                scan=_scan_sen12ms,
+                s2_order="sen12ms-s2",
+                s1_order="sen12ms-s1",
+                has_hold_out=True,
+                level="L1C",
             ),
-            Layout(name="bigearthnet", scan=_scan_bigearthnet, replicate=True),
+            Layout(name="dfc2020", scan=_scan_dfc2020, s2_order="dfc2020-s2", s1_order="dfc2020-s1", level="L1C"),
+            Layout(
+                name="sen12mscr",
+                scan=_scan_sen12ms,
+                s2_order="sen12ms-s2",
+                s1_order="sen12ms-s1",
+                has_hold_out=True,
+                level="L1C",
+            ),
+            Layout(name="bigearthnet", scan=_scan_bigearthnet, replicate=True, level="L2A"),
             Layout(name="pairs", scan=_scan_pairs, of_the_user=True),
         )
     }

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -191,6 +191,7 @@ def prepare(
             "found": len(scan.scenes),
             "held_out": scan.held_out,
             "notes": sorted({note for result in results for note in result.notes}),
+            **_levels({level for result in results for level in result.levels}),
         }
         manifest = add_source(out, manifest, source, list(scan.skipped), results)
         journal.remove()
@@ -272,6 +273,12 @@ def _selected(scan: Scan, subset: Subset | None) -> tuple[tuple[SceneFiles, ...]
         "scenes_sha256": hashlib.sha256("\n".join(sorted(taken)).encode()).hexdigest(),
     }
     return tuple(scene for scene in scan.scenes if scene.scene in taken), record
+
+
+def _levels(found: Collection[str | None]) -> dict[str, list[str]]:
+    """Return what ``store.json`` records about processing levels: nothing unless that of every image is known."""
+    known = sorted(level for level in found if level is not None)
+    return {"levels": known} if known and None not in found else {}
 
 
 def _declared_numbers(reading: DeclaredReading) -> dict[str, dict[str, float]]:

@@ -166,13 +166,15 @@ class CodedScene(NamedTuple):
     """One scene as it goes into the store.
 
     ``bands`` in the order of :data:`eo_backbones.bands.BANDS`; ``codings`` one name per band; ``codes`` uint8 or uint16
-    of shape ``(bands, height, width)``; ``notes``: what was guessed.
+    of shape ``(bands, height, width)``; ``notes``: what was guessed; ``levels``: processing levels of the Sentinel-2
+    bands, with ``None`` for those whose level is not known.
     """
 
     bands: tuple[str, ...]
     codings: tuple[str, ...]
     codes: Array
     notes: frozenset[str]
+    levels: frozenset[str | None]
 
 
 def read_scene(root: Path, scene: SceneFiles, options: ReadOptions) -> CodedScene:
@@ -222,7 +224,8 @@ def read_scene(root: Path, scene: SceneFiles, options: ReadOptions) -> CodedScen
             raise SceneProblem(f"no valid value: band {name}")
         if (values == values[0, 0]).all():
             raise SceneProblem(f"constant: band {name} is {values[0, 0]:g} everywhere")
-    return CodedScene(names, tuple(coding.name for coding in codings), codes, frozenset(notes))
+    levels = frozenset(readings[name].level or options.layout.level for name in names if BANDS[name].sensor == "s2")
+    return CodedScene(names, tuple(coding.name for coding in codings), codes, frozenset(notes), levels)
 
 
 def _read_file(
