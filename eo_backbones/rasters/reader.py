@@ -255,7 +255,7 @@ def read_codes(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
         UserError: the file is missing or damaged.
     """
     with opened(path) as dataset:
-        stored, missing = stored_and_missing(dataset, path, [1], [None])
+        stored, missing = stored_and_missing(dataset, path, [1], [()])
     return stored[0], np.ones(stored[0].shape, bool) if missing is None else ~missing[0]
 
 
@@ -323,7 +323,7 @@ def stored_and_missing(
     dataset: Any,
     path: Path | str,
     positions: Sequence[int],
-    nodata: Sequence[float | None],
+    nodata: Sequence[Sequence[float]],
     window: Window | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return what an open file stores, and where that is no value.
@@ -332,7 +332,7 @@ def stored_and_missing(
         dataset: the open rasterio dataset.
         path: its name in messages.
         positions: of the bands, counted from 1.
-        nodata: a further stored value for each band that means "missing".
+        nodata: further stored values of each band that mean "missing".
         window: part of the image; ``None``: all of it.
 
     Returns:
@@ -352,7 +352,7 @@ def stored_and_missing(
                 found[number] |= transparent
             if MaskFlags.all_valid not in flags and MaskFlags.alpha not in flags:
                 found[number] |= dataset.read_masks(index, window=window) == 0
-            for marker in (extra, None if MaskFlags.nodata in flags else dataset.nodatavals[index - 1]):
+            for marker in (*extra, None if MaskFlags.nodata in flags else dataset.nodatavals[index - 1]):
                 if marker is not None:
                     found[number] |= _equal(stored[number], marker)
             if stored.dtype.kind == "f":
@@ -498,7 +498,7 @@ def _whole(
     Raises:
         UserError: the file is damaged, or a band has no valid pixel.
     """
-    nodata = [None if reading is None else reading.nodata for reading in readings]
+    nodata = [() if reading is None else reading.missing_values for reading in readings]
     stored, missing = stored_and_missing(dataset, path, indexes, nodata)
     if missing is not None:
         empty = [name for name, absent in zip(names, missing, strict=True) if absent.all()]

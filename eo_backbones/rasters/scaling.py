@@ -46,7 +46,8 @@ class BandReading:
         band: canonical band name.
         unit: of the values.
         scale, offset: 1 and 0 where the stored values are those of the unit.
-        nodata: stored value that means "missing", besides what GDAL reports for the file.
+        nodata: stored value that means "missing", besides what GDAL reports for the file: declared, else said.
+        said_nodata: the one that the product says, where the user declares another.
         source: what the product says, as one line for the log; empty where it says nothing.
         level: ``"L1C"`` or ``"L2A"`` where the product says it.
         known: whether scale and offset were declared by the user or said by the product, rather than assumed.
@@ -64,6 +65,12 @@ class BandReading:
     known: bool = False
     declared: bool = False
     hint: str = ""
+    said_nodata: float | None = None
+
+    @property
+    def missing_values(self) -> tuple[float, ...]:
+        """Stored values that mean "missing", besides what GDAL reports for the file."""
+        return tuple(value for value in (self.nodata, self.said_nodata) if value is not None)
 
     @property
     def unchanged(self) -> bool:
@@ -85,7 +92,7 @@ class BandReading:
             unit = data["unit"]
             if unit not in get_args(Unit):
                 raise unknown_name("unit", str(unit), get_args(Unit))
-            nodata = data.get("nodata")
+            nodata, said_nodata = data.get("nodata"), data.get("said_nodata")
             return cls(
                 band=band(data["band"]).name,
                 unit=cast("Unit", unit),
@@ -97,6 +104,7 @@ class BandReading:
                 known=bool(data.get("known", False)),
                 declared=bool(data.get("declared", False)),
                 hint=str(data.get("hint", "")),
+                said_nodata=None if said_nodata is None else _number(said_nodata, finite=False),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"the reading of the bands is damaged: {error!r}; write the folder again") from error
@@ -189,11 +197,13 @@ def resolve_reading(
     """
     declared = declared or DeclaredReading()
     unit = declared.units.get(name)
+    said_nodata = next((said.nodata for said in statements if said.nodata is not None), None)
     levels = [said.level for said in statements if said.level is not None]
     found = BandReading(
         band=name,
         unit=unit or default_unit(name, dtype),
-        nodata=declared.nodata.get(name, next((s.nodata for s in statements if s.nodata is not None), None)),
+        nodata=declared.nodata.get(name, said_nodata),
+        said_nodata=said_nodata if name in declared.nodata and declared.nodata[name] != said_nodata else None,
         level=levels[0] if len(set(levels)) == 1 else None,
     )
     if name in declared.scales or name in declared.offsets:

@@ -99,7 +99,7 @@ class Scene:
         window = Window(left, top, out.shape[2], out.shape[1])
         for target, band, reading in zip(out, self.bands, self.readings, strict=True):
             stored, missing = stored_and_missing(
-                self._open[band.path], band.path, [band.index], [reading.nodata], window
+                self._open[band.path], band.path, [band.index], [reading.missing_values], window
             )
             target[:] = as_values(stored[0], None if missing is None else missing[0], reading)
 

@@ -273,6 +273,12 @@ def test_a_changed_item_is_read_anew(tmp_path: Path) -> None:
     assert read(path).offset == 0.0
 
 
+def test_declared_nodata_is_added_to_the_products(tmp_path: Path) -> None:
+    reading = read(tif(tmp_path / f"{NEW}.tif"), nodata=["65535"])
+    assert set(reading.missing_values) == {0.0, 65535.0}
+    assert BandReading.from_dict(reading.to_dict()) == reading
+
+
 def test_landsat_surface_reflectance(tmp_path: Path) -> None:
     reading = read(tif(tmp_path / "LC08_L2SP_192023_20210724_20210730_02_T1_SR_B4.TIF"))
     assert numbers(reading) == ("reflectance", 2.75e-5, -0.2)

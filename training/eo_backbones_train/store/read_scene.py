@@ -259,7 +259,7 @@ def _read_file(
                 for name, index in positions.items()
             ]
             stored, missing = stored_and_missing(
-                source, path, list(positions.values()), [reading.nodata for reading in readings]
+                source, path, list(positions.values()), [reading.missing_values for reading in readings]
             )
     except UserError as error:
         cause = error.__cause__
