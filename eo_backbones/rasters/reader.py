@@ -289,17 +289,21 @@ def readings_of(
 
 
 def tell_sources(readings: Iterable[BandReading], said: set[str] | None = None) -> None:
-    """Log what products say about their values, each line once.
+    """Log what products say about their values and for which bands, each line once.
 
     Args:
         readings: of files that are about to be used.
         said: lines of earlier calls; those of this one are added.
     """
     said = set() if said is None else said
+    bands: dict[str, dict[str, None]] = {}
     for reading in readings:
-        if reading.source and reading.source not in said:
-            said.add(reading.source)
-            logger.info("%s", reading.source)
+        if reading.source:
+            bands.setdefault(reading.source, {})[reading.band] = None
+    for line in (f"{', '.join(names)}: {source}" for source, names in bands.items()):
+        if line not in said:
+            said.add(line)
+            logger.info("%s", line)
 
 
 def refuse_palette(path: Path | str, dataset: Any, positions: Iterable[int]) -> None:
