@@ -90,19 +90,42 @@ def model_input(raw: Tensor, transform: InputTransform, size_px: int) -> Tensor:
     return resized[0] if single else resized
 
 
-def refuse_wrong_unit(path: Path | str, raw: Tensor, transform: InputTransform) -> None:
-    """Check raw values ``(bands, H, W)`` of a file; the message names the options of the command line.
+def refuse_wrong_unit(
+    path: Path | str, raw: Tensor, transform: InputTransform, readings: Sequence[BandReading] = ()
+) -> str | None:
+    """Check raw values ``(bands, H, W)`` of a file; messages name the options of the command line.
+
+    Args:
+        path: the file.
+        raw: its values, NaN where missing.
+        transform: says bands and units.
+        readings: of the bands, so that messages name stored values.
+
+    Returns:
+        A doubt about the values, if there is one.
 
     Raises:
         UserError: they cannot be in the unit that was declared or assumed.
     """
-    for values, entry, unit in zip(raw, transform.entries, transform.units, strict=True):
-        finding = check_values(values, entry, unit)
+    doubt = None
+    for number, (values, entry, unit) in enumerate(zip(raw, transform.entries, transform.units, strict=True)):
+        scale, offset = (readings[number].scale, readings[number].offset) if readings else (1.0, 0.0)
+        finding = check_values(values, entry, unit, scale=scale, offset=offset)
+        if finding is None:
+            continue
         named = (entry.band,) if len(transform.entries) > 1 else ()
-        if finding and finding.certain:
-            raise UserError(
-                f"{path}: {as_options(finding.message, *named)} (it was read as --unit {entry.band}={unit})"
-            )
+        message = f"{path}: {as_options(finding.message, *named)}"
+        if finding.certain:
+            raise UserError(f"{message} (it was read as --unit {entry.band}={unit})")
+        doubt = doubt or message
+    return doubt
+
+
+def warn_of(doubts: Sequence[str], images: int) -> None:
+    """Log the first of the doubts about some images, and how many there are."""
+    if doubts:
+        more = f" ({len(doubts)} of {images} images raise a doubt)" if images > 1 else ""
+        logger.warning("%s%s", doubts[0], more)
 
 
 def predict(
@@ -161,22 +184,24 @@ def _predict(
 ) -> Iterator[tuple[Path | str, Tensor]]:
     device = next(classifier.network.parameters()).device
     said: set[str] = set()
+    doubts: list[str] = []
 
     @cache
     def transform(units: tuple[Unit, ...]) -> InputTransform:
         spec = classifier.spec
         return InputTransform(spec, band=spec.band_names, unit=units, check="off")  # checked file by file below
 
-    def read(path: Path | str) -> tuple[Tensor, np.ndarray, Sequence[BandReading]]:
+    def read(path: Path | str) -> tuple[Tensor, np.ndarray, Sequence[BandReading], str | None]:
         values, readings = read_declared(path, requests, declared)
         raw, prepare = torch.from_numpy(values), transform(tuple(reading.unit for reading in readings))
-        refuse_wrong_unit(path, raw, prepare)
-        return model_input(raw, prepare, classifier.size_px), values, readings
+        doubt = refuse_wrong_unit(path, raw, prepare, readings)
+        return model_input(raw, prepare, classifier.size_px), values, readings, doubt
 
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(files), batch):
             part = files[start : start + batch]
-            images, values, readings = zip(*pool.map(read, part), strict=True)
+            images, values, readings, found = zip(*pool.map(read, part), strict=True)
+            doubts += [doubt for doubt in found if doubt]
             if start == 0:
                 where = f"{part[0]}" if len(files) == 1 else f"{part[0]} and {len(part) - 1} more"
                 refuse_shifted(zip(values, readings, strict=True), where)
@@ -188,6 +213,7 @@ def _predict(
             with torch.inference_mode():
                 probabilities = classifier.network(torch.stack(images).to(device)).softmax(dim=1).float().cpu()
             yield from zip(part, probabilities, strict=True)
+    warn_of(doubts, len(files))
 
 
 def refuse_missing(files: Sequence[Path | str]) -> None:

@@ -20,7 +20,7 @@ from torch import nn
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file, refuse_unwritable, write_problem
-from eo_backbones.inputs import TINY, InputTransform, UnitError, as_options, to_native
+from eo_backbones.inputs import TINY, InputTransform, to_native
 from eo_backbones.prediction.classify import Classifier, declared_for, refuse_missing, requests_for
 from eo_backbones.prediction.mask_file import MaskFormat, new_mask, pixels_of
 from eo_backbones.prediction.windows import WINDOW_SIZE, Span, WindowSize, count_windows, windows
@@ -152,7 +152,7 @@ def _jobs(
             tell_sources(scene.readings, said)
             done = pixels_of(mask, facts)
             if done is None:
-                _check_units(model, scene)
+                scene.check_units(model.spec)
             count = count_windows(scene.height, scene.width, window_size)
         jobs.append(_Job(image=path, mask=mask, bands=band_files, facts=facts, windows=count, done=done))
     return jobs
@@ -163,13 +163,6 @@ def _mask_name(path: Path | str) -> str:
     if not is_gdal_name(path):
         return Path(path).stem
     return PurePosixPath(re.sub(r"[^\w./-]+", "_", str(path).strip('"'))).stem
-
-
-def _check_units(model: Classifier, scene: Scene) -> None:
-    try:
-        scene.check_units(model.spec)
-    except UnitError as error:
-        raise UserError(as_options(str(error))) from error
 
 
 def _segment(

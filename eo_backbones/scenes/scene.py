@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from eo_backbones.contract import InputSpec, Unit
 from eo_backbones.errors import UserError
-from eo_backbones.inputs import UnitError, check_values
+from eo_backbones.inputs import UnitError, as_options, check_values
 from eo_backbones.rasters.band_files import BandFile
 from eo_backbones.rasters.offset_test import refuse_shifted
 from eo_backbones.rasters.reader import RasterFacts, as_values, is_remote, opened, readings_of, stored_and_missing
@@ -140,15 +140,20 @@ class Scene:
                 continue
             tensor = torch.from_numpy(finite)
             as_stored = tensor.to(torch.uint8) if dtype == "uint8" and reading.unchanged else tensor
-            finding = check_values(as_stored, spec.for_band(band.name), reading.unit)
+            several = (band.name,) if len(self.bands) > 1 else ()
+            finding = check_values(
+                as_stored, spec.for_band(band.name), reading.unit, scale=reading.scale, offset=reading.offset
+            )
             if finding and finding.certain:
-                raise UnitError(f"{band.path}: {finding.message}")
+                raise UnitError(f"{band.path}: {as_options(finding.message, *several)}")
             if not finite.any():
                 logger.warning(
                     "%s: band %s looks all zero; if 0 means missing, say so in the file (gdal_edit -a_nodata 0)",
                     band.path,
                     band.name,
                 )
+            elif finding:
+                logger.warning("%s: %s", band.path, as_options(finding.message, *several))
 
     def _sample(self) -> Iterator[np.ndarray]:
         height, width = min(self.height, _SAMPLE_PX), min(self.width, _SAMPLE_PX)

@@ -224,7 +224,7 @@ def test_what_stands_in_the_way_is_said_before_anything_is_written(tmp_path: Pat
     assert "would both become" in refused([image, other])
     assert "would replace the image" in refused([image], tmp_path)
     said = refused([image], units=["reflectance"])
-    assert "pass --unit dn" in said
+    assert "pass --unit B03=dn" in said
     assert "a.tif" in said
     assert "no input statistics for band B08" in refused([image], bands=["B08=1"])
     bright = tmp_path / "b.tif"

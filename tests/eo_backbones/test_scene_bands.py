@@ -121,7 +121,7 @@ def damaged(folder: Path) -> list[str]:
         (lambda f: one(f, np.zeros((1, 64, 64), np.uint16), nodata=0), {}, "every window has more than 5% missing"),
         (lambda f: one(f, np.full((1, 64, 64), np.nan, np.float32)), {}, "every window has more than 5% missing"),
         (lambda f: one(f, np.ones((1, 64, 64), np.complex64)), {}, "complex numbers; convert it to sigma nought"),
-        (lambda f: one(f, np.full((1, 64, 64), 0.3, np.float32)), {"units": ("dn",)}, "pass unit='reflectance'"),
+        (lambda f: one(f, np.full((1, 64, 64), 0.3, np.float32)), {"units": ("dn",)}, "pass --unit reflectance"),
         (lambda f: one(f, np.full((1, 64, 64), 90, np.uint8)), {"units": ("dn",)}, "uint8 are display values"),
         (lambda f: one(f, numbers(1, 64, 64)), {"units": ("metres",)}, "unknown unit 'metres'"),
         (lambda f: one(f, numbers(1, 64, 64)), {"units": ("dn", "db")}, "2 units for 1 bands"),

@@ -14,7 +14,7 @@ from eo_backbones.datasets.splits import PARTS, Split, seeded_split, subset_of, 
 from eo_backbones.errors import UserError
 from eo_backbones.evaluation import features
 from eo_backbones.inputs import InputTransform
-from eo_backbones.prediction.classify import model_input, refuse_wrong_unit
+from eo_backbones.prediction.classify import model_input, refuse_wrong_unit, warn_of
 from eo_backbones.rasters.reader import facts_of, split_request
 from eo_backbones_train.data.views import draw_view_params, make_views
 from eo_backbones_train.recipes.recipe import ViewPart
@@ -101,16 +101,19 @@ def as_input(
 
 
 def check_all(images: OwnImages, tick: Callable[[int], None]) -> None:
-    """Read every image once and compare its values with the unit it is said to have.
+    """Read every image once and compare its values with the unit it is said to have; doubts are logged.
 
     Raises:
         UserError: a damaged file, or values that cannot be in the unit.
     """
     data = images.data
+    doubts: list[str] = []
     for start, raw in features.read_batches(data, images.bands, np.arange(len(data)), batch_size=_CHECKED_TOGETHER):
         for path, values in zip(data.paths[start:], raw, strict=False):
-            refuse_wrong_unit(path, values, images.transform)
+            doubt = refuse_wrong_unit(path, values, images.transform)
+            doubts += [doubt] if doubt else []
         tick(len(raw))
+    warn_of(doubts, len(data))
 
 
 def divide(data: LabelledImages, *, seed: int, shots: int | None) -> Split:

@@ -67,8 +67,9 @@ class DeclaredUnits:
         """Return the unit of a band as ``--unit`` takes it."""
         return ":".join([self.of(name), *(f"{value:g}" for value in self.display.get(name, ()))])
 
-    def problem(self, name: str, values: Array, missing: Array | None, unit: Unit) -> str | None:
+    def problem(self, values: Array, missing: Array | None, reading: BandReading) -> str | None:
         """Return why values of a band cannot be in the unit that they were read in and what to type, or ``None``."""
+        name, unit = reading.band, reading.unit
         if values.dtype == np.uint8 and self.of(name) != "uint8":
             return (
                 f"band {name} has 8-bit values, which are display values or some unit of their own; declare it: "
@@ -77,7 +78,7 @@ class DeclaredUnits:
         if (values.dtype, unit) in {(np.dtype(np.uint16), "dn"), (np.dtype(np.uint8), "uint8")}:
             return None  # every value is possible, and looking at them is most of the work
         shown = torch.from_numpy(as_values(values, missing, None).astype(np.float32))
-        finding = check_values(shown, _BAND_INPUTS[name], unit)
+        finding = check_values(shown, _BAND_INPUTS[name], unit, scale=reading.scale, offset=reading.offset)
         return as_options(finding.message, name) if finding and finding.certain else None
 
 
@@ -213,7 +214,7 @@ def read_scene(root: Path, scene: SceneFiles, options: ReadOptions) -> CodedScen
         values = as_values(raw[name], None, reading)
         if absent is not None and absent.all():
             raise SceneProblem(f"no valid value: band {name}")
-        problem = units.problem(name, values, absent, reading.unit)
+        problem = units.problem(values, absent, reading)
         if problem:
             raise DeclarationProblem(problem)
         codes[index] = coding.encode(values, reading.unit)
