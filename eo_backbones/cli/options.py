@@ -30,12 +30,13 @@ UNIT_HELP = (
 
 NUMBERS = "[BAND=]NUMBER..."
 SCALE_HELP = (
-    "Factor of the stored numbers: value = stored x scale + offset, in --unit. One for all bands, or B04=2.75e-5. "
-    "Scale and offset win over what the files say about themselves."
+    "Factor of the stored numbers: value = stored x scale + offset, in --unit. One for all bands (the optical ones, "
+    "if there are radar bands too), or B04=2.75e-5. Scale and offset win over what the files say about themselves."
 )
 OFFSET_HELP = (
     "Added after --scale, in --unit: -1000 with --unit dn for Sentinel-2 of baseline 04.00 and later (since January "
-    "2022), where the files do not say it; 0 if they do and it is gone already. One for all bands, or B04=-1000."
+    "2022), where the files do not say it; 0 if they do and it is gone already. One for all bands (the optical ones, "
+    "if there are radar bands too), or B04=-1000."
 )
 NODATA_HELP = (
     "Stored number that means missing, often 0, besides what the files mark as missing (nodata, masks, alpha, NaN). "
