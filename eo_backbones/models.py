@@ -6,7 +6,8 @@ soon as the number of classes differs, so a file that does not fit must never re
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -172,12 +173,28 @@ def build_model(
         description["file"] = str(resolved.weights_path)
     if features_only:
         arguments["features_only"] = True
-    model: nn.Module = timm.create_model(
-        config.architecture, pretrained=resolved.weights_path is not None, pretrained_cfg=description, **arguments
-    )
+    with _telling_what_timm_says(resolved):
+        model: nn.Module = timm.create_model(
+            config.architecture, pretrained=resolved.weights_path is not None, pretrained_cfg=description, **arguments
+        )
     model.eo_input = config.input  # type: ignore[assignment]  # plain data on a module, as timm's pretrained_cfg is
     model.eo_digest = resolved.sha256  # type: ignore[assignment]
     return model
+
+
+@contextmanager
+def _telling_what_timm_says(resolved: Resolved) -> Iterator[None]:
+    """Turn what timm raises about wrong arguments, whatever it is, into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{resolved.name}: timm cannot build {resolved.config.architecture} with what config.json says of it, or "
+            f"with the arguments passed ({reason})"
+        ) from error
 
 
 def _check_tensors(resolved: Resolved, shapes: Shapes, arguments: Mapping[str, Any]) -> None:
@@ -189,15 +206,8 @@ def _check_tensors(resolved: Resolved, shapes: Shapes, arguments: Mapping[str, A
     config = resolved.config
     as_saved = {key: value for key, value in arguments.items() if key not in (*_FEATURE_ARGUMENTS, "device", "dtype")}
     as_saved |= {"in_chans": config.in_chans, "num_classes": config.num_classes}
-    try:
-        with torch.device("meta"):
-            reference = timm.create_model(config.architecture, pretrained=False, **as_saved)
-    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{resolved.name}: timm cannot build {config.architecture} with the model_args of config.json or the "
-            f"arguments passed ({reason})"
-        ) from error
+    with torch.device("meta"), _telling_what_timm_says(resolved):
+        reference = timm.create_model(config.architecture, pretrained=False, **as_saved)
     expected = {key: tuple(value.shape) for key, value in reference.state_dict().items()}
     problems = {
         "missing": sorted(expected.keys() - shapes.keys()),
