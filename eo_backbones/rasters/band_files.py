@@ -145,6 +145,11 @@ def _of_product(folder: Path, named: Sequence[str]) -> list[Path]:
     Raises:
         UserError: it has several tiles, or no resolution has all the bands.
     """
+    if (folder / "measurement").is_dir():
+        raise UserError(
+            f"{folder} is a Sentinel-1 product of uncalibrated amplitudes; calibrate it to sigma nought first (SNAP, "
+            "or a product with radiometric terrain correction)"
+        )
     patterns = ("IMG_DATA", "*/IMG_DATA", "GRANULE/*/IMG_DATA", "*.SAFE/GRANULE/*/IMG_DATA")
     found = [place for pattern in patterns for place in sorted(folder.glob(pattern))]
     if any((folder / resolution).is_dir() for resolution in _RESOLUTIONS):

@@ -79,7 +79,7 @@ def _name_statements(path: str, band: str, dtype: str) -> Iterator[Statement]:
             yield Statement(source="product name", of_product=True, scale=scale, offset=offset, nodata=0.0)
         elif (named := name_statement(path)) is not None:
             yield named
-    elif dtype in {"uint16", "int16"} and (product := _GRD_NAME.search(path)) is not None:
+    elif dtype == "uint16" and (product := _GRD_NAME.search(path)) is not None:
         kind = (product[2] or product[4]).upper()
         yield Statement(
             source="product name",

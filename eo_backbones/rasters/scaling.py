@@ -218,7 +218,8 @@ def resolve_reading(
         )
     where = f"band {name}" + (f" of {path}" if path else "")
     refusal = next((said.refusal for said in statements if said.refusal is not None), None)
-    if refusal is not None:
+    scaled = any(said.scale is not None for said in statements)
+    if refusal is not None and not (scaled and BANDS[name].sensor == "s1"):  # with a scale, radar was calibrated
         raise UserError(f"{where}: {refusal}; to read it all the same, {_override(name)}")
     if BANDS[name].sensor == "s2":
         return _optical(found, dtype, statements, unit, where)

@@ -17,7 +17,7 @@ from eo_backbones.rasters.side_files import names_in, read_once
 from eo_backbones.rasters.statements import Statement
 
 _MOST_BYTES = 4 << 20  # items have 5 to 100 kB
-_MOST_FILES = 200  # in a folder of more JSON files only STEM.json is looked at
+_MOST_FILES = 32  # in a folder of more JSON files only STEM.json is looked at
 _BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
 _OFFSET_REMOVED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 _LEVELS = ("processing:level", "s2:product_type", "product:type", "sentinel:product_type")
@@ -34,7 +34,7 @@ def stac_statements(path: Path, index: int) -> list[Statement]:
     statements: list[Statement] = []
     for folder in path.parents[:2]:
         names = names_in(folder, (".json", ".geojson"))
-        own = [name for name in names if folder == path.parent and Path(name).stem == path.stem]
+        own = [f"{path.stem}{end}" for end in (".json", ".geojson") if folder == path.parent]
         for name in names if len(names) <= _MOST_FILES else own:
             item = read_once(folder / name, _read)
             asset = None if item is None else _asset(item, folder, path)

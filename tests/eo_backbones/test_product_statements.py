@@ -355,6 +355,8 @@ def test_uncalibrated_radar_is_refused(tmp_path: Path, name: str) -> None:
         read(path, "VV")
     assert numbers(read(path, "VV", units=["linear"], scales=[0.001])) == ("linear", 0.001, 0.0)
     assert numbers(read(tif(tmp_path / "S1A_IW_GRDH_1SDV_b.tif", "float32"), "VV")) == ("db", 1.0, 0.0)
+    calibrated = tif(tmp_path / "S1A_IW_GRDH_1SDV_c.tif", "int16", scale=0.01)
+    assert numbers(read(calibrated, "VV")) == ("db", 0.01, 0.0)
 
 
 def test_unit_of_a_radar_band(tmp_path: Path) -> None:

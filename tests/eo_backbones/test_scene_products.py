@@ -70,6 +70,12 @@ def test_bands_of_no_common_resolution_get_a_command(products: dict[str, Path]) 
         find_bands([str(products["L2A"])], ["B04", "B09"])
 
 
+def test_a_product_of_radar_must_be_calibrated(tmp_path: Path) -> None:
+    (tmp_path / "S1A_IW_GRDH_1SDV_20200607T010800.SAFE" / "measurement").mkdir(parents=True)
+    with pytest.raises(UserError, match="uncalibrated amplitudes; calibrate"):
+        find_bands([str(tmp_path / "S1A_IW_GRDH_1SDV_20200607T010800.SAFE")], ["VV"])
+
+
 def test_several_tiles_are_named(tmp_path: Path) -> None:
     for tile in ("L1C_T32TQM_A036260_20220601T102558", "L1C_T32TQN_A036260_20220601T102558"):
         write_jp2(tmp_path / "GRANULE" / tile / "IMG_DATA" / "B04.jp2", band_values("B04", 64))
