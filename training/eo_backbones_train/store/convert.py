@@ -21,11 +21,19 @@ import numpy as np
 import torch
 
 from eo_backbones.files import unfinished_path
+from eo_backbones.rasters.offset_test import refuse_shifted
 from eo_backbones.rasters.reader import gdal_environment, without_georeference_warnings
+from eo_backbones.rasters.scaling import BandReading
 from eo_backbones_train.store.codings import Array
 from eo_backbones_train.store.format import GroupKey, shard_file
 from eo_backbones_train.store.layouts import SceneFiles
-from eo_backbones_train.store.read_scene import DeclarationProblem, ReadOptions, SceneProblem, read_scene
+from eo_backbones_train.store.read_scene import (
+    DeclarationProblem,
+    ReadOptions,
+    SceneProblem,
+    read_optical,
+    read_scene,
+)
 
 HEADER_BYTES = 4096
 SHARD_BYTES = 512 * 1024**2  # a shard never exceeds this, unless one scene does
@@ -231,10 +239,11 @@ def convert_block(block: Block) -> BlockResult:
 
 
 def check_declarations(root: Path, scenes: Sequence[SceneFiles], options: ReadOptions) -> None:
-    """Read the first few scenes, so that a wrong declaration is found before hours of work.
+    """Read a few scenes, so that a wrong declaration is found before hours of work.
 
     Raises:
-        DeclarationProblem: none of them is usable, and what was declared does not fit at least one of them.
+        DeclarationProblem: none of the first ones is usable, and what was declared does not fit at least one of them.
+        UnitError: scenes of the user's own carry the offset of newer Sentinel-2 products, and nothing says so.
     """
     first_problem: DeclarationProblem | None = None
     with gdal_environment(), without_georeference_warnings(), _one_thread():
@@ -246,6 +255,21 @@ def check_declarations(root: Path, scenes: Sequence[SceneFiles], options: ReadOp
             except SceneProblem:
                 continue
             else:
-                return
-    if first_problem is not None:
-        raise first_problem
+                break
+        else:
+            if first_problem is not None:
+                raise first_problem
+        if options.layout.of_the_user:
+            spread = scenes[:: max(len(scenes) // PROBED_SCENES, 1)][:PROBED_SCENES]  # neighbours show the same ground
+            refuse_shifted(_optical_values(root, spread, options), root)
+
+
+def _optical_values(
+    root: Path, scenes: Sequence[SceneFiles], options: ReadOptions
+) -> Iterator[tuple[Array, tuple[BandReading, ...]]]:
+    """Yield the Sentinel-2 bands of scenes that can be read."""
+    for scene in scenes:
+        try:
+            yield read_optical(root, scene, options)
+        except SceneProblem:
+            continue

@@ -229,6 +229,25 @@ def read_scene(root: Path, scene: SceneFiles, options: ReadOptions) -> CodedScen
     return CodedScene(names, tuple(coding.name for coding in codings), codes, frozenset(notes), levels)
 
 
+def read_optical(root: Path, scene: SceneFiles, options: ReadOptions) -> tuple[Array, tuple[BandReading, ...]]:
+    """Return the Sentinel-2 bands of one scene, of its largest size, as values of their readings, NaN where missing.
+
+    Raises:
+        SceneProblem: there is none, or a file cannot be read.
+    """
+    bands = [
+        (reading, as_values(values, absent, reading))
+        for file in scene.files
+        if file.sensor == "s2"
+        for reading, values, absent in _read_file(root, file, options, set())[1]
+    ]
+    if not bands:
+        raise SceneProblem("no Sentinel-2 band")
+    largest = max(values.shape for _, values in bands)
+    kept = [(reading, values) for reading, values in bands if values.shape == largest]
+    return np.stack([values for _, values in kept]), tuple(reading for reading, _ in kept)
+
+
 def _read_file(
     root: Path, file: RasterFile, options: ReadOptions, notes: set[str]
 ) -> tuple[RasterFacts | None, list[tuple[BandReading, Array, Array | None]]]:
