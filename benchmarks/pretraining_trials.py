@@ -24,7 +24,8 @@ from eo_backbones.datasets import open_dataset
 from eo_backbones.datasets.splits import Split, seeded_split, subset_of
 from eo_backbones.evaluation import run
 from eo_backbones.evaluation.columns import choose_columns
-from eo_backbones.results import ResultsFile, markdown_table
+from eo_backbones.cards.tables import markdown_table
+from eo_backbones.results import ResultsFile
 
 EPOCHS = 4
 RADAR_SEEDS = 5
@@ -45,6 +46,10 @@ TRIALS: Mapping[str, tuple[str, ...]] = {
     "crops of 32 to 128 pixels": (*_FAST, "views.crop_scale=0.0156,0.25"),
     "views of 96 pixels": (*_FAST, "views.size_px=96"),
     "half at 64 pixels, half at 128, rate 1e-3": (*_FASTEST, *_BOTH),
+    "crops of 64 to 256 pixels": (*_FASTEST, *_BOTH, "views.crop_scale=0.0625,1"),
+    "crops of 64 to 181 pixels": (*_FASTEST, *_BOTH, "views.crop_scale=0.0625,0.5"),
+    "rep crops of 64 to 256 pixels": (*_FASTEST, *_BOTH, "views.crop_scale=0.0625,1", "data.many_band_repeats=8"),
+    "rep crops of 64 to 181 pixels": (*_FASTEST, *_BOTH, "views.crop_scale=0.0625,0.5"),
     "the same, crops of 48 to 128 pixels": (*_FASTEST, *_BOTH, "views.crop_scale=0.0352,0.25"),
     "half of the pairs optical": (*_FAST, "data.s2_s2_share=0.5"),
     "not standardised": (*_FAST, "teacher.standardize=false"),

@@ -134,7 +134,7 @@ class Loader:
         self._store = store
         self._table = decode_table(store, input_spec(recipe))
         self._extent = np.array([(group.height, group.width) for group in store.groups], np.float32)
-        usable, bands = self.plan.usable, (*recipe.data.s2_bands, *recipe.data.s1_bands)
+        usable, bands = np.unique(self.plan.usable), (*recipe.data.s2_bands, *recipe.data.s1_bands)
         self._tiles: MappedTiles | ResidentTiles
         if _keep_on_gpu(data_device, self._device, resident_bytes(store, usable, bands)):
             self._tiles = ResidentTiles(store, usable, bands, self._device)

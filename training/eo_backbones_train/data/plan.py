@@ -19,6 +19,7 @@ from eo_backbones_train.store.store import Store, usable_scenes
 Array = np.ndarray[Any, Any]
 
 _ORDER, _S2, _S1, _SECOND_S2, _OTHER_S2, _COLOUR = 1, 2, 3, 4, 5, 6  # streams of random numbers
+_FEW_BANDS = 4  # the most that colours and near infrared make
 _TRUE_COLOUR = ("B04", "B03", "B02")
 
 
@@ -140,7 +141,8 @@ class Plan:
     """The plan of a run on a store.
 
     Attributes:
-        usable: the scenes of the store that have bands of both sensors, int64.
+        usable: the scenes of the store that have bands of both sensors, int64; those of many bands several times where
+            the recipe says so.
         steps_per_epoch: full global batches in an epoch.
         colour: whether a step also has the three bands that a teacher sees as colours.
     """
@@ -154,6 +156,7 @@ class Plan:
         seed: int,
         global_batch: int,
         s2_s2_share: float = 0.0,
+        many_band_repeats: int = 1,
         colour: bool = False,
     ) -> None:
         """Find the usable scenes.
@@ -165,16 +168,20 @@ class Plan:
             seed: of the draws.
             global_batch: pairs in a step.
             s2_s2_share: as in :class:`eo_backbones_train.recipes.recipe.DataPart`.
+            many_band_repeats: as there.
             colour: also draw three Sentinel-2 bands of each scene for a teacher.
 
         Raises:
             UserError: none is usable, or fewer than one global batch.
         """
         self.usable = usable_scenes(store, s2_bands, s1_bands)
+        self._s2 = _band_table(store, s2_bands)
+        if many_band_repeats > 1:
+            has_many = self._s2[1][store.scene_group[self.usable]] > _FEW_BANDS
+            self.usable = np.repeat(self.usable, np.where(has_many, many_band_repeats, 1))
         self.steps_per_epoch = steps_per_epoch(len(self.usable), global_batch)
         self._seed, self._global_batch, self._s2_s2_share = seed, global_batch, s2_s2_share
         self._group = store.scene_group[self.usable]
-        self._s2 = _band_table(store, s2_bands)
         self._s1 = _band_table(store, s1_bands)
         self.colour = colour
         self._colours = _colour_table(store, s2_bands) if colour else None
@@ -194,6 +201,7 @@ class Plan:
             seed=recipe.seed,
             global_batch=recipe.global_batch,
             s2_s2_share=data.s2_s2_share,
+            many_band_repeats=data.many_band_repeats,
             colour=recipe.teacher is not None and recipe.teacher.sees == "colour",
         )
 

@@ -30,6 +30,8 @@ class DataPart:
         sources: name of the selection of scenes, as prepared (``eo-train prepare``); part of the run's identity.
         s2_s2_share: share of the pairs whose second view is another Sentinel-2 band of the scene instead of a
             Sentinel-1 band; 0 in the paper.
+        many_band_repeats: how often an epoch draws each scene that has more than four Sentinel-2 bands to draw from;
+            the others are drawn once.
     """
 
     s2_bands: tuple[str, ...]
@@ -37,6 +39,7 @@ class DataPart:
     input: Literal["unit-range", "standardized"]
     sources: str
     s2_s2_share: float = 0.0
+    many_band_repeats: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +267,7 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
     head_low, head_high = (0, 0) if recipe.method == "distill" else (1, 65536)
     limits: tuple[tuple[str, float, float, float], ...] = (  # field, value, lowest, highest
         ("data.s2_s2_share", recipe.data.s2_s2_share, 0, 1),
+        ("data.many_band_repeats", recipe.data.many_band_repeats, 1, 1000),
         ("views.size_px", views.size_px, MIN_SIZE_PX, 1024),
         ("views.crop_scale", min(views.crop_scale), 1e-3, 1),
         ("views.crop_scale", max(views.crop_scale), 1e-3, 1),
