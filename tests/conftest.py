@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# Test processes share the cores: one thread each, and threads that wait sleep. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 pytest_plugins = ["support.hub_fixtures", "support.typed_command"]
 
 REPOSITORY = Path(__file__).parent.parent
