@@ -167,7 +167,7 @@ def test_the_command_says_what_it_wrote(command: Callable[..., Ended], encoder: 
         (("--format", "onxx", "--out", "a.onnx"), "unknown format 'onxx'; did you mean onnx"),
         (("--format", "torch", "--out", "nowhere/a.pt2"), "there is no folder nowhere"),
         (
-            ("--format", "torch", "--out", "a.pt2", "--bands", "B04", "--fuse", "attention"),
+            ("--format", "torch", "--out", "a.pt2", "--bands", "B04", "B08", "--fuse", "attention"),
             "the mean until it is trained",
         ),
         (("--format", "torch", "--out", "a.pt2", "--bands", "VV"), "is a classifier and has its bands already"),
