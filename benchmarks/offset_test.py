@@ -20,7 +20,8 @@ import rasterio
 
 from eo_backbones.bands import LAYOUTS, PAPER_BANDS, S2_BANDS, band
 from eo_backbones.cards.tables import markdown_table
-from eo_backbones.rasters.offset_test import OFFSET_DN, shifted_finding
+from eo_backbones.inputs.offset_check import OFFSET_DN
+from eo_backbones.rasters.offset_test import shifted_finding
 from eo_backbones.rasters.scaling import BandReading
 
 LIFTED = ("terramesh_282d_485l_3_3", "terramesh_433d_629l_3_1")  # their band 10 begins at 1004 and 1011

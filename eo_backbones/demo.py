@@ -106,7 +106,7 @@ def run(encoder: DemoEncoder, progress: Progress, *, per_class: int = PER_CLASS,
         for channel, band in enumerate(DEMO_BANDS):
             raw = torch.from_numpy(scenes[:, channel : channel + 1])
             for line, (embed, spec) in lines.items():
-                images = InputTransform(spec, band=band, unit=BANDS[band].unit)(raw)
+                images = InputTransform(spec, band=band, unit=BANDS[band].unit, offset=0.0)(raw)
                 f1, accuracy = _probe(_features(embed, images), labels, split)
                 results.append(
                     Result(

@@ -100,7 +100,7 @@ def create_transform(
     *,
     band: str | Sequence[str],
     unit: Unit | Sequence[Unit],
-    offset: PerBand = 0.0,
+    offset: PerBand | None = None,
     scale: PerBand = 1.0,
     nodata: float | Sequence[float | None] | None = None,
     display: Display | None = None,
@@ -115,7 +115,7 @@ def create_transform(
         band: name of the band ("B04", "red", "VV"), or one name per channel.
         unit: unit of the raw values: "dn", "reflectance", "db", "linear" or "uint8"; one, or one per channel.
         offset: added to the scaled values; -1000 for Sentinel-2 baseline 04.00 and later. One number for all bands, or
-            one per band, as ``scale`` and ``nodata``.
+            one per band, as ``scale`` and ``nodata``. ``None``: 0, unless many images look as if they carried +1000.
         scale: factor from the stored values to their unit.
         nodata: stored value that means "missing".
         display: native values that the 8-bit values 0 and 255 stand for; a pair for each band in 8 bits.

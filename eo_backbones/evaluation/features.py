@@ -198,7 +198,8 @@ class ModelInput(nn.Module):
 
     def __init__(self, data: LabelledImages, setting: Setting, band: BandChoice) -> None:
         super().__init__()
-        self.transform = InputTransform(setting.spec, band=band.treated_as, unit=data.unit_of(band.source))
+        unit = data.unit_of(band.source)  # of values as read: an offset is taken off already
+        self.transform = InputTransform(setting.spec, band=band.treated_as, unit=unit, offset=0.0)
         self.size = setting.size
 
     def forward(self, raw: Tensor) -> Tensor:

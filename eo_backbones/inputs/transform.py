@@ -9,6 +9,7 @@ while the module is compiled or exported; the model's own ``forward`` never chec
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from eo_backbones.bands import BANDS, band_names
 from eo_backbones.contract import DN_PER_REFLECTANCE, BandInput, InputSpec, NativeUnit, Normalization, Unit
 from eo_backbones.errors import UserError
-from eo_backbones.inputs.unit_check import UnitError, check_batch
+from eo_backbones.inputs.offset_check import FEWEST_PIXELS, blocks, dark_end, offset_finding
+from eo_backbones.inputs.unit_check import Finding, UnitError, check_batch
 
 Check = Literal["error", "warn", "off"]
 """What happens to values that cannot be in the declared unit: refused, used with a warning, or not looked at."""
@@ -34,6 +36,7 @@ UNITS_OF: dict[NativeUnit, tuple[Unit, ...]] = {
 """Units that each native unit can be computed from."""
 
 TINY = 1e-6
+_JUDGED_IMAGES = 64  # of a batch, by their darkest pixels; more are not surer and cost time
 """Smallest standard deviation that values are divided by."""
 # An offset moves values within the range of their unit; -1000 for reflectance is one for digital numbers.
 _LARGEST_OFFSET: dict[Unit, float] = {"dn": 65_535.0, "reflectance": 5.0, "db": 200.0, "linear": 1000.0, "uint8": 255.0}
@@ -87,6 +90,8 @@ class InputTransform(nn.Module):
         offset: added to the scaled values, one number for all bands or one per band. Pass -1000 for Sentinel-2
             digital numbers of processing baseline 04.00 (January 2022) and later, unless your provider has removed the
             offset already; one number for digital numbers beside bands in other units goes to the digital numbers.
+            ``None`` is 0, unless the darkest pixels of digital numbers look as if they carried +1000: of 8 images and
+            more that is refused, of fewer it is a warning or cannot be told. 0 says that they do not.
         scale: the stored values are multiplied by it, one number for all bands or one per band.
         nodata: stored value that means "missing", one for all bands or one per band (``None``: none).
         display: native values that display values 0 and 255 stand for, a pair for the band in 8 bits, or one for each
@@ -103,7 +108,7 @@ class InputTransform(nn.Module):
         *,
         band: str | Sequence[str],
         unit: Unit | Sequence[Unit],
-        offset: PerBand = 0.0,
+        offset: PerBand | None = None,
         scale: PerBand = 1.0,
         nodata: float | Sequence[float | None] | None = None,
         display: Display | None = None,
@@ -123,7 +128,8 @@ class InputTransform(nn.Module):
                 raise UserError(f"band {entry.band} cannot be in unit {declared!r}; pass one of {allowed}")
         self.units: tuple[Unit, ...] = tuple(units)
         self.normalization: Normalization = spec.normalization
-        self.offsets = _offsets(offset, self.units)
+        self.offsets = _offsets(0.0 if offset is None else offset, self.units)
+        self._offset_unstated = offset is None
         self.scales = _scales(scale, self.units)
         self.nodata = _nodata(nodata, len(names))
         self.display = _display(display, self.units)
@@ -157,6 +163,8 @@ class InputTransform(nn.Module):
         if self.check != "off" and not (torch.compiler.is_compiling() or torch.compiler.is_exporting()):
             for index, channel in enumerate(channels):
                 self._check(channel, index, x.dtype)
+            if self._offset_unstated:
+                self._check_offset(channels)
         return torch.stack([self._channel(channel, index) for index, channel in enumerate(channels)], dim=-3)
 
     def _in_unit(self, stored: Tensor, index: int) -> Tensor:
@@ -192,12 +200,37 @@ class InputTransform(nn.Module):
         scale, offset = self.scales[index], self.offsets[index]
         images = values if values.ndim == 3 else values[None]
         eight_bit = stored == torch.uint8 and (scale, offset) == (1.0, 0.0)
-        finding = check_batch(images, entry, unit, eight_bit=eight_bit, scale=scale, offset=offset)
+        self._report(check_batch(images, entry, unit, eight_bit=eight_bit, scale=scale, offset=offset))
+
+    def _check_offset(self, channels: Sequence[Tensor]) -> None:
+        """Look for +1000 in digital numbers of some images, since the caller has not said whether they carry it."""
+        judged = [index for index, unit in enumerate(self.units) if unit == "dn" and self.scales[index] == 1]
+        if not judged:
+            return
+        values = torch.stack([channels[index] for index in judged], dim=-3)
+        images = values if values.ndim == 4 else values[None]
+        some = images[:: max(-(-len(images) // _JUDGED_IMAGES), 1)].detach().cpu().numpy()
+        parts = (block for image in some for block in blocks(image))
+        self._report(
+            offset_finding(
+                [
+                    [
+                        dark_end(present, self.entries[index].band)
+                        for index, row in zip(judged, block, strict=True)
+                        if (present := row[np.isfinite(row) & (row != 0)]).size >= FEWEST_PIXELS
+                        and present.min() < present.max()
+                    ]
+                    for block in islice(parts, _JUDGED_IMAGES)
+                ]
+            )
+        )
+
+    def _report(self, finding: Finding | None) -> None:
         if finding is None:
             return
         if finding.certain and self.check == "error":
             raise UnitError(f"{finding.message} (check='warn' continues anyway)")
-        warnings.warn(finding.message, UserWarning, stacklevel=3)
+        warnings.warn(finding.message, UserWarning, stacklevel=4)
 
     def extra_repr(self) -> str:
         """Show bands, units and sampling distance when the module is printed."""

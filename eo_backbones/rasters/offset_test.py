@@ -1,13 +1,11 @@
-"""Whether values agree with what is known about their scale: the offset of +1000 above all, by the darkest pixels.
+"""Whether the values of images agree with how they are read: an offset that nothing states, scales applied already.
 
-Digital numbers of Sentinel-2 products before processing baseline 04.00 are reflectance x 10000; later ones carry +1000.
-Where no product says which, shadow and water do: in old products some band reaches far below 1000 in nearly every
-image, in new ones hardly any pixel does. One band of one small image proves little (vegetation in the near infrared
-and hazy blue never reach 1000), several bands or many images do. Thresholds: benchmarks/2026-11-25-offset-test.md.
+The offset of +1000 of newer Sentinel-2 products is looked for in the darkest pixels
+(:mod:`eo_backbones.inputs.offset_check`); a stated scale or offset must not be in the values already.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,23 +14,11 @@ import numpy as np
 from eo_backbones.bands import BANDS
 from eo_backbones.contract import DN_PER_REFLECTANCE
 from eo_backbones.inputs import Finding, UnitError, as_options
+from eo_backbones.inputs.offset_check import FEWEST_PIXELS, SMALL_SHARE, DarkEnd, blocks, dark_end, offset_finding
 from eo_backbones.rasters.scaling import BandReading
 
 logger = logging.getLogger(__name__)
 
-OFFSET_DN = 1000.0
-_FEW = 0.01  # share of an image's pixels that may lie below the offset: noise, and negative reflectance
-_DARK_END = 1400.0  # of an image with the offset, some band has this share of pixels below it
-_CIRRUS_END = 1150.0  # band 10 holds about 10 without cirrus clouds
-_TELLING = frozenset({"B04", "B10"})  # reach below 1000 at either level; at level 2A blue and green do as well
-_TELLING_L2A = frozenset({"B01", "B02", "B03", "B04"})
-_HAZY = frozenset({"B01", "B02", "B03"})  # at level 1C the sky alone can keep them above 1000
-_SEVERAL_BANDS = 3
-_SEVERAL_PIXELS = 10_000
-_SURE_IMAGES, _MANY_IMAGES = 8, 64
-_MOST_EXCEPTIONS = 0.02  # share of the images that may look otherwise
-_BLOCK = 256  # larger images count as several
-_FEWEST_PIXELS = 256
 _FRACTION = 1e-3
 
 _FAR_BELOW, _BELOW = -0.05, -0.02  # reflectance; below is no noise of the correction of the atmosphere
@@ -45,9 +31,7 @@ class _Band:
     """What one band of one image looks like: shares of its valid pixels that are not stored as 0."""
 
     reading: BandReading
-    pixels: int
-    lifted: bool  # hardly a pixel below 1000
-    dark: bool  # some just above
+    end: DarkEnd
     far_below: float
     below: float
     applied: bool  # scaled already, before what the product states
@@ -73,7 +57,7 @@ class ValueTest:
             values: ``(bands, ...)``, in the unit of the readings, NaN where missing.
             readings: one for each band.
         """
-        for block in _blocks(values):
+        for block in blocks(values):
             self._images.append(
                 tuple(
                     band
@@ -92,35 +76,19 @@ class ValueTest:
 
     def _offset(self) -> Finding | None:
         open_bands = [
-            tuple(
-                b
-                for b in image
-                if b.reading.unit == "dn" and not b.reading.known and BANDS[b.reading.band].sensor == "s2"
-            )
+            [
+                band
+                for band in image
+                if band.reading.unit == "dn" and not band.reading.known and BANDS[band.reading.band].sensor == "s2"
+            ]
             for image in self._images
         ]
-        images = [image for image in open_bands if image]
-        if not images:
-            return None
-        bands = list(dict.fromkeys(band.reading.band for image in images for band in image))
-        lifted = [image for image in images if all(band.lifted for band in image)]
-        dark = [image for image in lifted if any(band.dark for band in image)]
-        hint = next((band.reading.hint for image in images for band in image if band.reading.hint), "")
-        if hint:
-            return _looks_shifted(bands, hint, certain=True) if 2 * len(lifted) > len(images) else None
-        few = _MOST_EXCEPTIONS * len(images)
-        if len(images) - len(lifted) > few or len(dark) <= few:
-            return None
-        level = images[0][0].reading.level
-        strong = bool((_TELLING_L2A if level == "L2A" else _TELLING).intersection(bands))
-        pixels = sum(max(band.pixels for band in image) for image in images)
-        if strong and len(images) >= _SURE_IMAGES:
-            return _looks_shifted(bands, "", certain=True)
-        several = strong and len(bands) >= _SEVERAL_BANDS and pixels >= _SEVERAL_PIXELS
-        many = len(images) >= _MANY_IMAGES and not _HAZY.issuperset(bands)
-        if several or many or "B10" in bands:
-            return _looks_shifted(bands, "", certain=False)
-        return None
+        readings = [band.reading for image in open_bands for band in image]
+        return offset_finding(
+            [[band.end for band in image] for image in open_bands],
+            level=readings[0].level if readings else None,
+            hint=next((reading.hint for reading in readings if reading.hint), ""),
+        )
 
 
 def refuse_shifted(images: Iterable[tuple[np.ndarray, Sequence[BandReading]]], where: Path | str) -> None:
@@ -163,24 +131,12 @@ def shifted_finding(samples: Iterable[np.ndarray], readings: Sequence[BandReadin
     return test.finding()
 
 
-def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield an image as ``(bands, pixels)``, a large one in parts."""
-    if values.ndim != 3:
-        flat = values.reshape(values.shape[0], -1)
-        for start in range(0, flat.shape[1], _BLOCK * _BLOCK):
-            yield flat[:, start : start + _BLOCK * _BLOCK]
-        return
-    for top in range(0, max(values.shape[1] - _BLOCK // 2, 1), _BLOCK):
-        for left in range(0, max(values.shape[2] - _BLOCK // 2, 1), _BLOCK):
-            yield values[:, top : top + _BLOCK, left : left + _BLOCK].reshape(values.shape[0], -1)
-
-
 def _look_at(row: np.ndarray, reading: BandReading) -> _Band | None:
     """Return the shares of one band of an image; ``None`` if it has too few valid pixels, or one value only."""
     values = row[np.isfinite(row)].astype(np.float64)
     stored = (values - reading.offset) / reading.scale
     values, stored = values[stored != 0], stored[stored != 0]
-    if values.size < _FEWEST_PIXELS or values.min() == values.max():
+    if values.size < FEWEST_PIXELS or values.min() == values.max():
         return None
     reflectance = values / DN_PER_REFLECTANCE if reading.unit == "dn" else values
     fractional = bool((np.abs(stored - np.round(stored)) > _FRACTION).mean() > 0.5)
@@ -190,24 +146,12 @@ def _look_at(row: np.ndarray, reading: BandReading) -> _Band | None:
         applied = bool(np.median(np.abs(stored)) <= _HIGHEST_AS_REFLECTANCE)
     return _Band(
         reading=reading,
-        pixels=values.size,
-        lifted=bool((values < OFFSET_DN).mean() < _FEW),
-        dark=bool((values <= (_CIRRUS_END if reading.band == "B10" else _DARK_END)).mean() >= _FEW),
+        end=dark_end(values, reading.band),
         far_below=float((reflectance < _FAR_BELOW).mean()),
         below=float((reflectance < _BELOW).mean()),
         applied=applied and fractional,
         low=float(stored.min()),
         high=float(stored.max()),
-    )
-
-
-def _looks_shifted(bands: Sequence[str], hint: str, *, certain: bool) -> Finding:
-    named = ", ".join(bands) if len(bands) <= _SEVERAL_BANDS else f"{bands[0]} to {bands[-1]}"
-    because = f"; the files come from a product with it ({hint})" if hint else ""
-    return Finding(
-        f"band{'s' if len(bands) > 1 else ''} {named}: hardly a pixel lies below 1000, the darkest just above: this "
-        f"looks like +1000 (Sentinel-2 processing baseline 04.00 and later){because}; pass offset=-1000 or offset=0",
-        certain=certain,
     )
 
 
@@ -226,10 +170,10 @@ def _contradiction(images: Sequence[_Band]) -> Finding | None:
             f"{reading.source}; pass scale=1 offset=0 unit='{unit}', or {as_stated}",
             certain=True,
         )
-    pixels = sum(image.pixels for image in stated)
-    far_below = sum(image.far_below * image.pixels for image in stated) / pixels
-    below = sum(image.below * image.pixels for image in stated) / pixels
-    if unit == "db" or reading.offset >= 0 or (far_below < _FEW and below < _MOST_BELOW):
+    pixels = sum(image.end.pixels for image in stated)
+    far_below = sum(image.far_below * image.end.pixels for image in stated) / pixels
+    below = sum(image.below * image.end.pixels for image in stated) / pixels
+    if unit == "db" or reading.offset >= 0 or (far_below < SMALL_SHARE and below < _MOST_BELOW):
         return None
     if reading.unit == "dn":
         return Finding(

@@ -1,14 +1,17 @@
 """Values against how they are read: +1000 by the darkest pixels, tags that were applied already; real scenes pass."""
 
 import tarfile
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 
-from eo_backbones.bands import LAYOUTS
-from eo_backbones.inputs import Finding, UnitError
+from eo_backbones.bands import BANDS, LAYOUTS
+from eo_backbones.contract import standardized
+from eo_backbones.inputs import Finding, InputTransform, UnitError
 from eo_backbones.rasters.offset_test import refuse_shifted, shifted_finding
 from eo_backbones.rasters.scaling import BandReading
 
@@ -41,6 +44,26 @@ def test_many_images_are_certain_one_is_a_doubt_and_old_ones_pass() -> None:
     finding = shifted_finding(new, dn(*RGB))
     assert finding is not None
     assert "pass offset=-1000 or offset=0" in finding.message
+
+
+def test_arrays_in_python_are_judged_unless_the_offset_is_stated() -> None:
+    spec = standardized(BANDS)
+    old = torch.from_numpy(np.stack([land(seed) for seed in range(8)]))
+    unstated = InputTransform(spec, band=RGB, unit="dn")
+    expected = unstated(old)
+    with pytest.raises(UnitError, match=r"looks like \+1000 .*; pass offset=-1000 or offset=0"):
+        unstated(old + 1000)
+    with pytest.warns(UserWarning, match="pass offset=-1000 or offset=0"):
+        unstated(old[0] + 1000)
+    with pytest.warns(UserWarning, match="pass offset=-1000 or offset=0"):
+        InputTransform(spec, band=RGB, unit="dn", check="warn")(old + 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        removed = InputTransform(spec, band=RGB, unit="dn", offset=-1000)(old + 1000)
+        InputTransform(spec, band=RGB, unit="dn", offset=0)(old + 1000)
+        InputTransform(spec, band="B04", unit="dn")(old[:1, :1] + 1000)  # one band of one image proves nothing
+        InputTransform(spec, band="B04", unit="reflectance")(old[:, :1] / 10_000)
+    np.testing.assert_allclose(removed.numpy(), expected.numpy(), atol=1e-6)
 
 
 def test_a_large_scene_counts_as_many_images() -> None:
