@@ -37,6 +37,7 @@ UNITS_OF: dict[NativeUnit, tuple[Unit, ...]] = {
 
 TINY = 1e-6
 _JUDGED_IMAGES = 64  # of a batch, by their darkest pixels; more are not surer and cost time
+_JUDGED_PX, _JUDGED_PX_EACH = 1 << 17, 1024  # of each band: of all these images, and of one at least
 """Smallest standard deviation that values are divided by."""
 # An offset moves values within the range of their unit; -1000 for reflectance is one for digital numbers.
 _LARGEST_OFFSET: dict[Unit, float] = {"dn": 65_535.0, "reflectance": 5.0, "db": 200.0, "linear": 1000.0, "uint8": 255.0}
@@ -207,23 +208,23 @@ class InputTransform(nn.Module):
         judged = [index for index, unit in enumerate(self.units) if unit == "dn" and self.scales[index] == 1]
         if not judged:
             return
-        values = torch.stack([channels[index] for index in judged], dim=-3)
-        images = values if values.ndim == 4 else values[None]
-        some = images[:: max(-(-len(images) // _JUDGED_IMAGES), 1)].detach().cpu().numpy()
-        parts = (block for image in some for block in blocks(image))
-        self._report(
-            offset_finding(
+        chosen = [channels[index] if channels[index].ndim == 3 else channels[index][None] for index in judged]
+        step = max(-(-len(chosen[0]) // _JUDGED_IMAGES), 1)
+        some = torch.stack([images[::step] for images in chosen], dim=1).detach().cpu().numpy()
+        parts = list(islice((block for image in some for block in blocks(image)), _JUDGED_IMAGES))
+        pixels = max(_JUDGED_PX // max(len(parts), 1), _JUDGED_PX_EACH)
+        ends = []
+        for block in parts:
+            thin = block[:, :: max(block.shape[1] // pixels, 1)]
+            present = ((index, row[np.isfinite(row) & (row != 0)]) for index, row in zip(judged, thin, strict=True))
+            ends.append(
                 [
-                    [
-                        dark_end(present, self.entries[index].band)
-                        for index, row in zip(judged, block, strict=True)
-                        if (present := row[np.isfinite(row) & (row != 0)]).size >= FEWEST_PIXELS
-                        and present.min() < present.max()
-                    ]
-                    for block in islice(parts, _JUDGED_IMAGES)
+                    dark_end(values, self.entries[index].band)
+                    for index, values in present
+                    if values.size >= FEWEST_PIXELS and values.min() < values.max()
                 ]
             )
-        )
+        self._report(offset_finding(ends))
 
     def _report(self, finding: Finding | None) -> None:
         if finding is None:
