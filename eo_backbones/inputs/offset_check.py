@@ -16,8 +16,6 @@ from eo_backbones.inputs.unit_check import Finding
 OFFSET_DN = 1000.0
 SMALL_SHARE = 0.01
 """Share of an image's pixels that may lie below the offset: noise, and negative reflectance."""
-FEWEST_PIXELS = 256
-"""Valid pixels of an image that can be judged."""
 
 _DARK_END = 1400.0  # of an image with the offset, some band has this share of pixels below it
 _CIRRUS_END = 1150.0  # band 10 holds about 10 without cirrus clouds
@@ -29,6 +27,7 @@ _SEVERAL_PIXELS = 10_000
 _SURE_IMAGES, _MANY_IMAGES = 8, 64
 _MOST_EXCEPTIONS = 0.02  # share of the images that may look otherwise
 _BLOCK = 256
+_FEWEST_PIXELS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +59,15 @@ def blocks(values: np.ndarray) -> Iterator[np.ndarray]:
             yield values[:, top : top + _BLOCK, left : left + _BLOCK].reshape(values.shape[0], -1)
 
 
-def dark_end(values: np.ndarray, band: str) -> DarkEnd:
-    """Return what the darkest pixels of an image look like.
+def dark_end(values: np.ndarray, band: str) -> DarkEnd | None:
+    """Return what the darkest pixels of an image look like; ``None`` if it has too few pixels, or one value only.
 
     Args:
-        values: digital numbers of the valid pixels ``(n,)``, n at least :data:`FEWEST_PIXELS`.
+        values: digital numbers of the valid pixels ``(n,)``.
         band: canonical name.
     """
+    if values.size < _FEWEST_PIXELS or values.min() == values.max():
+        return None
     end = _CIRRUS_END if band == "B10" else _DARK_END
     return DarkEnd(
         band=band,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from eo_backbones.bands import BANDS, band_names
 from eo_backbones.contract import DN_PER_REFLECTANCE, BandInput, InputSpec, NativeUnit, Normalization, Unit
 from eo_backbones.errors import UserError
-from eo_backbones.inputs.offset_check import FEWEST_PIXELS, blocks, dark_end, offset_finding
+from eo_backbones.inputs.offset_check import blocks, dark_end, offset_finding
 from eo_backbones.inputs.unit_check import Finding, UnitError, check_batch
 
 Check = Literal["error", "warn", "off"]
@@ -217,13 +217,8 @@ class InputTransform(nn.Module):
         for block in parts:
             thin = block[:, :: max(block.shape[1] // pixels, 1)]
             present = ((index, row[np.isfinite(row) & (row != 0)]) for index, row in zip(judged, thin, strict=True))
-            ends.append(
-                [
-                    dark_end(values, self.entries[index].band)
-                    for index, values in present
-                    if values.size >= FEWEST_PIXELS and values.min() < values.max()
-                ]
-            )
+            looks = (dark_end(values, self.entries[index].band) for index, values in present)
+            ends.append([end for end in looks if end is not None])
         self._report(offset_finding(ends))
 
     def _report(self, finding: Finding | None) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from eo_backbones.bands import BANDS
 from eo_backbones.contract import DN_PER_REFLECTANCE
 from eo_backbones.inputs import Finding, UnitError, as_options
-from eo_backbones.inputs.offset_check import FEWEST_PIXELS, SMALL_SHARE, DarkEnd, blocks, dark_end, offset_finding
+from eo_backbones.inputs.offset_check import SMALL_SHARE, DarkEnd, blocks, dark_end, offset_finding
 from eo_backbones.rasters.scaling import BandReading
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,8 @@ def _look_at(row: np.ndarray, reading: BandReading) -> _Band | None:
     values = row[np.isfinite(row)].astype(np.float64)
     stored = (values - reading.offset) / reading.scale
     values, stored = values[stored != 0], stored[stored != 0]
-    if values.size < FEWEST_PIXELS or values.min() == values.max():
+    end = dark_end(values, reading.band)
+    if end is None:
         return None
     reflectance = values / DN_PER_REFLECTANCE if reading.unit == "dn" else values
     fractional = bool((np.abs(stored - np.round(stored)) > _FRACTION).mean() > 0.5)
@@ -146,7 +147,7 @@ def _look_at(row: np.ndarray, reading: BandReading) -> _Band | None:
         applied = bool(np.median(np.abs(stored)) <= _HIGHEST_AS_REFLECTANCE)
     return _Band(
         reading=reading,
-        end=dark_end(values, reading.band),
+        end=end,
         far_below=float((reflectance < _FAR_BELOW).mean()),
         below=float((reflectance < _BELOW).mean()),
         applied=applied and fractional,

@@ -2,13 +2,14 @@
 
 Digital numbers become reflectance by ``(DN + ADD_OFFSET) / QUANTIFICATION_VALUE``. The offset is -1000 from processing
 baseline 04.00 (25 January 2022) on, also in what was reprocessed later (baselines 05.xx), and absent before: ESA,
-Sentinel-2 Products Specification Document, issue 14.9 and later, and SentiWiki, "S2 Products". Baseline 99.99 marks
+Sentinel-2 Products Specification Document, version 14.9 and later, and SentiWiki, "S2 Products". Baseline 99.99 marks
 reprocessed or test products, of which the number says nothing.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree as ET
 
@@ -83,6 +84,7 @@ def parse_level(text: object) -> str | None:
     return None if match is None else f"L{match[1].upper()}"
 
 
+@lru_cache(maxsize=1024)  # asked for each band of a file
 def name_statement(path: str, source: str = "product name") -> Statement | None:
     """Return what the nearest product name in a path says, from the file name upwards."""
     level: str | None = None
