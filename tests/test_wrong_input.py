@@ -136,6 +136,9 @@ CASES: Mapping[str, Case] = {
     "undeclared -9999": Case(
         store=lambda dn: Image(values=left_edge(dn.astype(np.int16), -9999)), refused=("nodata", "-9999")
     ),
+    "undeclared 65535 in uint16": Case(
+        store=lambda dn: Image(values=left_edge(dn, 65_535)), refused=("nodata", "65535")
+    ),
     "declared nodata in int16": Case(
         store=lambda dn: Image(values=left_edge(dn.astype(np.int16), -9999), nodata=-9999),
         same_as=missing_left_edge,

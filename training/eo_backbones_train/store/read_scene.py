@@ -75,9 +75,7 @@ class DeclaredUnits:
                 f"band {name} has 8-bit values, which are display values or some unit of their own; declare it: "
                 f"--unit uint8 (all bands), or --unit {name}=uint8"
             )
-        if (values.dtype, unit) in {(np.dtype(np.uint16), "dn"), (np.dtype(np.uint8), "uint8")}:
-            return None  # every value is possible, and looking at them is most of the work
-        shown = torch.from_numpy(as_values(values, missing, None).astype(np.float32))
+        shown = torch.from_numpy(as_values(values, missing, None))
         finding = check_values(shown, _BAND_INPUTS[name], unit, scale=reading.scale, offset=reading.offset)
         return as_options(finding.message, name) if finding and finding.certain else None
 
