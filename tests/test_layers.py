@@ -21,6 +21,9 @@ LAYERS = {
         ("networks",),
         ("models", "cards"),
         ("timm_bridge", "info", "evaluation", "scenes"),
+        ("regions",),
+        ("search",),
+        ("mapping",),
         ("demo", "prediction", "push", "export"),
         ("cli",),
     ),
@@ -100,8 +103,8 @@ def imported_with_the_module(path: Path) -> set[str]:
 def test_extras_are_imported_where_they_are_used(package: str) -> None:
     """No module needs a package of an extra, or of the tests, to be imported."""
     optional = {
-        "lightly", "onnx", "onnxruntime", "onnxscript", "pyarrow", "segmentation_models_pytorch", "sklearn",
-        "tensorboard",
+        "dask", "distributed", "lightly", "onnx", "onnxruntime", "onnxscript", "pyarrow",
+        "segmentation_models_pytorch", "sklearn", "tensorboard",
     }  # fmt: skip
     wrong = {name: imported_with_the_module(path) & optional for name, path in modules(package).items()}
     assert not {name: found for name, found in wrong.items() if found}
