@@ -147,7 +147,7 @@ def embed(
 
 
 def similar(
-    embedding: Annotated[Path, typer.Argument(help="GeoTIFF of [bold]eo-backbones embed[/bold].")],
+    embedding: Annotated[Path, typer.Argument(help="GeoTIFF or table of [bold]eo-backbones embed[/bold].")],
     at: Annotated[
         str | None, typer.Option(metavar="LON,LAT", help="The place to compare with: degrees, longitude first.")
     ] = None,
