@@ -26,14 +26,12 @@ _SUFFIXES: dict[str, Format] = {".tif": "geotiff", ".tiff": "geotiff", ".parquet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedRequest:
-    """What to embed, and how.
+class EmbedSettings:
+    """How scenes are embedded.
 
     Attributes:
-        scene: files of one scene, anything that GDAL opens, or a folder with one file per band.
         model: as in ``create_model``.
         bands: band names, each with an optional position in the file (``"B04=4"``).
-        out: the file to write.
         units: one for all bands, or one a band; empty: ``uint8`` for 8-bit files, else ``dn`` (Sentinel-2) and ``db``
             (Sentinel-1).
         size: side of a window in pixels.
@@ -46,15 +44,12 @@ class EmbedRequest:
         components: keep so many principal components of the features; ``None``: the features.
         components_from: take them from this file of another embedding instead.
         dtype: of the output.
-        format: ``None``: by the suffix of ``out``.
-        preview: also draw the first three components beside ``out``.
-        overwrite: replace ``out``.
+        preview: also draw the first three components.
+        overwrite: replace what is there.
     """
 
-    scene: tuple[str, ...]
     model: str
     bands: tuple[str, ...]
-    out: Path
     units: tuple[str, ...] = ()
     size: int = 64
     stride: int = 32
@@ -66,7 +61,6 @@ class EmbedRequest:
     components: int | None = None
     components_from: Path | None = None
     dtype: str = "float32"
-    format: str | None = None
     preview: bool = False
     overwrite: bool = False
 
@@ -75,15 +69,15 @@ class EmbedRequest:
         """What is declared about the stored values."""
         return ReadingOptions.of(self.units, scale=self.scale, offset=self.offset, nodata=self.nodata)
 
-    def checked(self) -> tuple[Format, EmbeddingDtype]:
-        """Return format and dtype of the output, after every check that needs no file but ``out``.
+    def check_settings(self) -> EmbeddingDtype:
+        """Return the dtype of the output, after every check that needs no file.
 
         Raises:
-            UserError: a value that is not allowed, or an output that is there already.
+            UserError: a value that is not allowed.
         """
         if self.fuse not in FROZEN_FUSES:
             raise UserError(f"--fuse {self.fuse} is unknown; pass {' or '.join(FROZEN_FUSES)}")
-        dtype = next((known for known in get_args(EmbeddingDtype) if known == self.dtype), None)
+        dtype: EmbeddingDtype | None = next((known for known in get_args(EmbeddingDtype) if known == self.dtype), None)
         if dtype is None:
             raise unknown_name("--dtype", self.dtype, get_args(EmbeddingDtype))
         if not 0 <= self.max_nodata < 1:
@@ -94,6 +88,45 @@ class EmbedRequest:
             raise UserError("--components and --components-from both say which components; pass one of them")
         if self.components is not None and self.components < 1:
             raise UserError(f"--components {self.components}: pass 1 or more, or leave it out to keep all features")
+        return dtype
+
+    def check_width(self, features: int, chosen: str) -> None:
+        """Refuse an output that cannot hold so many values per cell, before hours are spent.
+
+        Args:
+            features: of the encoder.
+            chosen: format of the output.
+
+        Raises:
+            UserError: more components than features, or too many features for a TIFF.
+        """
+        if self.components is not None and self.components > features:
+            raise UserError(f"--components {self.components}: there are {features:,} features; pass fewer")
+        if chosen in {"geotiff", "cog"} and not self.components and not self.components_from and features > MAX_BANDS:
+            raise UserError(f"{features:,} values per cell; a GeoTIFF has at most {MAX_BANDS:,} bands; --components 32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRequest(EmbedSettings):
+    """What to embed, and how: one scene to one file.
+
+    Attributes:
+        scene: files of one scene, anything that GDAL opens, or a folder with one file per band.
+        out: the file to write.
+        format: ``None``: by the suffix of ``out``.
+    """
+
+    scene: tuple[str, ...]
+    out: Path
+    format: str | None = None
+
+    def checked(self) -> tuple[Format, EmbeddingDtype]:
+        """Return format and dtype of the output, after every check that needs no file but ``out``.
+
+        Raises:
+            UserError: a value that is not allowed, or an output that is there already.
+        """
+        dtype = self.check_settings()
         typed = self.format or _SUFFIXES.get(self.out.suffix.lower())
         if typed is None:
             raise UserError(
@@ -116,17 +149,6 @@ class EmbedRequest:
         if self.out.exists() and not self.overwrite:
             raise UserError(f"{self.out} is there already; pass --overwrite to replace it, or another --out")
         return chosen, dtype
-
-    def check_width(self, features: int, chosen: Format) -> None:
-        """Refuse an output that cannot hold so many values per cell, before hours are spent.
-
-        Raises:
-            UserError: more components than features, or too many features for a TIFF.
-        """
-        if self.components is not None and self.components > features:
-            raise UserError(f"--components {self.components}: there are {features:,} features; pass fewer")
-        if chosen == "geotiff" and not self.components and not self.components_from and features > MAX_BANDS:
-            raise UserError(f"{features:,} values per cell; a GeoTIFF has at most {MAX_BANDS:,} bands; --components 32")
 
 
 def preview_file(out: Path) -> Path:

@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 
 from eo_backbones.rasters.band_files import BandFile
 from eo_backbones.scenes import Embedded, EmbedRequest, embed_scene
-from eo_backbones.scenes.embed import CELLS_PER_BLOCK
+from eo_backbones.scenes.compute import CELLS_PER_BLOCK
 from eo_backbones.scenes.grid import Grid
 from eo_backbones.scenes.scene import Scene, cell_rows
 from support.recorded_progress import Killed, RecordedProgress
