@@ -20,6 +20,7 @@ from typing import Any
 from eo_backbones.bands import S2_BANDS, band_named_in, band_names
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.reader import is_gdal_name, opened, order_in, split_request
+from eo_backbones.rasters.statements import Statement
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +35,16 @@ _RESOLUTIONS = ("R10m", "R20m", "R60m")
 
 @dataclass(frozen=True, slots=True)
 class BandFile:
-    """A band: its canonical name, the file, and its 1-based index in it."""
+    """A band: its canonical name, the file, and its 1-based index in it.
+
+    Attributes:
+        said: what is said about its values elsewhere than in and beside the file: by the STAC item that named the file.
+    """
 
     name: str
     path: str
     index: int
+    said: tuple[Statement, ...] = ()
 
 
 def find_bands(paths: Sequence[str], requested: Sequence[str]) -> tuple[BandFile, ...]:
@@ -112,31 +118,52 @@ def _files(paths: Sequence[str], named: Sequence[str]) -> Iterator[tuple[str, bo
         named: the bands that are looked for by name.
     """
     for path in paths:
-        folder = Path(path).parent if _PRODUCT_FILES.fullmatch(Path(path).name) else Path(path)
+        folder = product_folder(Path(path))
         if is_gdal_name(path) or not folder.is_dir():
             yield path, False
             continue
-        rasters = _rasters(folder) or _of_product(folder, named)
+        rasters = raster_files(folder) or _of_product(folder, named)
         if not rasters:
             raise UserError(f"folder {path} holds no raster file ({', '.join(RASTER_SUFFIXES)}); pass the files")
         yield from ((str(file), True) for file in rasters)
 
 
-def _rasters(folder: Path) -> list[Path]:
+def raster_files(folder: Path) -> list[Path]:
     """Return the raster files of a folder, without what can hold no band."""
     return [
         entry
         for entry in sorted(folder.iterdir())
         if entry.suffix.lower() in RASTER_SUFFIXES
         and not entry.name.startswith(".")
-        and (_NOT_BANDS | _PICTURES).isdisjoint(_parts(entry))
+        and (_NOT_BANDS | _PICTURES).isdisjoint(name_parts(entry))
         and entry.is_file()
         and entry.stat().st_size
     ]
 
 
-def _parts(path: PurePath) -> list[str]:
+def name_parts(path: PurePath) -> list[str]:
+    """Return the words of a file name in lower case, without its suffix."""
     return re.split(r"[_\-. ]", path.stem.lower())
+
+
+def product_tiles(folder: Path) -> list[Path]:
+    """Return the tiles of a Sentinel-2 product that a folder is, or the folder itself if it is a product of any other
+    kind or a part of one; none for other folders.
+    """
+    tiles = [place.parent for place in sorted(folder.glob("GRANULE/*/IMG_DATA"))]
+    inner = ("IMG_DATA", "GRANULE", "measurement", *_RESOLUTIONS)
+    if len(tiles) > 1:
+        return tiles
+    if any((folder / name).is_dir() for name in inner) or any(
+        _PRODUCT_FILES.fullmatch(entry.name) for entry in folder.iterdir()
+    ):
+        return [folder]
+    return []
+
+
+def product_folder(path: Path) -> Path:
+    """Return the folder that a path stands for: that of the product if it is the product's metadata file."""
+    return path.parent if _PRODUCT_FILES.fullmatch(path.name) else path
 
 
 def _of_product(folder: Path, named: Sequence[str]) -> list[Path]:
@@ -162,11 +189,11 @@ def _of_product(folder: Path, named: Sequence[str]) -> list[Path]:
     by_resolution = {
         resolution: files
         for resolution in _RESOLUTIONS
-        if (found[0] / resolution).is_dir() and (files := _rasters(found[0] / resolution))
+        if (found[0] / resolution).is_dir() and (files := raster_files(found[0] / resolution))
     }
     if not by_resolution:
-        return _rasters(found[0])
-    held = {resolution: {_named_by(file): file for file in files} for resolution, files in by_resolution.items()}
+        return raster_files(found[0])
+    held = {resolution: {band_in_name(file): file for file in files} for resolution, files in by_resolution.items()}
     for resolution, files in by_resolution.items():
         if all(name in held[resolution] for name in named):
             return files
@@ -183,13 +210,13 @@ def _of_product(folder: Path, named: Sequence[str]) -> list[Path]:
     )
 
 
-def _named_by(path: PurePath) -> str | None:
+def band_in_name(path: PurePath) -> str | None:
     """Return the band that a file is named after."""
-    return next((name for part in reversed(_parts(path)) if (name := band_named_in(part))), None)
+    return next((name for part in reversed(name_parts(path)) if (name := band_named_in(part))), None)
 
 
 def _names(dataset: Any, path: str) -> tuple[str | None, ...]:
     """Return the band at each position of a file, ``None`` where it is unknown."""
     if dataset.count > 1 or any(band_named_in(text) for text in dataset.descriptions):
         return order_in(dataset, path)
-    return (_named_by(PurePosixPath(path)),)
+    return (band_in_name(PurePosixPath(path)),)

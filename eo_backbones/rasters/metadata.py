@@ -7,7 +7,7 @@ items, and names of Sentinel-1 and Landsat products. Of a virtual raster (``.vrt
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -36,7 +36,9 @@ _SCALE_TAGS = (("scale_factor", "add_offset"), ("scale", "offset"))
 _MOST_VRT_BYTES = 16 << 20
 
 
-def statements_of(path: str, dataset: Any, index: int, band: str) -> tuple[Statement, ...]:
+def statements_of(
+    path: str, dataset: Any, index: int, band: str, further: Iterable[Statement] = ()
+) -> tuple[Statement, ...]:
     """Return what is said about one band of an open file.
 
     Args:
@@ -44,6 +46,7 @@ def statements_of(path: str, dataset: Any, index: int, band: str) -> tuple[State
         dataset: the open rasterio dataset.
         index: 1-based index of the band in it.
         band: its canonical name.
+        further: what is said elsewhere than in and beside the file; what is also found beside it counts once.
     """
     said = [*_gdal_statements(dataset, index), *_tag_statements(dataset, index, band)]
     dtype = dataset.dtypes[index - 1]
@@ -57,7 +60,7 @@ def statements_of(path: str, dataset: Any, index: int, band: str) -> tuple[State
             said += _file_statements(source, 1, band, dtype)
     else:
         said += _file_statements(Path(local), index, band, dtype)
-    return tuple(dict.fromkeys(said))
+    return tuple(dict.fromkeys([*said, *further]))
 
 
 def _file_statements(path: Path, index: int, band: str, dtype: str) -> Iterator[Statement]:

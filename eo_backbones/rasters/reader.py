@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from eo_backbones.bands import LAYOUTS, band, band_named_in, band_names
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.rasters.metadata import statements_of
 from eo_backbones.rasters.scaling import BandReading, DeclaredReading, resolve_reading
+from eo_backbones.rasters.statements import Statement
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +262,11 @@ def read_codes(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def readings_of(
-    path: Path | str, dataset: Any, positions: Mapping[str, int], declared: DeclaredReading
+    path: Path | str,
+    dataset: Any,
+    positions: Mapping[str, int],
+    declared: DeclaredReading,
+    said: Mapping[str, Sequence[Statement]] = MappingProxyType({}),
 ) -> tuple[BandReading, ...]:
     """Return how bands of an open file are read.
 
@@ -269,6 +275,7 @@ def readings_of(
         dataset: the open rasterio dataset.
         positions: canonical band name -> position, counted from 1.
         declared: what the user says.
+        said: band name -> what is said of it elsewhere than in and beside the file (:attr:`BandFile.said`).
 
     Raises:
         UserError: what is said about the values contradicts itself, or they stand for colours of a palette.
@@ -277,8 +284,8 @@ def readings_of(
     readings = []
     for name, index in positions.items():
         dtype = dataset.dtypes[index - 1]
-        said = statements_of(str(path), dataset, index, name)
-        reading = resolve_reading(name, dtype, said, declared, path=str(path))
+        statements = statements_of(str(path), dataset, index, name, said.get(name, ()))
+        reading = resolve_reading(name, dtype, statements, declared, path=str(path))
         if dtype == "uint8" and reading.unchanged and reading.unit != "uint8":
             raise UserError(
                 f"{path}: band {name}: values of type uint8 are display values, which is not --unit {reading.unit}; "

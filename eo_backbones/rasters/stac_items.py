@@ -39,7 +39,7 @@ def stac_statements(path: Path, index: int) -> list[Statement]:
             item = read_once(folder / name, _read)
             asset = None if item is None else _asset(item, folder, path)
             if item is not None and (asset is not None or name in own):
-                statements += _statements(item, asset or {}, name, index)
+                statements += item_statements(item, asset or {}, name, index)
     return statements
 
 
@@ -72,7 +72,15 @@ def _asset(item: Mapping[str, Any], folder: Path, path: Path) -> Mapping[str, An
     return by_name[0] if by_name else None
 
 
-def _statements(item: Mapping[str, Any], asset: Mapping[str, Any], name: str, index: int) -> list[Statement]:
+def item_statements(item: Mapping[str, Any], asset: Mapping[str, Any], name: str, index: int) -> list[Statement]:
+    """Return what an item says about one band of one of its assets.
+
+    Args:
+        item: its ``properties`` are an object.
+        asset: of the item.
+        name: of the item, for messages.
+        index: 1-based index of the band in the asset.
+    """
     properties = item["properties"]
     level = next((known for key in _LEVELS if (known := parse_level(properties.get(key))) is not None), None)
     baseline = next((said for key in _BASELINES if (said := parse_baseline(properties.get(key))) is not None), None)

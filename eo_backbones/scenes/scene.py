@@ -77,7 +77,9 @@ class Scene:
                 if dtype.startswith("complex"):
                     raise UserError(f"{band.path} holds complex numbers; convert it to sigma nought in dB first")
             self.readings = tuple(
-                readings_of(band.path, self._open[band.path], {band.name: band.index}, self._declared)[0]
+                readings_of(
+                    band.path, self._open[band.path], {band.name: band.index}, self._declared, {band.name: band.said}
+                )[0]
                 for band in self.bands
             )
             cache = min(max(2 * sum(map(_row_of_blocks, self._open.values())) >> 20, _MIN_CACHE_MIB), _MAX_CACHE_MIB)
