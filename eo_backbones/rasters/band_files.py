@@ -147,8 +147,9 @@ def name_parts(path: PurePath) -> list[str]:
 
 
 def product_tiles(folder: Path) -> list[Path]:
-    """Return the tiles of a Sentinel-2 product that a folder is, or the folder itself if it is a product of any other
-    kind or a part of one; none for other folders.
+    """Return the tiles of a folder that is a Sentinel-2 product of several.
+
+    A product of one tile, a part of a product, and a Sentinel-1 product give the folder itself, other folders nothing.
     """
     tiles = [place.parent for place in sorted(folder.glob("GRANULE/*/IMG_DATA"))]
     inner = ("IMG_DATA", "GRANULE", "measurement", *_RESOLUTIONS)

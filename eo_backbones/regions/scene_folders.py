@@ -3,8 +3,8 @@
 A folder is searched with all folders in it, hidden ones and what this package wrote aside. By rule:
 
 1. A Sentinel-2 product (``.SAFE``), or a folder inside one, is a scene; of a product with several tiles, each tile.
-2. A file of several bands is a scene. Only if no such file of a folder has all bands that are asked for, while its files
-   together have each of them once, they are one scene.
+2. A file of several bands is a scene. Only if no such file of a folder has all bands that are asked for, while its
+   files together have each of them once, they are one scene.
 3. Files of one band are one scene if their names differ in the band and the resolution only (``X_B02_10m.jp2``,
    ``X_B03_10m.jp2``); of several resolutions the finest with all bands counts. Where the names say no band, but the
    descriptions in the files do, those of a folder are one scene.
@@ -13,7 +13,7 @@ A folder is searched with all folders in it, hidden ones and what this package w
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -50,7 +50,7 @@ class FolderScene:
 class _Header(NamedTuple):
     """What a file holds: its number of bands (0: it cannot be read), and which ones, as far as it says so."""
 
-    count: int
+    number: int
     bands: tuple[str | None, ...] = ()
     problem: str | None = None
 
@@ -76,7 +76,9 @@ def scenes_in(folder: Path, requested: Sequence[str]) -> list[FolderScene]:
             raise UserError(f"folder {folder} holds no images, but a STAC catalogue; pass {folder / name}")
     if passed_over:
         raise UserError(f"folder {folder} holds no scene with {', '.join(requested)}: {passed_over[0]}")
-    raise UserError(f"folder {folder} holds no raster file ({', '.join(RASTER_SUFFIXES)}); pass the folder of the scenes")
+    raise UserError(
+        f"folder {folder} holds no raster file ({', '.join(RASTER_SUFFIXES)}); pass the folder of the scenes"
+    )
 
 
 def scene_name(path: PurePath) -> str:
@@ -112,7 +114,7 @@ def _of_files(
     folder: Path, files: Sequence[Path], requested: Sequence[str], passed_over: list[str]
 ) -> Iterator[FolderScene]:
     headers = {file: _header(file) for file in files}
-    whole = [file for file in files if headers[file].count != 1]
+    whole = [file for file in files if headers[file].number != 1]
     if whole and len(files) > 1 and not any(_holds(headers[file], requested) for file in whole):
         try:
             find_bands([str(folder)], requested)
@@ -121,24 +123,26 @@ def _of_files(
         else:
             yield FolderScene(folder.absolute().name, (str(folder),))
             return
-    for file in whole:
-        yield FolderScene(file.stem, (str(file),), headers[file].problem)
-    single = {file: headers[file].bands[0] for file in files if headers[file].count == 1}
-    positions = [position for _, position in map(split_request, requested)]
-    unnamed = [file for file, name in single.items() if name is None]
-    if positions == [1]:
-        yield from (FolderScene(file.stem, (str(file),)) for file in unnamed)
-    else:
-        passed_over += [f"{file} has one band, and no name says which; give its position, e.g. VV=1" for file in unnamed]
+    yield from (FolderScene(file.stem, (str(file),), headers[file].problem) for file in whole)
+    single = {file: headers[file].bands[0] for file in files if headers[file].number == 1}
+    yield from _of_single_bands(folder, single, requested, passed_over)
+
+
+def _of_single_bands(
+    folder: Path, single: Mapping[Path, str | None], requested: Sequence[str], passed_over: list[str]
+) -> Iterator[FolderScene]:
+    """Yield the scenes of files of one band each, of which some are not named after a band."""
+    requests = [split_request(item) for item in requested]
     groups: dict[str, dict[Path, str]] = {}
     for file, name in single.items():
-        if name is not None:
+        alone = [(name, None)] == requests and band_in_name(file) is None  # described in the file, not in its name
+        if alone or (name is None and [position for _, position in requests] == [1]):
+            yield FolderScene(file.stem, (str(file),))
+        elif name is None:
+            passed_over.append(f"{file} has one band, and no name says which; give its position, e.g. VV=1")
+        else:
             groups.setdefault(_without_band(file), {})[file] = name
     for key, members in groups.items():
-        same = [file for file, name in members.items() if (name, None) == split_request(requested[0])]
-        if not key and len(requested) == 1 and len(same) > 1:  # described in the files, so each is a scene of its own
-            yield from (FolderScene(file.stem, (str(file),)) for file in same)
-            continue
         scene = _of_bands(key or folder.absolute().name, members, requested)
         if scene is None:
             passed_over.append(f"{next(iter(members))} holds band {next(iter(members.values()))}")
@@ -163,7 +167,7 @@ def _header(file: Path) -> _Header:
 def _holds(header: _Header, requested: Sequence[str]) -> bool:
     """Return whether a file has all bands, as far as it says which ones it has."""
     return all(
-        position <= header.count if position is not None else name in header.bands or not any(header.bands)
+        position <= header.number if position is not None else name in header.bands or not any(header.bands)
         for name, position in map(split_request, requested)
     )
 
@@ -191,11 +195,10 @@ def _of_bands(name: str, members: dict[Path, str], requested: Sequence[str]) -> 
         return None
     absent = [band for band in names if band not in held]
     if absent:
-        problem = f"{next(iter(members)).parent}: no band {', '.join(absent)} of {name}; found {', '.join(sorted(held))}"
-        return FolderScene(name, tuple(map(str, members)), problem)
-    finest = min(
-        (resolution for resolution, bands in by_resolution.items() if all(band in bands for band in names)), default=None
-    )
+        where = f"{next(iter(members)).parent}: no band {', '.join(absent)} of {name}"
+        return FolderScene(name, tuple(map(str, members)), f"{where}; found {', '.join(sorted(held))}")
+    whole = [resolution for resolution, bands in by_resolution.items() if all(band in bands for band in names)]
+    finest = min(whole, default=None)
     order = [finest] if finest is not None else sorted(by_resolution)
     paths = [next(by_resolution[one][band] for one in order if band in by_resolution[one]) for band in names]
     return FolderScene(name, tuple(str(file) for files in paths for file in files))

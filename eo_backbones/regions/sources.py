@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 _MOST_LIST_BYTES = 64 << 20
 _LONGEST_ID = 120
-# Sentinel-1 and -2 write the time of the acquisition as 20220601T102031, Landsat 20220601, HLS year and day 2022152T102031
+# Sentinel-1 and -2 write a time as 20220601T102031, HLS with the day of the year (2022152T102031), Landsat a day only
 _TIME = re.compile(r"(?<![0-9A-Za-z])((?:19|20)\d{6})T(\d{6})(?!\d)")
 _DAY_OF_YEAR = re.compile(r"(?<![0-9A-Za-z])((?:19|20)\d{5})T(\d{6})(?!\d)")
 _DAY = re.compile(r"(?<![0-9A-Za-z])((?:19|20)\d{6})(?![0-9A-Za-z])")
@@ -68,8 +68,8 @@ def find_scenes(typed: Sequence[str], requested: Sequence[str]) -> tuple[SceneSo
     """Return the scenes that a user names, in the order of the names.
 
     Args:
-        typed: each a file (anything that GDAL opens), a folder (:mod:`eo_backbones.regions.scene_folders`), or a list of
-            such names (``.txt``, one in a line, relative to the list, ``#`` begins a comment).
+        typed: each a file (anything that GDAL opens), a folder (:mod:`eo_backbones.regions.scene_folders`), or a list
+            of such names (``.txt``, one in a line, relative to the list, ``#`` begins a comment).
         requested: band names under any alias, each with an optional position (``"B04=4"``).
 
     Raises:
@@ -196,9 +196,8 @@ def _without_repeats(scenes: Sequence[SceneSource]) -> list[SceneSource]:
     kept: dict[object, SceneSource] = {}
     repeats: list[SceneSource] = []
     for scene in scenes:
-        key = frozenset((_place(band.path), band.index) for band in scene.located) or frozenset(
-            _place(path) for path in scene.paths
-        )
+        key: object = frozenset((_place(band.path), band.index) for band in scene.located)
+        key = key or frozenset(map(_place, scene.paths)) or scene.typed
         if kept.setdefault(key, scene) is not scene:
             repeats.append(scene)
     if repeats:
