@@ -114,6 +114,18 @@ class BandInput:
         """Centre wavelength in nanometres."""
         return BANDS[self.band].wavelength_nm
 
+    @property
+    def display_mean(self) -> float:
+        """``mean`` as an 8-bit display value divided by 255."""
+        low, high = self.display
+        return (self.mean - low) / (high - low)
+
+    @property
+    def display_std(self) -> float:
+        """``std`` in steps of 8-bit display values, divided by 255."""
+        low, high = self.display
+        return self.std / (high - low)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
@@ -135,6 +147,11 @@ class InputSpec:
     def band_names(self) -> tuple[str, ...]:
         """Canonical names of the bands the model was trained on."""
         return tuple(entry.band for entry in self.bands)
+
+    @property
+    def reference_band(self) -> BandInput:
+        """The band that stands for all of them where a reader takes one mean and one deviation: red, or the first."""
+        return next((entry for entry in self.bands if entry.band == "B04"), self.bands[0])
 
     def for_band(self, name: str) -> BandInput:
         """Return the entry of a band, by any of its names.

@@ -50,6 +50,15 @@ def test_every_test_on_the_page_exists(repository: Path, name: str) -> None:
     assert list((repository / "tests").rglob(name))
 
 
+def test_every_client_names_its_tests(repository: Path) -> None:
+    rows = re.findall(r"^\| .*$", (repository / "docs" / "works-with.md").read_text(), flags=re.MULTILINE)[2:]
+    assert rows
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)`", row.split("|")[-2])
+        assert named, row
+        assert all(list((repository / "tests").rglob(name)) for name in named), row
+
+
 def test_the_page_is_read() -> None:
     assert len(NAMES) > 60
     assert len(PATHS) > 20

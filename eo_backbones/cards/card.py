@@ -22,6 +22,7 @@ from eo_backbones.cards.tables import (
 )
 from eo_backbones.contract import BandInput, InputSpec
 from eo_backbones.errors import UserError
+from eo_backbones.hub.folder import DEFAULT_SIZE_PX
 from eo_backbones.networks.initialisation import STAGES
 from eo_backbones.results import Result, renamed, rows_of
 
@@ -252,8 +253,63 @@ features = model(prepare(image)[None])  # image: (H, W) {meaning} -> (1, {facts.
         _python(f'import timm\n\nmodel = timm.create_model("{stock}", pretrained=True)'),
         "Several input channels (`in_chans=N`), a classifier (`num_classes=N`) and feature maps (`features_only=True`) "
         "work as in timm.",
+        *_transformers(stock.removeprefix("hf-hub:").removeprefix("local-dir:"), facts),
     ]
     return "\n\n".join(parts)
+
+
+def _transformers(source: str, facts: CardFacts) -> list[str]:
+    """Return how to load the folder with transformers, and what its image processor cannot know."""
+    auto = f"""from transformers import AutoImageProcessor, AutoModel
+
+source = "{source}"
+prepare = AutoImageProcessor.from_pretrained(source)
+model = AutoModel.from_pretrained(source).eval()
+features = model(**prepare(picture)).pooler_output  # PIL, mode L -> (1, {facts.network.num_features})"""
+    pipeline = f"""from torchvision.transforms import Grayscale
+from transformers import AutoImageProcessor, pipeline
+
+source = "{source}"
+prepare = AutoImageProcessor.from_pretrained(source)
+prepare.val_transforms.transforms.insert(0, Grayscale())
+extract = pipeline("image-feature-extraction", model=source, image_processor=prepare)
+features = extract("band.png", pool=True)"""
+    return [
+        "With transformers (5 or newer), for pictures of one band in 8 bits; "
+        "`AutoModelForImageClassification.from_pretrained(..., num_labels=N)` adds a classifier to train:",
+        _python(auto),
+        "Its pipeline turns every picture into three channels, of which this network takes one. Turned back into grey, "
+        "a picture of one band is what it was:",
+        _python(pipeline),
+        display_defaults(facts.input, size_px=DEFAULT_SIZE_PX),
+    ]
+
+
+def display_defaults(contract: InputSpec, *, size_px: int, together: bool = False) -> str:
+    """Return a paragraph on what other libraries do to a picture with the numbers in ``config.json``.
+
+    Args:
+        contract: of the model.
+        size_px: nominal height and width of an image.
+        together: whether the model takes all bands at once, so that each has numbers of its own.
+    """
+    exact = together or len(contract.bands) == 1
+    bands = contract.bands if exact else (contract.reference_band,)
+    meant = ", ".join(f"{_range(entry.display)} {_unit(entry)} ({entry.band})" for entry in bands)
+    limits = [
+        "" if exact else "all bands are treated as this one",
+        "images are not standardised one by one" if contract.normalization == "image" else "",
+        "pictures with another stretch come out too bright or too dark",
+        "16-bit values and physical units are not understood",
+        f"pictures are resized and cropped to {size_px} x {size_px} pixels",
+        "and nothing is checked",
+    ]
+    return (
+        "What stays approximate there: the transforms of timm, transformers and segmentation-models-pytorch know one "
+        "mean and one standard deviation per channel and no unit. Those in `config.json` are of 8-bit values whose "
+        f"0 … 255 means {meant}. So {', '.join(limit for limit in limits if limit)}. "
+        "`eo_backbones.create_transform` has none of these limits."
+    )
 
 
 def input_section(contract: InputSpec, *, together: bool = False) -> str:
@@ -278,7 +334,7 @@ def input_section(contract: InputSpec, *, together: bool = False) -> str:
             entry.band,
             _wavelength(entry),
             f"{entry.gsd_m} m",
-            "dB" if entry.unit == "db" else entry.unit,
+            _unit(entry),
             _range(entry.clip),
             *([f"{entry.mean:g}", f"{entry.std:g}"] if by_band else []),
             _range(entry.display),
@@ -311,6 +367,10 @@ def _levels(contract: InputSpec) -> str:
 def _wavelength(entry: BandInput) -> str:
     nm = entry.wavelength_nm
     return f"{nm / 1e7:.1f} cm" if nm > 1e7 else f"{nm:g} nm"
+
+
+def _unit(entry: BandInput) -> str:
+    return "dB" if entry.unit == "db" else entry.unit
 
 
 def _range(bounds: tuple[float, float]) -> str:

@@ -229,7 +229,7 @@ def row_config(row: Weights) -> FolderConfig:
         num_classes=0,
         in_chans=1,
         input=row.input,
-        pretrained_cfg=timm_fields(license=row.license, architecture=row.architecture),
+        pretrained_cfg=timm_fields(row.input, license=row.license, architecture=row.architecture),
     )
 
 

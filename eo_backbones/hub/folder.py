@@ -51,6 +51,7 @@ _TITLES = {"resnet50": "ResNet50", "tf_efficientnet_lite0": "EfficientNet-Lite0"
 _FAMILIES = {"resnet50": "ResNet", "tf_efficientnet_lite0": "EfficientNet"}
 _TIMM_DEFAULT_CLASSES = 1000  # timm.models.PretrainedCfg.num_classes
 _TIMM_DEFAULT_SIZE = (3, 224, 224)  # timm.models.PretrainedCfg.input_size
+_DECIMALS = 6
 _ROOT_ONLY = (
     "architecture",
     "num_features",
@@ -135,7 +136,7 @@ class FolderConfig:
         in_chans: input channels of the saved stem.
         input: the input contract; ``None`` for a foreign timm repository.
         pretrained_cfg: fields of timm's ``PretrainedCfg``.
-        model_args: constructor arguments that the saved weights need.
+        model_args: constructor arguments that the saved weights need, apart from ``num_classes``.
         classes: names of the classifier's outputs, in order; empty if it has none.
         fuse: how the bands' features are fused, if this is one encoder of a single band used on each band of ``input``
             (:class:`eo_backbones.networks.multi_band.MultiBandClassifier`; ``architecture`` is then the encoder's).
@@ -159,6 +160,7 @@ class FolderConfig:
 
 
 def timm_fields(
+    input: InputSpec,  # noqa: A002
     *,
     in_chans: int = 1,
     num_classes: int = 0,
@@ -169,9 +171,23 @@ def timm_fields(
     """Return timm's description (``PretrainedCfg``) of weights of this package.
 
     Every field in which timm's own row describes its ImageNet weights is set, so that nothing of that is inherited.
-    Mean 0 and standard deviation 1, because values are normalised according to the input contract, not by timm.
+
+    ``mean`` and ``std`` are for timm's transforms, ``AutoImageProcessor`` of transformers and
+    segmentation-models-pytorch, which divide 8-bit values by 255 and know neither units nor bands; this package does
+    not use them. They are those of the contract in 8-bit display values: band by band where each channel is one of its
+    bands, else those of its reference band. A contract that normalises each image by itself has no such numbers; those
+    of the band come nearest.
+
+    Args:
+        input: the input contract.
+        in_chans: input channels of the saved stem.
+        num_classes: outputs of the saved classifier; 0 for an encoder.
+        license: SPDX identifier of the weights, lower case, or ``"other"``.
+        size_px: nominal height and width of an input image.
+        architecture: name in timm's registry.
     """
     network = describe_architecture(architecture)
+    channels = input.bands if len(input.bands) == in_chans else (input.reference_band,) * in_chans
     return {
         "input_size": [in_chans, size_px, size_px],
         "test_input_size": [in_chans, size_px, size_px],
@@ -180,8 +196,8 @@ def timm_fields(
         "crop_pct": 1.0,
         "test_crop_pct": 1.0,
         "crop_mode": "center",
-        "mean": [0.0] * in_chans,
-        "std": [1.0] * in_chans,
+        "mean": [round(entry.display_mean, _DECIMALS) for entry in channels],
+        "std": [round(entry.display_std, _DECIMALS) for entry in channels],
         "num_classes": num_classes,
         "pool_size": [ceil(size_px / network.reduction)] * 2,
         "first_conv": network.first_conv,
@@ -224,9 +240,17 @@ def config_json(
         "num_classes": num_classes,
         "num_features": describe_architecture(architecture).num_features,
         "global_pool": "avg",
-        "model_args": {"in_chans": in_chans, "num_classes": num_classes},
+        # without num_classes, which transformers passes to timm itself, from the field above
+        "model_args": {"in_chans": in_chans},
+        # transformers would otherwise take the type of the file's first tensor, which may be float16
+        "dtype": "float32",
         "pretrained_cfg": timm_fields(
-            in_chans=in_chans, num_classes=num_classes, license=license, size_px=size_px, architecture=architecture
+            input,
+            in_chans=in_chans,
+            num_classes=num_classes,
+            license=license,
+            size_px=size_px,
+            architecture=architecture,
         ),
         CONFIG_KEY: {"format_version": FORMAT_VERSION, "input": input.to_dict(), "classes": list(classes)},
     }
@@ -255,6 +279,7 @@ def read_config(path: Path) -> FolderConfig:
         if "num_classes" in part
     ]
     num_classes = declared[0] if declared else _TIMM_DEFAULT_CLASSES
+    args.pop("num_classes", None)  # folders written by earlier versions have it there too
     in_chans = JsonFields(args, f"{path}: model_args").integer("in_chans", 1) if "in_chans" in args else size[0]
     for key in ("first_conv", "classifier", "license"):
         if cfg.get(key) is not None and not _is_text(cfg[key], several=key != "license"):

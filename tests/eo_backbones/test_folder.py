@@ -28,7 +28,8 @@ def test_config_has_only_fields_that_timm_knows_and_none_of_imagenet() -> None:
     cfg = PretrainedCfg(**data["pretrained_cfg"])
     assert data["architecture"] == "resnet50"
     assert (cfg.input_size, cfg.test_input_size, cfg.pool_size) == ([1, 96, 96], [1, 96, 96], [3, 3])
-    assert (cfg.mean, cfg.std, cfg.crop_pct, cfg.test_crop_pct) == ([0.0], [1.0], 1.0, 1.0)
+    assert (cfg.mean, cfg.std) == ([0.0], [pytest.approx(1 / 0.275, abs=1e-6)])  # of B04, 8 bits over 0 to 0.275
+    assert (cfg.crop_pct, cfg.test_crop_pct) == (1.0, 1.0)
     assert (cfg.interpolation, cfg.license, cfg.num_classes) == ("bilinear", "cc-by-4.0", 0)
     assert (cfg.paper_ids, cfg.paper_name, cfg.origin_url) == (None, None, None)
     assert (cfg.first_conv, cfg.classifier) == ("conv1", "fc")
@@ -41,7 +42,7 @@ def test_config_reads_back_with_contract_and_classes(tmp_path: Path) -> None:
     assert config.input == spec
     assert config.classes == ("Water", "Land")
     assert (config.architecture, config.num_classes, config.in_chans) == ("resnet50", 2, 3)
-    assert config.model_args == {"in_chans": 3, "num_classes": 2}
+    assert config.model_args == {"in_chans": 3}
 
 
 def test_class_names_must_match_the_outputs() -> None:

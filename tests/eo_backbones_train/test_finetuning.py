@@ -276,6 +276,38 @@ def test_a_model_of_joined_bands_loads_here_and_is_refused_by_plain_timm(joined:
         timm.create_model(f"local-dir:{joined}", pretrained=True)
 
 
+def test_transformers_loads_a_classifier_with_its_classes(linear: Path, full: Path, joined: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: uv sync installs it")
+    for folder, channels in ((linear, 1), (full, 2)):
+        prepare = transformers.AutoImageProcessor.from_pretrained(str(folder))
+        model = transformers.AutoModelForImageClassification.from_pretrained(str(folder)).eval()
+        assert list(model.config.id2label.values()) == ["AnnualCrop", "Forest", "HerbaceousVegetation"]
+        ours: Any = eo_backbones.create_model(f"local-dir:{folder}").eval()
+        transform = eo_backbones.create_transform(ours, band=ours.eo_input.band_names, unit=["uint8"] * channels)
+        images = torch.randint(0, 256, (2, channels, SIZE_PX, SIZE_PX), generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            scores = model(**prepare(images / 255)).logits
+            torch.testing.assert_close(scores, ours(transform(images.to(torch.uint8))), atol=1e-4, rtol=0)
+        assert "library_name: timm" in (folder / "README.md").read_text()
+        assert "AutoModelForImageClassification" in (folder / "README.md").read_text()
+    with pytest.raises(ImportError, match="eo_multi_band"):
+        transformers.AutoModelForImageClassification.from_pretrained(str(joined))
+    assert "library_name: eo-backbones" in (joined / "README.md").read_text()
+
+
+def test_an_encoder_written_before_is_fine_tuned(fields: Path, encoder: Path, tmp_path: Path) -> None:
+    """Its ``config.json`` names the number of classes among the constructor arguments too."""
+    old = tmp_path / "old"
+    shutil.copytree(encoder, old)
+    config = json.loads((old / "config.json").read_text())
+    config["model_args"] = {"in_chans": 1, "num_classes": 0}
+    (old / "config.json").write_text(json.dumps(config))
+    finetuned(fields, old, tmp_path / "new", epochs=1)
+    made = json.loads((tmp_path / "new" / "config.json").read_text())
+    assert (made["num_classes"], made["model_args"]) == (3, {"in_chans": 1})
+    assert eo_backbones.create_model(f"local-dir:{tmp_path / 'new'}").num_classes == 3
+
+
 def test_a_run_that_died_in_an_epoch_ends_as_if_it_had_not(
     fields: Path, encoder: Path, full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

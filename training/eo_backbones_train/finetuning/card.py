@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from eo_backbones.cards.card import input_section
+from eo_backbones.cards.card import display_defaults, input_section
 from eo_backbones.cards.tables import markdown_table
 from eo_backbones.contract import InputSpec
 
@@ -47,6 +47,12 @@ class _TaskTexts:
     columns: Mapping[str, str]
     counted: str
 
+
+_IN_PIPELINE = {
+    1: "; `prepare.val_transforms.transforms.insert(0, torchvision.transforms.Grayscale())` turns them back into one",
+    3: ", red, green and blue, which must be the bands in this order",
+}
+"""What the pipeline of transformers means for a network of that many channels."""
 
 _SHARED = {"precision": "precision", "recall": "recall", "F1": "f1"}
 _TASK_TEXTS: Mapping[str, _TaskTexts] = MappingProxyType(
@@ -90,9 +96,9 @@ def finetuned_card(record: Mapping[str, Any], spec: InputSpec, *, license: str) 
     texts = _TASK_TEXTS[record["recipe"]["task"]]
     header = ModelCardData(
         license=license,
-        library_name="timm",
+        library_name="timm" if _is_plain(record) else "eo-backbones",
         pipeline_tag=texts.pipeline,
-        tags=["timm", "earth-observation", "remote-sensing", texts.pipeline],
+        tags=[*(["timm"] if _is_plain(record) else []), "earth-observation", "remote-sensing", texts.pipeline],
         metrics=[texts.hub_metric],
         model_name=record["name"],
         eval_results=[_result(record, texts, "test" if "test" in record["results"] else "val")],
@@ -180,11 +186,24 @@ segmentation-models-pytorch, half as wide. Plain timm cannot load it: timm has n
 
 
 def _classifying(record: Mapping[str, Any], spec: InputSpec) -> str:
-    size = record["recipe"]["size_px"]
-    if record["recipe"]["fuse"] == "early" or len(spec.bands) == 1:
-        plain = 'Plain timm loads it as well: `timm.create_model("local-dir:FOLDER", pretrained=True)`.'
+    size, bands = record["recipe"]["size_px"], len(spec.bands)
+    if _is_plain(record):
+        plain = f"""Plain timm loads it as well: `timm.create_model("local-dir:FOLDER", pretrained=True)`. So does
+transformers, for pictures in 8 bits whose {"only channel is the band" if bands == 1 else "channels are the bands"}:
+
+```python
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+prepare = AutoImageProcessor.from_pretrained("FOLDER")
+model = AutoModelForImageClassification.from_pretrained("FOLDER").eval()
+scores = model(**prepare(picture)).logits  # {"PIL, mode L" if bands == 1 else f"tensor (B, {bands}, H, W) in 0 … 1"}
+```
+
+Its pipeline turns every picture into three channels{_IN_PIPELINE.get(bands, ", which this network does not take")}.
+
+{display_defaults(spec, size_px=size, together=True)}"""
     else:
-        plain = "Plain timm cannot load it: timm has no network that reads each band by itself."
+        plain = "Plain timm and transformers cannot load it: timm has no network that reads each band by itself."
     return f"""## How to use it
 
 ```
@@ -195,10 +214,16 @@ eo-backbones predict FILES... --model FOLDER
 import eo_backbones
 
 {_contract_lines(record, spec)}
-scores = model(prepare(images))  # (B, {len(spec.bands)}, H, W) raw values -> (B, {len(record["data"]["classes"])})
+scores = model(prepare(images))  # (B, {bands}, H, W) raw values -> (B, {len(record["data"]["classes"])})
 ```
 
 It was trained on images of {size} x {size} pixels. {plain}"""
+
+
+def _is_plain(record: Mapping[str, Any]) -> bool:
+    """Return whether timm has such a network, so that other libraries load the folder."""
+    settings = record["recipe"]
+    return settings["task"] == "classification" and (len(record["data"]["bands"]) == 1 or settings["fuse"] == "early")
 
 
 def _results(part: str, texts: _TaskTexts, results: Mapping[str, Any]) -> str:
