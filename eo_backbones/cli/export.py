@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from eo_backbones.cli.options import JsonOption, print_result, refuse_idle, split_commas
+from eo_backbones.cli.options import (
+    JsonOption,
+    NodataOption,
+    OffsetOption,
+    ScaleOption,
+    UnitOption,
+    print_result,
+    refuse_idle,
+    split_commas,
+)
 
 if TYPE_CHECKING:
     from eo_backbones.export import Exported, Format
@@ -20,7 +29,12 @@ EXPORT_EPILOG = """Examples (NAME comes before the options):
 
 [bold]eo-backbones export hf-hub:ORG/NAME --format onnx --bands B02 B03 B04 --fuse mean --out encoder.onnx[/bold]
 
-The file takes any number of images of any size: float32 (B, C, H, W), values as the input contract says. It is \
+[bold]eo-backbones export NAME --format onnx --with-preprocessing --band B04 --unit dn --out raw.onnx[/bold]
+
+[bold]eo-backbones export FOLDER --format onnx --deepness 512 --out land.onnx[/bold]  (for QGIS)
+
+The file takes any number of images of any size: float32 (B, C, H, W), values as the input contract says, or raw \
+pixels with --with-preprocessing; then possible_in_unit, (B, C), is false for values that cannot be in --unit. It is \
 written only if it gives what PyTorch gives, to 1e-4, at two sizes and batch sizes. Model, digest of the weights, \
 classes and input contract stand in it as JSON, under the key eo_backbones (ONNX: metadata_props; torch.export.load: \
 extra_files). ONNX needs: pip install 'eo-backbones\\[export]'."""
@@ -40,20 +54,50 @@ def export(
     bands: Annotated[
         list[str] | None,
         typer.Option(
+            "--bands",
+            "--band",
             metavar="BAND...",
             help="Use a one-band encoder on each of these; without it the model as it is (B, 1, H, W).",
         ),
     ] = None,
     fuse: Annotated[str, typer.Option(help="Several bands: concat (features side by side) or mean.")] = "concat",
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--with-preprocessing",
+            help="Put clipping and normalisation into the file: it takes raw pixels in --unit, and a second output "
+            "says whether they could be in it.",
+        ),
+    ] = False,
+    unit: UnitOption = None,
+    scale: ScaleOption = None,
+    offset: OffsetOption = None,
+    nodata: NodataOption = None,
+    deepness: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX",
+            help="A segmentation model for the QGIS plugin Deepness, with tiles of PX pixels (512): takes its 8-bit "
+            "layers, gives probabilities, carries its metadata.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a model as one file for other runtimes, ONNX or torch.export, checked against PyTorch."""
     from eo_backbones.export import export as write
     from eo_backbones.progress import ProgressBars
+    from eo_backbones.rasters.options import ReadingOptions
+
+    if not with_preprocessing:
+        for option in ("unit", "scale", "offset", "nodata"):
+            refuse_idle(context, option, f"--{option}", "it describes raw pixels; pass --with-preprocessing as well")
 
     if len(split_commas(bands)) < 2:
         refuse_idle(context, "fuse", "--fuse", "it joins several --bands; name them, or leave it out")
+    raw = ReadingOptions.of(
+        split_commas(unit), scale=split_commas(scale), offset=split_commas(offset), nodata=split_commas(nodata)
+    )
     with ProgressBars():
         exported = write(
             name,
@@ -61,6 +105,8 @@ def export(
             format=cast("Format", format_),
             bands=split_commas(bands),
             fuse=cast("Fuse", fuse),
+            raw=raw if with_preprocessing else None,
+            deepness_px=deepness,
             overwrite=overwrite,
         )
     print_result(exported.to_dict(), _export_lines(exported), as_json=as_json)
@@ -69,10 +115,15 @@ def export(
 def _export_lines(exported: "Exported") -> list[str]:
     """Return the result as lines for people."""
     kind = f"ONNX, opset {exported.opset}" if exported.format == "onnx" else "torch.export program"
+    raw = exported.metadata.get("raw")
+    taken = "values as the input contract says" if raw is None else f"raw pixels, {', '.join(raw['units'])}"
+    square = {shape[-2:] for shape in exported.compared}
+    sizes = "any B, H, W" if len(square) > 1 else "any B, {} x {} pixels".format(*square.pop())
     shapes = " and ".join(str(list(shape)) for shape in exported.compared)
     return [
         f"wrote: {exported.path} ({kind}, {exported.size_bytes / 1e6:.1f} MB)",
-        f"input: float32 (B, {exported.metadata['in_chans']}, H, W), any B, H, W",
+        f"input: float32 (B, {exported.metadata['in_chans']}, H, W), {sizes}; {taken}",
+        f"outputs: {', '.join(exported.outputs)}",
         f"compared with PyTorch at {shapes}: outputs differ by {exported.difference:.2g} at most",
     ]
 

@@ -1,5 +1,6 @@
 """From raw values to the input of a model: checked, converted, clipped, normalised."""
 
+from eo_backbones.inputs.graph_check import possible_in_unit
 from eo_backbones.inputs.transform import (
     TINY,
     UNITS_OF,
@@ -24,6 +25,7 @@ __all__ = [
     "as_options",
     "check_batch",
     "check_values",
+    "possible_in_unit",
     "refuse_other_channels",
     "to_native",
 ]

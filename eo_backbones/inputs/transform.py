@@ -160,13 +160,17 @@ class InputTransform(nn.Module):
                 f"input of shape {tuple(x.shape)} for {len(self.entries)} band(s) ({expected}); "
                 "pass (H, W) for one band, (C, H, W) or (B, C, H, W) with one channel per band"
             )
-        channels = [self._in_unit(x.select(-3, index), index) for index in range(len(self.entries))]
+        channels = self.in_units(x)
         if self.check != "off" and not (torch.compiler.is_compiling() or torch.compiler.is_exporting()):
             for index, channel in enumerate(channels):
                 self._check(channel, index, x.dtype)
             if self._offset_unstated:
                 self._check_offset(channels)
         return torch.stack([self._channel(channel, index) for index, channel in enumerate(channels)], dim=-3)
+
+    def in_units(self, stored: Tensor) -> list[Tensor]:
+        """Return stored values ``(..., C, H, W)`` in the declared units, ``(..., H, W)`` a band, NaN where missing."""
+        return [self._in_unit(stored.select(-3, index), index) for index in range(len(self.entries))]
 
     def _in_unit(self, stored: Tensor, index: int) -> Tensor:
         """Return stored values in the declared unit, missing ones as NaN; the same tensor if nothing is to be done."""

@@ -19,12 +19,13 @@ from eo_backbones.contract import BandInput, Unit
 from eo_backbones.errors import UserError
 
 HIGHEST_DN = 65_535
+FEW = 0.05
+"""A smaller share of the values decides nothing."""
 DB_RANGE = (-100.0, 50.0)
 
 # Pixels that are looked at: of one image, and at least of each image of a batch.
 _MOST_PX, _LEAST_PX = 4096, 64
 _BATCH_PX = 1 << 18
-_FEW = 0.05  # a smaller share of the values decides nothing
 _SHARE_MISSING, _PIXELS_MISSING = 0.01, 2  # of one repeated value that may stand for missing pixels
 
 # Values beyond these occur in images only as marks: nodata, saturation.
@@ -170,7 +171,7 @@ class _Sample:
     @cached_property
     def low(self) -> np.ndarray:
         """Lower end of the bulk."""
-        return self.quantile(_FEW)
+        return self.quantile(FEW)
 
     @cached_property
     def median(self) -> np.ndarray:
@@ -179,7 +180,7 @@ class _Sample:
     @cached_property
     def high(self) -> np.ndarray:
         """Upper end of the bulk."""
-        return self.quantile(1 - _FEW)
+        return self.quantile(1 - FEW)
 
     @cached_property
     def varied(self) -> np.ndarray:
@@ -206,10 +207,10 @@ class _Sample:
         levels, fifths = rows * 255, rows * 5
         exact = np.abs(levels - np.rint(levels)) < 2e-3
         open_to_doubt = np.abs(fifths - np.rint(fifths)) < 1e-5
-        within = self.share((self.rows > -1e-6) & (self.rows < 1 + 1e-6)) > 1 - _FEW
+        within = self.share((self.rows > -1e-6) & (self.rows < 1 + 1e-6)) > 1 - FEW
         telling = np.count_nonzero(exact & ~open_to_doubt & (levels > 0.5), axis=1)
         others = np.count_nonzero(~exact & ~np.isnan(self.rows), axis=1)
-        result: np.ndarray = within & self.varied & (telling >= 3) & (others <= _FEW * self.count)
+        result: np.ndarray = within & self.varied & (telling >= 3) & (others <= FEW * self.count)
         return result
 
     @cached_property
@@ -217,8 +218,8 @@ class _Sample:
         """Whether the values lie around 0 within a few units, many of them below it, as after ``(x - mean) / std``."""
         result: np.ndarray = (
             (self.fractional > 0.5)
-            & (self.share(self.rows < -0.2) >= _FEW)
-            & (self.share(np.abs(self.rows) <= 10) >= 1 - _FEW)
+            & (self.share(self.rows < -0.2) >= FEW)
+            & (self.share(np.abs(self.rows) <= 10) >= 1 - FEW)
         )
         return result
 
@@ -304,7 +305,7 @@ def _dn(s: _Sample, entry: BandInput) -> Iterator[_Rule]:
     yield _Rule(s.divided_by_255, _DISPLAY)
     yield _Rule(s.standardised, _STANDARDISED)
     yield _Rule(
-        fractions & (s.share((s.rows >= -0.2) & (s.rows <= 5)) >= 1 - _FEW),
+        fractions & (s.share((s.rows >= -0.2) & (s.rows <= 5)) >= 1 - FEW),
         _VALUES + "are fractions, not digital numbers (reflectance x 10000); pass unit='reflectance'",
     )
     if entry.band != "B10":  # cirrus, 5 to 50 digital numbers wherever there is none
@@ -313,9 +314,9 @@ def _dn(s: _Sample, entry: BandInput) -> Iterator[_Rule]:
         dark = (s.median > 20) & ((s.median > 50) | (s.high / 1.5 < s.low))  # so is water, averaged or resampled
         yield _Rule(percent & ~dark, message)
         yield _Rule(percent & dark, message.replace("look like", "may be"), certain=False)
-    yield _Rule(s.share(s.rows < -1000) >= _FEW, _VALUES + "are too low for digital numbers; set missing values to NaN")
+    yield _Rule(s.share(s.rows < -1000) >= FEW, _VALUES + "are too low for digital numbers; set missing values to NaN")
     yield _Rule(
-        s.share(s.rows > HIGHEST_DN) >= _FEW,
+        s.share(s.rows > HIGHEST_DN) >= FEW,
         _VALUES + f"exceed {HIGHEST_DN}, the largest digital number; check the file's scale",
     )
     yield _Rule(
@@ -339,7 +340,7 @@ def _reflectance(s: _Sample, entry: BandInput) -> Iterator[_Rule]:
     del entry
     fractions = s.fractional > 0.5
     bright = (s.median > 1.6) | (s.share(s.rows > 2) >= 0.1)
-    integers = (s.fractional < _FEW) & (s.median >= 1) & s.varied
+    integers = (s.fractional < FEW) & (s.median >= 1) & s.varied
     yield _Rule(s.divided_by_255, _DISPLAY)
     yield _Rule(s.standardised, _STANDARDISED)
     yield _Rule(
@@ -351,7 +352,7 @@ def _reflectance(s: _Sample, entry: BandInput) -> Iterator[_Rule]:
         _VALUES + "cannot be reflectance (0 to 1); pass unit='dn' for reflectance x 10000, 'uint8' for display values",
     )
     yield _Rule(
-        (s.share(s.rows < -0.2) >= _FEW) | (s.share(s.rows < -0.01) > 0.5),
+        (s.share(s.rows < -0.2) >= FEW) | (s.share(s.rows < -0.01) > 0.5),
         _VALUES + "are too low for reflectance; set missing values to NaN, and check the offset",
     )
     yield _Rule(
@@ -372,17 +373,17 @@ def _db(s: _Sample, entry: BandInput) -> Iterator[_Rule]:
         (s.zeros >= _SHARE_MISSING)
         & (s.zeros * s.count >= _PIXELS_MISSING)
         & (near_zero <= 0.3 * s.zeros)
-        & (s.quantile(0.5 * _FEW) < -2)
+        & (s.quantile(0.5 * FEW) < -2)
         & (below >= 0.9 * (1 - s.zeros)),
         "{share} of the values are exactly 0 dB, far brighter than the others, as if that meant missing; pass "
         "nodata={zero}",
     )
-    yield _Rule((s.fractional < _FEW) & (s.median < -200) & (s.median > -6000), _HUNDREDTHS)
+    yield _Rule((s.fractional < FEW) & (s.median < -200) & (s.median > -6000), _HUNDREDTHS)
     yield _Rule(s.divided_by_255, _DISPLAY)
     # Thermal noise that was taken off leaves linear backscatter just below 0; dB of a bright city reach far below it.
-    positive = (s.share(s.rows < -0.2) < _FEW) & (s.median >= 0) & (s.quantile(1 - _FEW / 2) > 0)
+    positive = (s.share(s.rows < -0.2) < FEW) & (s.median >= 0) & (s.quantile(1 - FEW / 2) > 0)
     yield _Rule(
-        positive & ((s.median > 5) | (s.fractional < _FEW) & (s.median >= 1)), _CALIBRATE.replace("{name}", "dB")
+        positive & ((s.median > 5) | (s.fractional < FEW) & (s.median >= 1)), _CALIBRATE.replace("{name}", "dB")
     )
     yield _Rule(
         positive & _too_even_for_power(s),
@@ -398,21 +399,21 @@ def _db(s: _Sample, entry: BandInput) -> Iterator[_Rule]:
     # Values of deviation 1 span about 3.3 between these quantiles, speckle alone 5.4 and more.
     yield _Rule(around_zero & (spread <= 4.8) | (s.median > -4.5) & (spread >= 0.8) & (spread <= 3.8), _STANDARDISED)
     yield _Rule(
-        (s.share(s.rows < lowest) >= _FEW) | (s.share(s.rows > highest) >= _FEW),
+        (s.share(s.rows < lowest) >= FEW) | (s.share(s.rows > highest) >= FEW),
         _VALUES + f"exceed {lowest:g} to {highest:g} dB; calibrate to sigma nought, set missing values to NaN",
     )
 
 
 def _linear(s: _Sample, entry: BandInput) -> Iterator[_Rule]:
     del entry
-    below = s.share(s.rows < -1) >= _FEW
+    below = s.share(s.rows < -1) >= FEW
     typical = s.quantile(0.5, s.positive)
-    yield _Rule((s.fractional < _FEW) & (s.median < -200) & (s.median > -6000), _HUNDREDTHS)
+    yield _Rule((s.fractional < FEW) & (s.median < -200) & (s.median > -6000), _HUNDREDTHS)
     yield _Rule(below & (s.median < -1.5), _VALUES + "lie below 0, where linear backscatter never is; pass unit='db'")
     # thermal noise that was taken off leaves values below 0 of its own size, -22 dB and less, which count as missing
-    yield _Rule(below | (s.share(s.rows < -0.03) >= _FEW), _STANDARDISED)
+    yield _Rule(below | (s.share(s.rows < -0.03) >= FEW), _STANDARDISED)
     yield _Rule(
-        (typical > 3) | (s.fractional < _FEW) & (typical >= 1) & s.varied,
+        (typical > 3) | (s.fractional < FEW) & (typical >= 1) & s.varied,
         _CALIBRATE.replace("{name}", "linear backscatter"),
     )
     yield _Rule(s.divided_by_255, _DISPLAY)
@@ -428,7 +429,7 @@ def _uint8(s: _Sample, entry: BandInput) -> Iterator[_Rule]:
     optical = entry.unit == "reflectance"
     yield _Rule(s.standardised, _STANDARDISED)
     yield _Rule(
-        s.share(s.rows > 255) >= _FEW,
+        s.share(s.rows > 255) >= FEW,
         _VALUES
         + (
             "exceed 255; pass unit='dn' for digital numbers"
@@ -437,7 +438,7 @@ def _uint8(s: _Sample, entry: BandInput) -> Iterator[_Rule]:
         ),
     )
     yield _Rule(
-        s.share(s.rows < 0) >= _FEW,
+        s.share(s.rows < 0) >= FEW,
         _VALUES
         + "include negative ones, which display values never have; "
         + ("set missing values to NaN" if optical else "pass unit='db' for dB"),
@@ -453,7 +454,7 @@ def _zeros_apart(s: _Sample, darkest: float) -> _Rule:
     """Zeros that no dark pixels lead to: a collar rather than shadow."""
     dark = s.share((s.rows > 0) & (s.rows <= darkest))
     return _Rule(
-        (s.zeros >= _FEW) & (dark <= 0.1 * s.zeros),
+        (s.zeros >= FEW) & (dark <= 0.1 * s.zeros),
         "{share} of the values are exactly 0; if 0 means missing, pass nodata={zero}",
         certain=False,
     )
@@ -466,7 +467,7 @@ def _too_even_for_power(s: _Sample) -> np.ndarray:
     brighter values. Of the real scenes in the tests the evenest spans 5.4 dB between its 5 % and 95 % quantiles, and
     the brightest has a median of -7.7 dB.
     """
-    low, typical, high = (s.quantile(q, s.positive) for q in (_FEW, 0.5, 1 - _FEW))
+    low, typical, high = (s.quantile(q, s.positive) for q in (FEW, 0.5, 1 - FEW))
     even = high < 2.63 * low  # 4.2 dB
     skewed = high - typical > 1.3 * (typical - low)
     result: np.ndarray = (typical > 0.2) & (even | ~skewed) & s.varied

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import timm
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 import eo_backbones
 from eo_backbones.contract import InputSpec, standardized, unit_range
+from eo_backbones.datasets.synthetic import scene
 from eo_backbones.errors import UserError
 from eo_backbones.export import METADATA_KEY, export, export_network
 from eo_backbones.files import sha256_of
+from eo_backbones.rasters.options import ReadingOptions
 from support.tiny_encoders import write_tiny_encoder
 from support.tiny_networks import TinyResidual
 from support.typed_command import Ended
@@ -202,3 +205,58 @@ def test_random_weights_are_not_exported_for_missing_ones(command: Callable[...,
     assert done.status == 2
     assert "byol-sen12ms-90k" in done.err
     assert not (tmp_path / "a.pt2").exists()
+
+
+def raw_pixels(band: str, shape: tuple[int, int, int]) -> Tensor:
+    """Digital numbers, or dB, of synthetic scenes, float32 ``(B, 1, H, W)``."""
+    count, height, width = shape
+    side = max(height, width)
+    made = [scene(1, ("Forest", "Residential")[i % 2], side, index=i, bands=(band,)) for i in range(count)]
+    values = [np.asarray((one.s1 if band == "VV" else one.s2)[band], np.float32) for one in made]
+    return torch.from_numpy(np.stack(values)[:, None, :height, :width].copy())
+
+
+@pytest.mark.slow
+def test_raw_pixels_in_give_what_transform_and_network_give(encoder: str, tmp_path: Path) -> None:
+    out = tmp_path / "raw.onnx"
+    raw = ReadingOptions.of(["dn"], offset=-1000, nodata=0)
+    made = export(encoder, out, format="onnx", bands=["B04"], raw=raw)
+    assert made.outputs == ("outputs", "possible_in_unit")
+    assert made.metadata["raw"] == {"units": ["dn"], "scale": [1.0], "offset": [-1000.0], "nodata": [0.0]}
+    transform = eo_backbones.create_transform(encoder, band="B04", unit="dn", offset=-1000.0, nodata=0)
+    network = eo_backbones.create_model(encoder).eval()
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    for shape in OTHER_SHAPES:
+        stored = raw_pixels("B04", shape) + 1000
+        stored[:, :, :3] = 0
+        stored[0, 0, 5, 5] = torch.nan
+        with torch.no_grad():
+            expected = network(transform(stored))
+        found, possible = session.run(None, {"images": stored.numpy()})
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+        assert possible.tolist() == [[True]] * shape[0]
+    _, possible = session.run(None, {"images": (raw_pixels("B04", (2, 64, 64)) / 10_000 + 1000).numpy()})
+    assert possible.tolist() == [[False]] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--with-preprocessing", "--unit", "dn"), "takes any band; say which one the raw pixels are of: --bands B04"),
+        (
+            ("--with-preprocessing", "--band", "B04"),
+            "nothing says in which unit the raw pixels of B04 are; pass --unit",
+        ),
+        (("--with-preprocessing", "--band", "B04", "--unit", "db"), "db"),
+        (("--band", "B04", "--unit", "dn"), "--unit has no effect here: it describes raw pixels; pass --with-prep"),
+        (("--deepness", "512"), "gives no class to each pixel"),
+    ],
+)
+def test_raw_pixels_that_nothing_describes_are_refused(
+    arguments: tuple[str, ...], message: str, command: Callable[..., Ended], encoder: str, tmp_path: Path
+) -> None:
+    done = command("export", encoder, "--format", "onnx", "--out", tmp_path / "a.onnx", *arguments)
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert (done.status, done.out, len(errors)) == (2, "", 1)
+    assert message in errors[0]
+    assert not (tmp_path / "a.onnx").exists()
