@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import rasterio
 import timm
@@ -31,6 +32,7 @@ from eo_backbones.networks.segmentation import SegmentationNetwork
 from eo_backbones.prediction.classify import open_classifier
 from eo_backbones.prediction.segment import segment
 from eo_backbones.push import check_folder
+from eo_backbones.rasters.options import ReadingOptions
 from eo_backbones_train.cli import main
 from eo_backbones_train.finetuning.fit import (
     NO_CLASS,
@@ -472,3 +474,32 @@ def test_data_that_cannot_be_used_leaves_nothing_behind(
 def test_one_file_of_it_says_which_values_its_classes_have(learned: Path, tmp_path: Path) -> None:
     made = export(f"local-dir:{learned}", tmp_path / "a.pt2", format="torch")
     assert (made.metadata["classes"], made.metadata["mask_values"]) == (CLASSES, [2, 7, 40])
+
+
+@pytest.mark.slow
+def test_qgis_deepness_gets_probabilities_of_its_8_bit_layers(learned: Path, tmp_path: Path) -> None:
+    px, out = 64, tmp_path / "land.onnx"
+    export(f"local-dir:{learned}", out, format="onnx", deepness_px=px)
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    # what the plugin demands: one output (N, C, H, W) of square tiles, JSON in the metadata
+    (shape,) = [output.shape for output in session.get_outputs()]
+    assert shape[1:] == [len(CLASSES), px, px]
+    said = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert (said["model_type"], said["resolution"], said["tile_size"]) == ("Segmentor", 1000.0, px)
+    assert said["class_names"] == {str(i): name for i, name in enumerate(CLASSES)}
+    levels = torch.randint(0, 256, (2, 1, px, px), generator=torch.Generator().manual_seed(0))
+    transform = eo_backbones.create_transform(f"local-dir:{learned}", band="B03", unit="uint8", check="off")
+    with torch.no_grad():
+        expected = eo_backbones.create_model(f"local-dir:{learned}").eval()(transform(levels.to(torch.uint8)))
+    (found,) = session.run(None, {session.get_inputs()[0].name: (levels / 255).numpy()})
+    np.testing.assert_allclose(found, expected.softmax(dim=1).numpy(), atol=1e-5)
+
+
+def test_qgis_deepness_refuses_what_it_cannot_run(learned: Path, tmp_path: Path) -> None:
+    name = f"local-dir:{learned}"
+    with pytest.raises(UserError, match="reads ONNX only; pass --format onnx"):
+        export(name, tmp_path / "a.pt2", format="torch", deepness_px=64)
+    with pytest.raises(UserError, match="--deepness 100: tiles are squares whose side is a multiple of 32"):
+        export(name, tmp_path / "a.onnx", format="onnx", deepness_px=100)
+    with pytest.raises(UserError, match="leave --with-preprocessing out, or --deepness"):
+        export(name, tmp_path / "a.onnx", format="onnx", deepness_px=64, raw=ReadingOptions.of(["dn"]))
