@@ -1,11 +1,11 @@
 """All text files of a weights folder: card, config, licence, results for the Hub, and the STAC item of the model.
 
 Results for the Hub, ``.eval_results/<data set>.yaml``: huggingface.co/docs/hub/eval-results, as
-``huggingface_hub.parse_eval_result_entries`` reads it. An entry names a data set on the Hub; data sets without a known
-repository there get no file.
+``huggingface_hub.eval_result_entries_to_yaml`` writes it. An entry names a data set on the Hub; data sets without a
+known repository there get no file.
 
 STAC item, ``stac_mlm.json``: STAC extension Machine Learning Model (stac-extensions/mlm), ``json-schema/schema.json``
-of v1.5.0; STAC 1.1 item specification. A model has no footprint and no acquisition time, so the geometry is null and
+of v1.6.0; STAC 1.1 item specification. A model has no footprint and no acquisition time, so the geometry is null and
 the time range is the open one of the extension's own examples.
 """
 
@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 import yaml
+from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from eo_backbones.bands import BANDS
 from eo_backbones.cards.card import CARD_FILE, model_card
@@ -77,36 +78,41 @@ DATASET_IDS: Mapping[str, str] = MappingProxyType(
 
 def hub_results(rows: Sequence[Result]) -> dict[str, str]:
     """Return file name -> text, one file per data set, for rows of one model."""
-    entries: dict[str, list[dict[str, Any]]] = {}
+    entries: dict[str, list[EvalResultEntry]] = {}
     for score in scores(rows):
         if score.dataset in DATASET_IDS:
             entries.setdefault(score.dataset, []).append(_entry(score))
-    texts = {dataset: yaml.safe_dump(found, sort_keys=False) for dataset, found in entries.items()}
+    texts = {
+        dataset: yaml.safe_dump(eval_result_entries_to_yaml(found), sort_keys=False)
+        for dataset, found in entries.items()
+    }
     return {f"{RESULTS_FOLDER}/{dataset}.yaml": text for dataset, text in texts.items()}
 
 
-def _entry(score: Score) -> dict[str, Any]:
-    return {
-        "dataset": {"id": DATASET_IDS[score.dataset], "task_id": f"{score.band}_{score.protocol}_{score.fraction}"},
-        "value": score.f1.value,
-        "notes": (
+def _entry(score: Score) -> EvalResultEntry:
+    return EvalResultEntry(
+        dataset_id=DATASET_IDS[score.dataset],
+        task_id=f"{score.band}_{score.protocol}_{score.fraction}",
+        value=score.f1.value,
+        notes=(
             f"weighted F1, 95 % interval {score.f1.low} to {score.f1.high}, of protocol {score.protocol} on frozen "
             f"features of band {score.band} alone; {score.size} px, split {score.split}, {score.n_train} training and "
             f"{score.n_test} test images, mean of {score.seeds} seed{'s' if score.seeds > 1 else ''}"
         ),
-    }
+    )
 
 
 # The STAC item
 
 
 STAC_FILE = "stac_mlm.json"
-MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
+MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.6.0/schema.json"
 FILE_SCHEMA = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 EO_SCHEMA = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
 
 _TASKS = ["similarity-search"]  # what the extension's closed list has for features without a classifier
 _SHA256_MULTIHASH = "1220"  # multihash prefix of file:checksum: function 0x12 (sha2-256), 0x20 bytes
+_OPTICAL = "eo:center_wavelength"
 _UNITS = {"reflectance": "1", "db": "dB"}
 
 
@@ -131,6 +137,7 @@ def stac_item(
     """
     recipe = record["recipe"]
     made = size_bytes is not None
+    bands = [_band(entry) for entry in input.bands]
     properties = {
         "title": name,
         "description": f"{network.title} encoder for one band at a time, pretrained with {recipe['method']}"
@@ -139,7 +146,7 @@ def stac_item(
         "start_datetime": "1900-01-01T00:00:00Z",
         "end_datetime": "9999-12-31T23:59:59Z",
         "license": license,
-        "bands": [_band(entry) for entry in input.bands],
+        "bands": bands,
         "mlm:name": _plain(name),
         "mlm:architecture": network.family,
         "mlm:tasks": _TASKS,
@@ -176,6 +183,7 @@ def stac_item(
         "type": "application/octet-stream; application=safetensors",
         "roles": ["mlm:model", "mlm:weights"],
         "mlm:artifact_type": "safetensors.torch.save_file",
+        "bands": bands,  # STAC 1.1 allows them in the properties only where an asset has them
     }
     if made:
         properties["mlm:framework_version"] = ".".join(re.findall(r"\d+", record["versions"]["torch"])[:3])
@@ -185,7 +193,8 @@ def stac_item(
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
-        "stac_extensions": [MLM_SCHEMA, FILE_SCHEMA, EO_SCHEMA],
+        # that of eo requires one of its fields, which radar does not have
+        "stac_extensions": [MLM_SCHEMA, FILE_SCHEMA, *([EO_SCHEMA] if any(_OPTICAL in band for band in bands) else [])],
         "id": _plain(name),
         "geometry": None,
         "properties": properties,
@@ -221,7 +230,7 @@ def _band(entry: BandInput) -> dict[str, Any]:
     }
     if row.bandwidth_nm is not None:
         described |= {
-            "eo:center_wavelength": round(row.wavelength_nm / 1000, 6),
+            _OPTICAL: round(row.wavelength_nm / 1000, 6),
             "eo:full_width_half_max": round(row.bandwidth_nm / 1000, 6),
         }
     return described

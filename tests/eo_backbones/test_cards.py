@@ -357,11 +357,11 @@ def test_stac_item_has_the_fields_that_stac_requires() -> None:
     assert (made["type"], made["stac_version"], made["geometry"]) == ("Feature", "1.1.0", None)
     assert made["properties"]["datetime"] is None
     assert {"start_datetime", "end_datetime"} < made["properties"].keys()
-    assert "https://stac-extensions.github.io/mlm/v1.5.0/schema.json" in made["stac_extensions"]
+    assert "https://stac-extensions.github.io/mlm/v1.6.0/schema.json" in made["stac_extensions"]
 
 
 def test_stac_item_has_the_fields_that_mlm_requires() -> None:
-    """stac-extensions/mlm v1.5.0, json-schema: mlmItemFields, ModelInput, ModelOutput, AssetModelRole."""
+    """stac-extensions/mlm v1.6.0, json-schema: mlmItemFields, ModelInput, ModelOutput, AssetModelRole."""
     properties = item()["properties"]
     assert {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"} < properties.keys()
     assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]", properties["mlm:name"])
