@@ -34,7 +34,7 @@ def item(spec: InputSpec = SENSORS, *, made: bool = True) -> dict[str, Any]:
 
 
 def checked(data: dict[str, Any]) -> Any:
-    """Return the item after pystac compared it with the core schemas, which it brings (it fetches those of extensions)."""
+    """Return the item after pystac compared it with the core schemas, which it brings; others it would fetch."""
     read = pystac.Item.from_dict(data)
     core = read.clone()
     core.stac_extensions = []

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from timm.models import group_parameters
-from timm.optim._param_groups import param_groups_layer_decay
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from eo_backbones.contract import InputSpec
