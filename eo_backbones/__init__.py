@@ -8,12 +8,17 @@
 Importing registers the names of the declared weights in timm, and does nothing else.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from eo_backbones import timm_bridge as _timm_bridge  # noqa: F401  registers our names
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError
 from eo_backbones.models import create_model, create_transform
 from eo_backbones.networks.multi_band import MultiBand
 from eo_backbones.weights import get_weights, list_models
+
+if TYPE_CHECKING:
+    from eo_backbones.scenes.arrays import embed
 
 __version__ = "0.1.0"
 """Version of this package."""
@@ -25,6 +30,15 @@ __all__ = [
     "__version__",
     "create_model",
     "create_transform",
+    "embed",
     "get_weights",
     "list_models",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "embed":  # needs rasterio, which importing this package does not load
+        from eo_backbones.scenes.arrays import embed  # noqa: PLC0415
+
+        return embed
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -97,7 +97,10 @@ def test_load_and_embed(mini: str, empty: Path) -> None:
     assert session["about"]["weights_sha256"] == mini
     assert session["red_input"]["unit"] == "reflectance"
     written = {path.name for path in empty.iterdir()}
-    assert {"red.tif", "red.png", "red_similar.tif", "encoder.pt2"} <= written
+    assert {"red.tif", "red.png", "red_similar.tif", "encoder.pt2", "raw.pt2"} <= written
+    assert session["cells"].shape == (1280, 7, 7)
+    assert session["possible"].item() is True
+    np.testing.assert_allclose(session["embedded"].numpy(), session["features"].numpy(), atol=1e-4)
     with rasterio.open(empty / "red.tif") as embedding:
         assert (embedding.count, *embedding.shape, *embedding.res) == (3, 7, 7, 320.0, 320.0)
 

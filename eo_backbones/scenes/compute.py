@@ -16,7 +16,7 @@ from eo_backbones.device import inference
 from eo_backbones.inputs import InputTransform
 from eo_backbones.networks.multi_band import MultiBand
 from eo_backbones.scenes.grid import Grid
-from eo_backbones.scenes.scene import Scene, cell_rows
+from eo_backbones.scenes.scene import PixelSource, cell_rows
 
 CELLS_PER_BLOCK = 2048
 """Rows of cells go to disk in blocks of at least so many cells: a few seconds of a CPU core."""
@@ -36,7 +36,7 @@ def rows_per_block(grid: Grid, cells_per_block: int = CELLS_PER_BLOCK) -> int:
 
 
 def compute_blocks(
-    scene: Scene,
+    scene: PixelSource,
     grid: Grid,
     network: MultiBand,
     prepare: InputTransform,
@@ -52,7 +52,7 @@ def compute_blocks(
     """Compute rows of cells, block by block.
 
     Args:
-        scene: the open scene.
+        scene: the open scene, or pixels in memory.
         grid: its windows.
         network: the encoder, in eval mode; it is moved to the device.
         prepare: raw values to its input.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from torch import nn
+
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.files import refuse_unwritable
@@ -162,15 +164,26 @@ def load_network(model: str, bands: Sequence[str], fuse: str) -> tuple[MultiBand
     Raises:
         UserError: as ``create_model``; the model declares no input contract, or does not take one of the bands.
     """
-    encoder = create_model(model, num_classes=0).eval()
+    network, spec, digest = as_network(create_model(model, num_classes=0), bands, fuse, name=model)
+    assert digest is not None, "pretrained weights have a digest"
+    return network, spec, digest
+
+
+def as_network(
+    encoder: nn.Module, bands: Sequence[str], fuse: str, *, name: str = "this network"
+) -> tuple[MultiBand, InputSpec, str | None]:
+    """Return an encoder for the bands, in eval mode, its input contract and the digest of its weights, if it has one.
+
+    Raises:
+        UserError: it declares no input contract, or does not take one of the bands.
+    """
     chosen: Fuse = "mean" if fuse == "mean" else "concat"
-    network = MultiBand(encoder, bands, fuse=chosen).eval()
+    network = MultiBand(encoder.eval(), bands, fuse=chosen).eval()
     if network.eo_input is None:
-        raise UserError(f"{model} declares no input contract, so nothing says which values it takes; pass a model of "
+        raise UserError(f"{name} declares no input contract, so nothing says which values it takes; pass a model of "
                         "eo-backbones list, or a folder of eo-train export")  # fmt: skip
-    digest = encoder.eo_digest
-    assert isinstance(digest, str), "pretrained weights have a digest"
-    return network, network.eo_input, digest
+    digest = getattr(encoder, "eo_digest", None)
+    return network, network.eo_input, digest if isinstance(digest, str) else None
 
 
 def identity_of(band: BandFile) -> dict[str, Any]:

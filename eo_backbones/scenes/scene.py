@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import rasterio
@@ -27,6 +27,17 @@ logger = logging.getLogger(__name__)
 _SAME_PIXEL = 0.01  # grids whose corners lie closer, in pixels, are the same grid
 _MIN_CACHE_MIB, _MAX_CACHE_MIB = 64, 512
 _SAMPLES_PER_SIDE, _SAMPLE_PX = 5, 256  # what check_units looks at
+
+
+class PixelSource(Protocol):
+    """What windows are cut from: a :class:`Scene`, or an array in memory."""
+
+    @property
+    def bands(self) -> Sequence[object]:
+        """One for each channel."""
+
+    def read(self, out: np.ndarray, *, top: int, left: int = 0) -> None:
+        """Fill ``out``, float32 ``(bands, height, width)``, with the values from pixel ``(top, left)`` on."""
 
 
 class Scene:
@@ -209,7 +220,7 @@ def _row_of_blocks(dataset: Any) -> int:
     return int(high * math.ceil(dataset.width / wide) * wide * bands * np.dtype(dataset.dtypes[0]).itemsize)
 
 
-def cell_rows(scene: Scene, grid: Grid, first: int, last: int) -> Iterator[tuple[int, np.ndarray]]:
+def cell_rows(scene: PixelSource, grid: Grid, first: int, last: int) -> Iterator[tuple[int, np.ndarray]]:
     """Read rows of windows, each row of pixels once.
 
     Args:
