@@ -27,8 +27,10 @@ logger = logging.getLogger(__name__)
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 
 # Sentinel-2: true colour, scene classification, aerosol, water vapour, previews, masks of clouds and snow; catalogues
-_NOT_BANDS = frozenset({"tci", "scl", "aot", "wvp", "pvi", "msk", "cld", "snw"})
+_BESIDE_BANDS = frozenset({"tci", "scl", "aot", "wvp", "pvi", "msk", "cld", "snw"})
 _PICTURES = frozenset({"visual", "preview", "thumbnail", "quicklook", "overview", "browse"})
+NOT_BANDS = _BESIDE_BANDS | _PICTURES
+"""Words in names of files that hold no band."""
 _PRODUCT_FILES = re.compile(r"MTD_MSIL(1C|2A)\.xml|manifest\.safe", re.IGNORECASE)
 _RESOLUTIONS = ("R10m", "R20m", "R60m")
 
@@ -135,7 +137,7 @@ def raster_files(folder: Path) -> list[Path]:
         for entry in sorted(folder.iterdir())
         if entry.suffix.lower() in RASTER_SUFFIXES
         and not entry.name.startswith(".")
-        and (_NOT_BANDS | _PICTURES).isdisjoint(name_parts(entry))
+        and NOT_BANDS.isdisjoint(name_parts(entry))
         and entry.is_file()
         and entry.stat().st_size
     ]

@@ -36,6 +36,7 @@ from rasterio.windows import Window
 
 from eo_backbones.bands import LAYOUTS, band, band_named_in, band_names
 from eo_backbones.errors import UserError, unknown_name
+from eo_backbones.rasters.addresses import without_secrets
 from eo_backbones.rasters.metadata import statements_of
 from eo_backbones.rasters.scaling import BandReading, DeclaredReading, resolve_reading
 from eo_backbones.rasters.statements import Statement
@@ -490,10 +491,11 @@ def opened(path: Path | str, content: bytes | None = None, *, settings: bool = T
 
 def unreadable(path: Path | str, error: Exception) -> UserError:
     """Return the error for a raster that GDAL cannot read."""
-    reason = str(error.__cause__ or error).splitlines()[0]
+    reason = without_secrets(str(error.__cause__ or error).splitlines()[0])
     where = ", out of reach" if is_gdal_name(path) else ""
     return UserError(
-        f"cannot read {path}: it is truncated{where} or not a raster image ({reason}); copy or download it again"
+        f"cannot read {without_secrets(str(path))}: it is truncated{where} or not a raster image ({reason}); copy or "
+        "download it again"
     )
 
 

@@ -85,21 +85,19 @@ def item_statements(item: Mapping[str, Any], asset: Mapping[str, Any], name: str
     level = next((known for key in _LEVELS if (known := parse_level(properties.get(key))) is not None), None)
     baseline = next((said for key in _BASELINES if (said := parse_baseline(properties.get(key))) is not None), None)
     removed = next((properties[key] for key in _OFFSET_REMOVED if isinstance(properties.get(key), bool)), None)
-    is_sentinel2 = "sentinel-2" in f"{properties.get('constellation')} {properties.get('platform')}".lower() or any(
-        key.startswith(("s2:", "sentinel:")) for key in properties
-    )
+    of_sentinel2 = is_sentinel2(properties)
     named = next((found for key in _NAMES if (found := name_statement(str(properties.get(key) or "")))), None)
     statements = []
     if baseline is None and named is not None:
         baseline = None if named.baseline is None else parse_baseline(named.baseline)
         level = level or named.level
-    if is_sentinel2 and removed is True:
+    if of_sentinel2 and removed is True:
         statements.append(
             Statement(source=f"{name} (boa_offset_applied)", scale=1e-4, offset=0.0, offset_removed=True, level=level)
         )
-    elif is_sentinel2 and baseline is not None:
+    elif of_sentinel2 and baseline is not None:
         statements.append(by_baseline(baseline, f"{name} (processing baseline)", level))
-    elif is_sentinel2 and level is not None:
+    elif of_sentinel2 and level is not None:
         statements.append(Statement(source=name, of_product=True, level=level))
     entry = _band_entry(asset, index)
     scale, offset = _finite(entry.get("scale")), _finite(entry.get("offset"))
@@ -109,6 +107,12 @@ def item_statements(item: Mapping[str, Any], asset: Mapping[str, Any], name: str
         key = "raster:bands" if asset.get("raster:bands") else "bands"
         statements.append(Statement(source=f"{name} ({key})", scale=scale, offset=offset, nodata=nodata, unit=unit))
     return statements
+
+
+def is_sentinel2(properties: Mapping[str, Any]) -> bool:
+    """Return whether the properties of an item say that it is of Sentinel-2."""
+    named = f"{properties.get('constellation')} {properties.get('platform')}".lower()
+    return "sentinel-2" in named or any(key.startswith(("s2:", "sentinel:")) for key in properties)
 
 
 def _band_entry(asset: Mapping[str, Any], index: int) -> Mapping[str, Any]:

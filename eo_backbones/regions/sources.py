@@ -10,13 +10,18 @@ from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.addresses import without_secrets
 from eo_backbones.rasters.band_files import BandFile, find_bands, product_folder
 from eo_backbones.rasters.reader import is_gdal_name, split_request
+from eo_backbones.rasters.statements import Statement
 from eo_backbones.regions.scene_folders import FolderScene, scene_name, scenes_in
+from eo_backbones.regions.stac_assets import ItemFiles, files_of, item_clouds, item_time
+from eo_backbones.regions.stac_reader import FoundItem, fetch_beginning, is_stac_text, is_web, read_items, resolve
 
 logger = logging.getLogger(__name__)
 
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
+_STAC_SUFFIXES = (".json", ".geojson", ".ndjson", ".jsonl", ".json.gz")
 _MOST_LIST_BYTES = 64 << 20
 _LONGEST_ID = 120
 # Sentinel-1 and -2 write a time as 20220601T102031, HLS with the day of the year (2022152T102031), Landsat a day only
@@ -39,6 +44,7 @@ class SceneSource:
         problem: why it cannot be used; everything else may then be empty.
         requested: the bands, as in :func:`eo_backbones.rasters.band_files.find_bands`.
         located: where the STAC item of the scene says that the bands are; empty: they are looked for in the files.
+        said: what the item says about each band of the file, where it does not say which band is which.
         item: address of that item.
     """
 
@@ -50,6 +56,7 @@ class SceneSource:
     problem: str | None
     requested: tuple[str, ...]
     located: tuple[BandFile, ...] = ()
+    said: tuple[tuple[Statement, ...], ...] = ()
     item: str | None = None
 
     def bands(self) -> tuple[BandFile, ...]:
@@ -61,19 +68,24 @@ class SceneSource:
         """
         if self.problem is not None:
             raise UserError(self.problem)
-        return self.located or find_bands(self.paths, self.requested)
+        found = self.located or find_bands(self.paths, self.requested)
+        if not self.said:
+            return found
+        return tuple(replace(band, said=self.said[min(band.index, len(self.said)) - 1]) for band in found)
 
 
 def find_scenes(typed: Sequence[str], requested: Sequence[str]) -> tuple[SceneSource, ...]:
     """Return the scenes that a user names, in the order of the names.
 
     Args:
-        typed: each a file (anything that GDAL opens), a folder (:mod:`eo_backbones.regions.scene_folders`), or a list
-            of such names (``.txt``, one in a line, relative to the list, ``#`` begins a comment).
+        typed: each a file (anything that GDAL opens), a folder (:mod:`eo_backbones.regions.scene_folders`), a STAC
+            item, collection of items or static catalogue (a file or an http(s) address), or a list of such names
+            (``.txt``, one in a line, relative to the list, ``#`` begins a comment).
         requested: band names under any alias, each with an optional position (``"B04=4"``).
 
     Raises:
-        UserError: a band is unknown; there is no scene at all, or none that can be used.
+        UserError: a band is unknown; there is no scene at all, or none that can be used; a list or a STAC file that is
+            named cannot be read.
     """
     if not requested:
         raise UserError("no band is named; pass --bands, such as --bands B04 B03 B02")
@@ -90,6 +102,7 @@ def find_scenes(typed: Sequence[str], requested: Sequence[str]) -> tuple[SceneSo
 
 def _scenes_of(text: str, requested: tuple[str, ...]) -> Iterator[SceneSource]:
     """Yield the scenes that one argument stands for."""
+    text = resolve(text, "") if text.lower().startswith("file:") else text
     path = Path(text).expanduser()
     if not is_gdal_name(text) and path.suffix.lower() in _LIST_SUFFIXES:
         yield from _listed(path, requested)
@@ -98,9 +111,17 @@ def _scenes_of(text: str, requested: tuple[str, ...]) -> Iterator[SceneSource]:
 
 
 def _named(text: str, path: Path, requested: tuple[str, ...]) -> Iterator[SceneSource]:
-    """Yield the scenes that a file or folder stands for."""
-    if is_gdal_name(text):
-        yield _source(FolderScene(scene_name(PurePosixPath(unquote(urlsplit(text).path))), (text,)), text, requested)
+    """Yield the scenes that a file, folder or address stands for.
+
+    Raises:
+        UserError: it is a STAC file that cannot be read.
+    """
+    if _is_stac(text):
+        for found in read_items(text):
+            yield _of_item(found, requested)
+    elif is_gdal_name(text):
+        name = scene_name(PurePosixPath(unquote(urlsplit(text).path)))
+        yield _source(FolderScene(name, (text,)), without_secrets(text), requested)
     elif (folder := product_folder(path)).is_dir():
         try:
             scenes = scenes_in(folder, requested)
@@ -112,6 +133,41 @@ def _named(text: str, path: Path, requested: tuple[str, ...]) -> Iterator[SceneS
         yield _source(FolderScene(scene_name(path.absolute()), (str(path),)), text, requested)
     else:
         yield _source(FolderScene(path.stem, (text,), f"no file {text}; check the path"), text, requested)
+
+
+def _is_stac(text: str) -> bool:
+    """Return whether a name or an address is that of a STAC file; an address without a suffix is looked at.
+
+    Raises:
+        UserError: such an address cannot be read.
+    """
+    place = urlsplit(text).path if is_web(text) else text
+    if place.lower().endswith(_STAC_SUFFIXES):
+        return is_web(text) or Path(text).is_file() or is_gdal_name(text)
+    return is_web(text) and not PurePosixPath(place).suffix and is_stac_text(fetch_beginning(text))
+
+
+def _of_item(found: FoundItem, requested: tuple[str, ...]) -> SceneSource:
+    """Return the scene of a STAC item."""
+    problem = found.problem
+    files = ItemFiles(paths=())
+    if problem is None:
+        try:
+            files = files_of(found, requested)
+        except UserError as error:
+            problem = str(error)
+    return SceneSource(
+        id=found.name,
+        typed=found.shown,
+        paths=files.paths,
+        datetime=item_time(found.item) if found.item else None,
+        cloud_cover=item_clouds(found.item) if found.item else None,
+        problem=problem,
+        requested=requested,
+        located=files.located,
+        said=files.said,
+        item=without_secrets(found.own_address),
+    )
 
 
 def _listed(path: Path, requested: tuple[str, ...]) -> Iterator[SceneSource]:
@@ -128,8 +184,11 @@ def _listed(path: Path, requested: tuple[str, ...]) -> Iterator[SceneSource]:
         if Path(text).suffix.lower() in _LIST_SUFFIXES:
             problem = f"{path} names {line}, a list; name its scenes instead"
             yield _source(FolderScene(Path(text).stem, (text,), problem), line, requested)
-        else:
+            continue
+        try:
             yield from _named(text, Path(text), requested)
+        except UserError as error:
+            yield _source(FolderScene(Path(text).stem, (text,), str(error)), line, requested)
 
 
 def _text_of(path: Path) -> str:
