@@ -35,8 +35,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from eo_backbones.bands import LAYOUTS, band, band_named_in, band_names
-from eo_backbones.errors import UserError, unknown_name
-from eo_backbones.rasters.addresses import without_secrets
+from eo_backbones.errors import UserError, unknown_name, without_secrets
 from eo_backbones.rasters.metadata import statements_of
 from eo_backbones.rasters.scaling import BandReading, DeclaredReading, resolve_reading
 from eo_backbones.rasters.statements import Statement
@@ -59,6 +58,20 @@ _DRIVER_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]+:")  # two letters at least: 
 _NETWORK = re.compile(r"^[a-z][a-z0-9+]*://|https?://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)")
 
 
+_NETWORK_SETTINGS = {
+    "GDAL_HTTP_CONNECTTIMEOUT": "30",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",  # seconds below the speed, then it counts as broken: no limit for slow networks
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_MAX_RETRY": "3",  # of 429 and 5xx
+    "GDAL_HTTP_RETRY_DELAY": "1",
+}
+
+
+def network_settings() -> dict[str, str]:
+    """Return GDAL's settings for files on a network, so that none waits for ever; those of the environment stay."""
+    return {name: value for name, value in _NETWORK_SETTINGS.items() if name not in os.environ}
+
+
 def gdal_environment(path: Path | str | None = None) -> rasterio.Env:
     """Return GDAL's settings for many small reads, as a context manager; the functions here enter it themselves.
 
@@ -69,7 +82,9 @@ def gdal_environment(path: Path | str | None = None) -> rasterio.Env:
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # else every open lists a folder of hundreds of files
         "GDAL_PAM_ENABLED": "NO",
     }
-    if path is not None and not is_remote(path):
+    if path is not None and is_remote(path):
+        settings |= network_settings()
+    elif path is not None:
         if Path(path).suffix.lower() not in _ONE_FILE or is_gdal_name(path):
             settings = {"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE", "GDAL_PAM_ENABLED": "YES"}
         elif any(os.path.exists(f"{path}{suffix}") for suffix in SIDECARS):  # noqa: PTH110 -- half the time of Path
@@ -491,11 +506,10 @@ def opened(path: Path | str, content: bytes | None = None, *, settings: bool = T
 
 def unreadable(path: Path | str, error: Exception) -> UserError:
     """Return the error for a raster that GDAL cannot read."""
-    reason = without_secrets(str(error.__cause__ or error).splitlines()[0])
+    reason = str(error.__cause__ or error).splitlines()[0]
     where = ", out of reach" if is_gdal_name(path) else ""
     return UserError(
-        f"cannot read {without_secrets(str(path))}: it is truncated{where} or not a raster image ({reason}); copy or "
-        "download it again"
+        f"cannot read {path}: it is truncated{where} or not a raster image ({reason}); copy or download it again"
     )
 
 
@@ -621,7 +635,8 @@ def order_in(dataset: Any, path: Path | str, *, layout: str | None = None) -> tu
             )
         return expected
     if tuple(dataset.colorinterp[:3]) == _RGB and dataset.count <= _MAX_PICTURE_CHANNELS:
-        logger.warning("%s: its red, green and blue are taken to be %s", path, ", ".join(LAYOUTS["eurosat-rgb"]))
+        shown = without_secrets(str(path))
+        logger.warning("%s: its red, green and blue are taken to be %s", shown, ", ".join(LAYOUTS["eurosat-rgb"]))
         return (*LAYOUTS["eurosat-rgb"], *(None for _ in range(dataset.count - 3)))
     if dataset.count not in USUAL_LAYOUTS:
         raise UserError(
@@ -631,7 +646,7 @@ def order_in(dataset: Any, path: Path | str, *, layout: str | None = None) -> tu
     usual = USUAL_LAYOUTS[dataset.count]
     logger.warning(
         "%s has no band names: its %d bands are taken to be %s; if they are not, pass %s",
-        path,
+        without_secrets(str(path)),
         dataset.count,
         ", ".join(LAYOUTS[usual]),
         _BY_POSITION,

@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from eo_backbones.errors import UserError
-from eo_backbones.rasters.addresses import without_secrets
+from eo_backbones.errors import UserError, without_secrets
 from eo_backbones.rasters.band_files import BandFile, find_bands, product_folder
 from eo_backbones.rasters.reader import is_gdal_name, split_request
 from eo_backbones.rasters.statements import Statement

@@ -10,6 +10,7 @@ import http.client
 import json
 import logging
 import re
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urldefrag, urljoin, urlsplit
 from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithDefaultRealm, Request, build_opener, url2pathname
 
-from eo_backbones.errors import UserError
+from eo_backbones.errors import UserError, without_secrets
 from eo_backbones.files import write_problem
-from eo_backbones.rasters.addresses import without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def read_items(address: str) -> list[FoundItem]:
         UserError: it cannot be read, is no STAC, or has no items. An item or catalogue below it that cannot be read is
             returned with its problem instead.
     """
-    address, content = _load(address)
+    address, content = _load(quote(address, safe=_IN_ADDRESS) if is_web(address) else address)
     found = list(_items_in(address, content, frozenset({_identity(address)}), {_identity(address)}))
     shown = without_secrets(address)
     if not found:
@@ -320,14 +320,14 @@ def _fetch(address: str, most: int = _MOST_BYTES) -> tuple[str, bytes]:
         try:
             with opener.open(Request(plain, headers=_HEADERS), timeout=_TIMEOUT_S) as answer:
                 content = answer.read(most + 1 if most == _MOST_BYTES else most)
-                final = str(answer.geturl())
+                final = urlsplit(str(answer.geturl()))
             break
         except HTTPError as error:
             reason, momentary = f"the server answers {error.code} {error.reason}", error.code in _MOMENTARY
             error.close()
         except (URLError, OSError, http.client.HTTPException, ValueError) as error:
             cause = getattr(error, "reason", error)
-            momentary = not isinstance(error, ValueError)
+            momentary = not isinstance(cause, ValueError | ConnectionRefusedError | socket.gaierror)
             if isinstance(cause, TimeoutError):
                 reason = f"no answer in {_TIMEOUT_S:g} s"
             else:
@@ -337,4 +337,6 @@ def _fetch(address: str, most: int = _MOST_BYTES) -> tuple[str, bytes]:
         time.sleep(pause)
     if most == _MOST_BYTES and len(content) > most:
         raise UserError(f"{shown} has more than {most >> 20} MiB; pass a part of the items")
-    return final, content
+    if parts.username is not None and final.netloc == urlsplit(plain).netloc:
+        final = final._replace(netloc=parts.netloc)  # what it links to on the same server needs the password as well
+    return final.geturl(), content

@@ -14,11 +14,19 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from eo_backbones.contract import InputSpec, Unit
-from eo_backbones.errors import UserError
+from eo_backbones.errors import UserError, without_secrets
 from eo_backbones.inputs import UnitError, as_options, check_values
 from eo_backbones.rasters.band_files import BandFile
 from eo_backbones.rasters.offset_test import refuse_shifted
-from eo_backbones.rasters.reader import RasterFacts, as_values, is_remote, opened, readings_of, stored_and_missing
+from eo_backbones.rasters.reader import (
+    RasterFacts,
+    as_values,
+    is_remote,
+    network_settings,
+    opened,
+    readings_of,
+    stored_and_missing,
+)
 from eo_backbones.rasters.scaling import BandReading, DeclaredReading, levels_differ
 from eo_backbones.scenes.grid import Grid, at
 
@@ -74,8 +82,10 @@ class Scene:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            listing = "EMPTY_DIR" if any(is_remote(band.path) for band in self.bands) else "FALSE"
-            stack.enter_context(rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing))
+            remote = any(is_remote(band.path) for band in self.bands)
+            settings = network_settings() if remote else {}
+            listing = "EMPTY_DIR" if remote else "FALSE"
+            stack.enter_context(rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing, **settings))
             self._open = {
                 path: stack.enter_context(opened(path, settings=False)) for path in {b.path: None for b in self.bands}
             }
@@ -145,7 +155,7 @@ class Scene:
         refuse_shifted(((values, self.readings) for values in windows), self.bands[0].path)
         warning = levels_differ((reading.level for reading in self.readings), spec.processing_levels)
         if warning:
-            logger.warning("%s: %s", self.bands[0].path, warning)
+            logger.warning("%s: %s", without_secrets(self.bands[0].path), warning)
         sample = np.concatenate([values.reshape(len(self.bands), -1) for values in windows], axis=1)
         for band, dtype, reading, values in zip(self.bands, self.dtypes, self.readings, sample, strict=True):
             finite = values[np.isfinite(values)]
@@ -162,11 +172,11 @@ class Scene:
             if not finite.any():
                 logger.warning(
                     "%s: band %s looks all zero; if 0 means missing, say so in the file (gdal_edit -a_nodata 0)",
-                    band.path,
+                    without_secrets(band.path),
                     band.name,
                 )
             elif finding:
-                logger.warning("%s: %s", band.path, as_options(finding.message, *several))
+                logger.warning("%s: %s", without_secrets(band.path), as_options(finding.message, *several))
 
     def _sample(self) -> Iterator[np.ndarray]:
         height, width = min(self.height, _SAMPLE_PX), min(self.width, _SAMPLE_PX)
@@ -199,13 +209,15 @@ class Scene:
         path = self.bands[0].path
         only_by_points = bool(self._open[path].gcps[0]) and self.transform.is_identity
         if only_by_points:
-            logger.warning("%s is georeferenced by control points only; warp it first (gdalwarp) to get a map", path)
+            shown = without_secrets(path)
+            logger.warning("%s is georeferenced by control points only; warp it first (gdalwarp) to get a map", shown)
         return only_by_points
 
     def warn_unplaced(self) -> None:
         """Warn where the scene is not georeferenced."""
         if not self.warn_control_points() and self.crs is None:
-            logger.warning("%s has no coordinate system, so the embeddings have none either", self.bands[0].path)
+            path = without_secrets(self.bands[0].path)
+            logger.warning("%s has no coordinate system, so the embeddings have none either", path)
 
 
 def _spread(last: int) -> list[int]:
