@@ -66,6 +66,9 @@ def draw_view_params(views: ViewPart, *, seed: int, step: int, global_batch: int
     def between(uniform: Tensor, low: float, high: float) -> Tensor:
         return low + (high - low) * uniform
 
+    if views.co_registered:
+        for drawn in (area, y, x, rotate, angle, flip_y, flip_x):
+            drawn[1] = drawn[0]
     if views.spread < 1:
         for centre in (y, x):
             centre[1].lerp_(centre[0], 1 - views.spread)

@@ -55,6 +55,7 @@ class Distillation(nn.Module):
         if part.sees == "colour" and self._channels == 1:
             raise UserError("teacher.sees is colour, but model.init takes one band; set teacher.sees=view")
         self._sizes, self._standardize, self._passes = part.sizes_px, part.standardize, passes
+        self._contrast, self._temperature = part.contrast, part.temperature
         self._encoder_sizes = encoder_sizes_px
         width = int(encoder.num_features)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.zeros(width))
@@ -84,7 +85,10 @@ class Distillation(nn.Module):
                 self._update_statistics(target)
                 target = self._standardized(target)
         learned = self._standardized(features) if self._standardize else features
-        return StepOutput(1 + negative_cosine(learned, target.expand_as(learned)), features.detach().float())
+        loss = 1 + negative_cosine(learned, target.expand_as(learned))
+        if self._contrast:
+            loss = loss + self._contrast * info_nce(learned, target, temperature=self._temperature)
+        return StepOutput(loss, features.detach().float())
 
     def _features(self, views: Tensor) -> Tensor:
         """Return the encoder's features [2, B, D] of views [2, B, 1, H, W], each share of the pairs at its size."""
@@ -125,3 +129,23 @@ def _resized(images: Tensor, size: int) -> Tensor:
     if size != images.shape[-1]:
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def info_nce(features: Tensor, target: Tensor, *, temperature: float) -> Tensor:
+    """Return how badly the features of each view tell their own target from those of the rest of the batch.
+
+    The cross-entropy of choosing among the B targets by cosine (van den Oord et al., arXiv 1807.03748, equation 4).
+
+    Args:
+        features: [V, B, D].
+        target: [B, D]; no gradient flows into it.
+        temperature: cosines are divided by it.
+
+    Returns:
+        scalar, 0 at best; log(B) where the features say nothing.
+    """
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    own = F.normalize(features.to(dtype), dim=-1)
+    logits = own @ F.normalize(target.detach().to(dtype), dim=-1).T / temperature
+    places = torch.arange(len(target), device=target.device).expand(len(features), -1)
+    return F.cross_entropy(logits.flatten(0, 1), places.flatten())

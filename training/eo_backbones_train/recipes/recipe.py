@@ -59,6 +59,8 @@ class ViewPart:
             at the same relative position as the larger one, so that it lies within it (before rotation).
         encoder_sizes_px: image sizes to which ``distill`` resizes the views of its encoder, bilinearly: the pairs of a
             step are shared out among them equally, and a size named twice gets twice as many. Empty: ``size_px``.
+        co_registered: the second view of a pair is cut out, rotated and flipped as the first, so that both show the
+            same ground pixel by pixel; blur, brightness and contrast stay its own.
     """
 
     size_px: int
@@ -72,6 +74,7 @@ class ViewPart:
     contrast: float
     spread: float = 1.0
     encoder_sizes_px: tuple[int, ...] = ()
+    co_registered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +138,17 @@ class TeacherPart:
         sizes_px: sizes in pixels to which the view is resized bilinearly for the teacher; its features are the mean
             over them.
         standardize: compare features that are standardised by the teacher's mean and standard deviation.
+        contrast: weight of a contrastive loss that is added, InfoNCE (van den Oord et al., arXiv 1807.03748): the
+            encoder's features should be nearer to the teacher's of their own scene than to those of the others in
+            the batch. 0 is off.
+        temperature: of that loss; cosines are divided by it.
     """
 
     sees: Literal["view", "colour"]
     sizes_px: tuple[int, ...]
     standardize: bool = True
+    contrast: float = 0.0
+    temperature: float = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +298,8 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
         ("optim.weight_decay", optim.weight_decay, 0, 1),
         ("optim.momentum", optim.momentum, 0, 0.9999),
         ("optim.warmup_epochs", optim.warmup_epochs, 0, math.inf),
+        ("teacher.contrast", recipe.teacher.contrast if recipe.teacher else 0, 0, 1000),
+        ("teacher.temperature", recipe.teacher.temperature if recipe.teacher else 1, 1e-3, 1000),
         ("target.decay", recipe.target.decay if recipe.target else 0, 0, 1),
         ("epochs", recipe.epochs, 1, math.inf),
         ("global_batch", recipe.global_batch, 2, math.inf),  # BatchNorm of the heads needs two samples
