@@ -41,7 +41,7 @@ from eo_backbones_train.pretraining.checkpoint import checkpoints, read_checkpoi
 from eo_backbones_train.pretraining.run_folder import CHECKPOINT_FOLDER, RESULT_FILE, RUN_FILE
 from eo_backbones_train.pretraining.runlog import LOSS_FILE, METRICS_FILE, draw_loss, read_records
 from eo_backbones_train.recipes.published import RECIPES, input_spec
-from eo_backbones_train.recipes.recipe import Recipe
+from eo_backbones_train.recipes.recipe import RANDOM, Recipe
 from eo_backbones_train.recipes.serialise import digest, from_dict, to_dict
 from eo_backbones_train.store.layouts import SCENE_LAYOUTS
 
@@ -77,18 +77,22 @@ def export(
     run: Path,
     out: Path,
     *,
+    average: Sequence[Path] = (),
     dtype: str = "fp32",
     license: str | None = None,  # noqa: A002  named as in the card
     results: Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write the encoder of a run as a weights folder.
+    """Write the encoder of a run as a weights folder, or the mean of several runs' encoders.
 
-    An unfinished run is exported as its newest checkpoint has it; record and card say so.
+    An unfinished run is exported as its newest checkpoint has it; record and card say so. The mean of runs that started
+    from the same weights is often better than each (Wortsman et al., arXiv 2203.05482, "uniform soup"), at no cost; the
+    record then names all of them, under ``averaged_with``, and the rest of the folder is about ``run``.
 
     Args:
         run: folder of ``eo-train pretrain``.
         out: folder to make; its parent is made too.
+        average: folders of other runs whose weights are averaged with those of ``run``, each with the same weight.
         dtype: ``"fp32"``, or ``"fp16"``: convolutions in half precision, BatchNorm stays float32.
         license: of the weights, SPDX identifier in lower case; default: that of the declared row the run belongs to,
             else ``"other"``.
@@ -100,7 +104,8 @@ def export(
         golden outputs when loaded again).
 
     Raises:
-        UserError: no run, no or a damaged checkpoint, a folder in the way, an unknown option.
+        UserError: no run, no or a damaged checkpoint, a folder in the way, an unknown option, or runs that cannot be
+            averaged: of other networks, inputs or initial weights.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
@@ -115,13 +120,15 @@ def export(
     refuse_unwritable(out, folder=True)
     measured = read_results(results) if results else []
     trained = read_run(run)
+    others = [read_run(other) for other in average]
+    _check_average(trained, others)
     contract = input_spec(trained.recipe)
     with _unfinished_folder(out, overwrite=overwrite) as folder:
         # The weights: they depend on recipe and values alone.
         network = trained.recipe.model.architecture
         config = config_json(input=contract, architecture=network)
         save_weights(
-            encoder_weights(trained, DTYPES[dtype]),
+            mean_weights([trained, *others], DTYPES[dtype]),
             folder / WEIGHTS_FILE,
             {"recipe_digest": digest(trained.recipe), CONFIG_KEY: json.dumps(config[CONFIG_KEY])},
         )
@@ -131,7 +138,7 @@ def export(
         row = declared_row(trained, sha256)
         name = row.name if row else run_name(trained)
         license = license or (row.license if row else "other")  # noqa: A001
-        record = _record(trained, name=name, sha256=sha256, dtype=dtype)
+        record = _record(trained, others, name=name, sha256=sha256, dtype=dtype)
         if measured and not rows_of(measured, name, sha256):
             raise UserError(f"{results} holds nothing measured with these weights ({sha256[:12]}…); evaluate them")
         known = replace(contract, processing_levels=_levels_of(trained.start["sources"]))
@@ -155,7 +162,7 @@ def export(
         "sha256": sha256,
         "bytes": size,
         "steps": trained.checkpoint["step"],
-        "finished": trained.finished,
+        "finished": record["finished"],
         "golden": difference,
     }
 
@@ -189,6 +196,44 @@ def read_run(folder: Path) -> TrainedRun:
     )
 
 
+def _check_average(trained: TrainedRun, others: Sequence[TrainedRun]) -> None:
+    """Refuse runs whose weights have no meaningful mean."""
+    if not others:
+        return
+    folders = [one.folder.resolve() for one in (trained, *others)]
+    if len(set(folders)) < len(folders):
+        twice = next(folder for folder in folders if folders.count(folder) > 1)
+        raise UserError(f"the run {twice} is named twice; name each run once")
+    start = trained.recipe.model.init
+    if start == RANDOM:
+        raise UserError(
+            f"{trained.folder} started at random; the mean of such networks is none, so leave --average out, or train "
+            "runs from the same weights (--init)"
+        )
+    for other in others:
+        if other.recipe.model.init != start or other.recipe.model.architecture != trained.recipe.model.architecture:
+            raise UserError(
+                f"{other.folder} started from {other.recipe.model.init} ({other.recipe.model.architecture}), "
+                f"{trained.folder} from {start} ({trained.recipe.model.architecture}); only runs that started from the "
+                "same weights can be averaged"
+            )
+        if input_spec(other.recipe) != input_spec(trained.recipe):
+            raise UserError(
+                f"{other.folder} was trained with other bands or another normalisation than {trained.folder}; only "
+                "runs with the same input can be averaged"
+            )
+
+
+def mean_weights(runs: Sequence[TrainedRun], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the mean of the runs' encoders, tensor by tensor; otherwise as :func:`encoder_weights`."""
+    states = [encoder_weights(run, torch.float32) for run in runs]
+    means = {
+        name: torch.stack([state[name] for state in states]).mean(dim=0) if tensor.is_floating_point() else tensor
+        for name, tensor in states[0].items()
+    }
+    return {name: _stored(tensor, dtype) for name, tensor in means.items()}
+
+
 def encoder_weights(trained: TrainedRun, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return the online encoder under timm's names; in half precision only what has more than one dimension.
 
@@ -207,7 +252,11 @@ def encoder_weights(trained: TrainedRun, dtype: torch.dtype) -> dict[str, Tensor
         expected = timm.create_model(architecture, in_chans=1, num_classes=0).state_dict()
     if {name: tensor.shape for name, tensor in state.items()} != {name: t.shape for name, t in expected.items()}:
         raise UserError(f"the encoder of {trained.folder} is not a {architecture} with one channel; train it again")
-    return {name: tensor.to(dtype) if tensor.ndim > 1 else tensor for name, tensor in state.items()}
+    return {name: _stored(tensor, dtype) for name, tensor in state.items()}
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.ndim > 1 else tensor
 
 
 def declared_row(trained: TrainedRun, sha256: str) -> Weights | None:
@@ -252,16 +301,29 @@ def _levels_of(sources: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(sorted(levels))
 
 
-def _record(trained: TrainedRun, *, name: str, sha256: str, dtype: str) -> dict[str, Any]:
+def _record(
+    trained: TrainedRun, others: Sequence[TrainedRun], *, name: str, sha256: str, dtype: str
+) -> dict[str, Any]:
     """Return ``recipe.json``: how the weights came about, without paths, host or time."""
-    checkpoint = trained.checkpoint
+    made = _how_made(trained)
     return {
         "name": name,
-        "recipe": to_dict(trained.recipe),
-        "recipe_digest": digest(trained.recipe),
+        "recipe": made.pop("recipe"),
+        "recipe_digest": made.pop("recipe_digest"),
         DIGEST_KEY: sha256,
         "dtype": dtype,
         "network": "online",
+        **made,
+        "finished": all(run.finished for run in (trained, *others)),
+        **({"averaged_with": [_how_made(other) for other in others]} if others else {}),
+    }
+
+
+def _how_made(trained: TrainedRun) -> dict[str, Any]:
+    checkpoint = trained.checkpoint
+    return {
+        "recipe": to_dict(trained.recipe),
+        "recipe_digest": digest(trained.recipe),
         "seed": trained.recipe.seed,
         "steps": checkpoint["step"],
         "finished": trained.finished,

@@ -290,15 +290,25 @@ def pretrain(
 
 
 @app.command(
+    cls=ListOptionsCommand,
     epilog="""Examples:
 
 [bold]eo-train export RUN --out FOLDER[/bold]
+
+[bold]eo-train export RUN --average RUN2 RUN3 --out FOLDER[/bold]
 
 [bold]eo-train export RUN --out FOLDER --dtype fp16 --license cc-by-4.0 --overwrite[/bold]"""
 )
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of [bold]eo-train pretrain[/bold]; it need not be finished.")],
     out: Annotated[Path, typer.Option(help="The folder to create.")],
+    average: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN...",
+            help="Other runs from the same initial weights: the folder gets the mean of all weights.",
+        ),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="fp32, or fp16: convolutions in half precision.")] = "fp32",
     license_id: Annotated[
         str | None,
@@ -314,7 +324,9 @@ def export(
     """Write a run's encoder as a folder that plain timm, eo_backbones and the Hub read."""
     from eo_backbones_train.export import export as write_folder
 
-    result = write_folder(run, out, dtype=dtype, license=license_id, results=results, overwrite=overwrite)
+    result = write_folder(
+        run, out, average=average or (), dtype=dtype, license=license_id, results=results, overwrite=overwrite
+    )
     if as_json:
         print_json(result)
         return
