@@ -126,6 +126,9 @@ LAYOUTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         # BigEarthNet is Level 2A, which has no cirrus band; one file a band, listed here by name.
         "bigearthnet-s2": _S2_WITHOUT_B10,
         "bigearthnet-s1": S1_BANDS,
+        # One file a band: 13 of Level 1C, 12 of Level 2A.
+        "ssl4eo-s2c": S2_BANDS,
+        "ssl4eo-s2a": _S2_WITHOUT_B10,
     }
 )
 """Data set -> its bands in file order. Position ``i`` here is GeoTIFF band ``i + 1``."""

@@ -122,6 +122,11 @@ def _introduction(facts: CardFacts, results: Sequence[Result]) -> str:
         f"without labels with {_method_in_words(method)} on pairs of co-registered images: {_views(method)}."
     )
     parts += _start(facts)
+    if others := facts.averaged_with:
+        parts.append(
+            f"The weights are the mean of the weights of {len(others) + 1} runs from this start, tensor by tensor "
+            "(Wortsman et al., [arXiv 2203.05482](https://arxiv.org/abs/2203.05482)); [how they differ](#training)."
+        )
     parts.append("\n".join([_trained_on(facts), "", *_source_lines(facts)]))
     if facts.made:
         record = facts.record
@@ -414,6 +419,7 @@ def training_section(facts: CardFacts) -> str:
             "",
             markdown_table(["what", "value"], made),
             "",
+            *_averaged(facts),
             sources,
             "",
             *values,
@@ -433,6 +439,33 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield f"{prefix}{key}", ", ".join(map(str, entry))
         else:
             yield f"{prefix}{key}", str(entry)
+
+
+def _averaged(facts: CardFacts) -> list[str]:
+    """Return a table of the other runs whose weights went into the mean, with what differs in their recipes."""
+    others = facts.averaged_with
+    if not others:
+        return []
+    own = dict(_flat(facts.recipe))
+    rows = []
+    for other in others:
+        values = dict(_flat(other["recipe"]))
+        changed = [
+            f"`{name}`: `{values.get(name, 'not set')}` instead of `{own.get(name, 'not set')}`"
+            for name in sorted(own.keys() | values.keys())
+            if values.get(name) != own.get(name) and name not in ("name", "seed")
+        ]
+        rows.append(
+            [
+                f"`{other['recipe']['name']}`, digest `{other['recipe_digest']}`",
+                "; ".join(changed) or "the same values",
+                f"{other['steps']:,}",
+                str(other["seed"]),
+                f"`{other['git_commit']}`" if other["git_commit"] else "not recorded",
+            ]
+        )
+    head = ["recipe", "values that differ", "steps", "seed", "commit of the code"]
+    return ["Averaged with, on the same images:", "", markdown_table(head, rows), ""]
 
 
 def _results(facts: CardFacts, results: Sequence[Result]) -> str:

@@ -3,8 +3,9 @@
 The record, as ``eo-train export`` writes it into ``recipe.json``, has the keys ``name``, ``recipe`` (all values),
 ``recipe_digest``, ``weights_sha256``, ``dtype``, ``network``, ``seed``, ``steps``, ``finished``, ``data``
 (``manifest_digest``, ``sources``), ``machine``, ``versions`` and ``git_commit``, and ``init`` (``source``,
-``architecture``, ``license``, ``tensors``) unless the training started at random. Of weights that do not exist yet only
-the first three are known.
+``architecture``, ``license``, ``tensors``) unless the training started at random. Of a mean of several runs,
+``averaged_with`` lists the others, each with the keys from ``recipe`` on. Of weights that do not exist yet only the
+first three are known.
 
 A source of training images is known by what a store of ``eo-train prepare`` records about it: the name of its folder,
 its layout, its subset, and as many scenes as the whole source has. Of any other, also of a part of a known one, nothing
@@ -255,6 +256,12 @@ class CardFacts:
         """All values of the recipe."""
         recipe: Mapping[str, Any] = self.record["recipe"]
         return recipe
+
+    @property
+    def averaged_with(self) -> Sequence[Mapping[str, Any]]:
+        """The other runs, if the weights are the mean of several."""
+        others: Sequence[Mapping[str, Any]] = self.record.get("averaged_with", ())
+        return others
 
     @property
     def network(self) -> Architecture:

@@ -55,7 +55,7 @@ def evaluate(
         typer.Option(
             help="eurosat-ms (13 bands), eurosat-rgb (B04, B03, B02), bigearthnet (19 labels, S2 and S1), dfc2020 or "
             "sen12ms (class of most pixels, S2 and S1), or folder: your images, a folder for each class; for retrieval "
-            "also pairs: GeoTIFFs of equal names in s1 and s2."
+            "also pairs (GeoTIFFs of equal names in s1 and s2) and ssl4eo-s12."
         ),
     ],
     root: Annotated[Path, typer.Option(help="Its folder; EuroSAT also as .zip.")],

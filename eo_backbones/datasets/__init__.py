@@ -14,6 +14,7 @@ from eo_backbones.datasets.eurosat import eurosat_ms, eurosat_rgb
 from eo_backbones.datasets.labelled import LabelledImages
 from eo_backbones.datasets.land_cover import dfc2020, sen12ms, without_labels
 from eo_backbones.datasets.pairs import sensor_pairs
+from eo_backbones.datasets.ssl4eo import ssl4eo_s12
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.rasters.options import AS_FILES_SAY, ReadingOptions
 
@@ -37,6 +38,7 @@ DATASETS: Mapping[str, Callable[[Path], LabelledImages]] = MappingProxyType(
 WITHOUT_LABELS: Mapping[str, Callable[[Path], LabelledImages]] = MappingProxyType(
     {
         "pairs": sensor_pairs,
+        "ssl4eo-s12": ssl4eo_s12,
         "dfc2020": partial(without_labels, "dfc2020"),
         "sen12ms": partial(without_labels, "sen12ms"),
     }

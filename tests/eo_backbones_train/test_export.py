@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -339,6 +340,60 @@ def test_simsiams_encoder_is_found_the_same_way(tmp_path: Path) -> None:
     plain = timm.create_model("resnet50", in_chans=1, num_classes=0)
     plain.load_state_dict(encoder_weights(trained, torch.float32), strict=True)
     assert torch.equal(features(plain), features(method.encoder))  # type: ignore[arg-type]
+
+
+def distilled(folder: Path, *settings: str, seed: int) -> Path:
+    """Write a run of ``distill-mini`` with some settings and an encoder of its own."""
+    torch.manual_seed(seed)
+    encoder = timm.create_model("tf_efficientnet_lite0", in_chans=1, num_classes=0)
+    state = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    return write_run(folder, override(toy("distill-mini"), [f"seed={seed}", *settings]), state)
+
+
+def test_the_mean_of_runs_is_the_mean_of_their_weights_and_says_so(tmp_path: Path) -> None:
+    runs = [distilled(tmp_path / "a", seed=0), distilled(tmp_path / "b", "views.spread=0.5", seed=1)]
+    runs.append(distilled(tmp_path / "c", "optim.base_lr=0.0003", seed=2))
+    result = export(runs[0], tmp_path / "out", average=runs[1:])
+    singles = [encoder_weights(read_run(run), torch.float32) for run in runs]
+    mean = load_file(tmp_path / "out" / "model.safetensors")
+    for name, tensor in mean.items():
+        values = np.mean([single[name].double().numpy() for single in singles], axis=0)
+        np.testing.assert_allclose(tensor.double().numpy(), values, rtol=1e-5, atol=1e-6)
+    assert result["golden"] == 0
+    record = record_of(tmp_path / "out")
+    assert record["seed"] == 0
+    others = [(other["seed"], other["recipe"]["views"]["spread"], other["steps"]) for other in record["averaged_with"]]
+    assert others[0] == (1, 0.5, STEP)
+    assert record["averaged_with"][1]["recipe_digest"] == digest(read_run(runs[2]).recipe)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "mean of the weights of 3 runs" in card
+    assert "`views.spread`: `0.5` instead of `0.0`" in card
+
+
+def test_a_single_run_has_no_mean_in_its_record(folder: Path) -> None:
+    assert "averaged_with" not in record_of(folder)
+    assert "mean of the weights" not in (folder / "README.md").read_text()
+
+
+def test_runs_that_have_no_mean_are_refused(run: Path, tmp_path: Path) -> None:
+    first = distilled(tmp_path / "a", seed=0)
+    other_start = distilled(tmp_path / "b", "model.init=hf-hub:timm/other", seed=1)
+    other_input = distilled(tmp_path / "c", "data.input=unit-range", seed=1)
+    unfinished = distilled(tmp_path / "d", seed=1)
+    (unfinished / "result.json").unlink()
+    for others, message in (
+        ([other_start], "b and .*a differ in their initial weights; only runs of one network"),
+        ([other_input], "c and .*a differ in their input;"),
+        ([unfinished], "d is unfinished; finish it with eo-train pretrain --resume"),
+        ([first], "a is named twice; name each run once"),
+        ([tmp_path / "nowhere"], "nowhere is not a run folder of eo-train"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            export(first, tmp_path / "out", average=others)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="run started at random; only runs that started from the same weights"):
+        export(run, tmp_path / "out", average=[first])
+    assert files(tmp_path) == {"a", "b", "c", "d"}
 
 
 def no_folder(run: Path, out: Path) -> None:

@@ -105,7 +105,7 @@ def export(
 
     Raises:
         UserError: no run, no or a damaged checkpoint, a folder in the way, an unknown option, or runs that cannot be
-            averaged: of other networks, inputs or initial weights.
+            averaged: unfinished, or of other networks, initial weights, inputs or stores.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
@@ -162,7 +162,7 @@ def export(
         "sha256": sha256,
         "bytes": size,
         "steps": trained.checkpoint["step"],
-        "finished": record["finished"],
+        "finished": trained.finished,
         "golden": difference,
     }
 
@@ -197,31 +197,33 @@ def read_run(folder: Path) -> TrainedRun:
 
 
 def _check_average(trained: TrainedRun, others: Sequence[TrainedRun]) -> None:
-    """Refuse runs whose weights have no meaningful mean."""
+    """Refuse runs whose weights have no meaningful mean, or for which one card could not speak."""
     if not others:
         return
     folders = [one.folder.resolve() for one in (trained, *others)]
-    if len(set(folders)) < len(folders):
-        twice = next(folder for folder in folders if folders.count(folder) > 1)
-        raise UserError(f"the run {twice} is named twice; name each run once")
-    start = trained.recipe.model.init
-    if start == RANDOM:
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise UserError(f"the run {folder} is named twice; name each run once")
+    if trained.recipe.model.init == RANDOM:
         raise UserError(
-            f"{trained.folder} started at random; the mean of such networks is none, so leave --average out, or train "
-            "runs from the same weights (--init)"
+            f"{trained.folder} started at random; only runs that started from the same weights (--init) can be "
+            "averaged, so leave --average out"
         )
+    for one in (trained, *others):
+        if not one.finished:
+            raise UserError(f"{one.folder} is unfinished; finish it with eo-train pretrain --resume, then average")
     for other in others:
-        if other.recipe.model.init != start or other.recipe.model.architecture != trained.recipe.model.architecture:
-            raise UserError(
-                f"{other.folder} started from {other.recipe.model.init} ({other.recipe.model.architecture}), "
-                f"{trained.folder} from {start} ({trained.recipe.model.architecture}); only runs that started from the "
-                "same weights can be averaged"
-            )
-        if input_spec(other.recipe) != input_spec(trained.recipe):
-            raise UserError(
-                f"{other.folder} was trained with other bands or another normalisation than {trained.folder}; only "
-                "runs with the same input can be averaged"
-            )
+        for what, own, theirs in (
+            ("network", trained.recipe.model.architecture, other.recipe.model.architecture),
+            ("initial weights", trained.recipe.model.init, other.recipe.model.init),
+            ("input", input_spec(trained.recipe), input_spec(other.recipe)),
+            ("store", trained.checkpoint["store_digest"], other.checkpoint["store_digest"]),
+        ):
+            if own != theirs:
+                raise UserError(
+                    f"{other.folder} and {trained.folder} differ in their {what}; only runs of one network from the "
+                    "same initial weights, with the same input and on the same store, can be averaged"
+                )
 
 
 def mean_weights(runs: Sequence[TrainedRun], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -301,9 +303,7 @@ def _levels_of(sources: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(sorted(levels))
 
 
-def _record(
-    trained: TrainedRun, others: Sequence[TrainedRun], *, name: str, sha256: str, dtype: str
-) -> dict[str, Any]:
+def _record(trained: TrainedRun, others: Sequence[TrainedRun], *, name: str, sha256: str, dtype: str) -> dict[str, Any]:
     """Return ``recipe.json``: how the weights came about, without paths, host or time."""
     made = _how_made(trained)
     return {
@@ -314,7 +314,6 @@ def _record(
         "dtype": dtype,
         "network": "online",
         **made,
-        "finished": all(run.finished for run in (trained, *others)),
         **({"averaged_with": [_how_made(other) for other in others]} if others else {}),
     }
 

@@ -297,7 +297,7 @@ def pretrain(
 
 [bold]eo-train export RUN --average RUN2 RUN3 --out FOLDER[/bold]
 
-[bold]eo-train export RUN --out FOLDER --dtype fp16 --license cc-by-4.0 --overwrite[/bold]"""
+[bold]eo-train export RUN --out FOLDER --dtype fp16 --license cc-by-4.0 --overwrite[/bold]""",
 )
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of [bold]eo-train pretrain[/bold]; it need not be finished.")],
