@@ -124,7 +124,8 @@ def _introduction(facts: CardFacts, results: Sequence[Result]) -> str:
     parts += _start(facts)
     if others := facts.averaged_with:
         parts.append(
-            f"The weights are the mean of the weights of {len(others) + 1} runs from this start, tensor by tensor "
+            f"The weights are the mean of the weights of {len(others) + 1} runs from this start ({_shares(facts)}), "
+            "tensor by tensor "
             "(Wortsman et al., [arXiv 2203.05482](https://arxiv.org/abs/2203.05482)); [how they differ](#training)."
         )
     parts.append("\n".join([_trained_on(facts), "", *_source_lines(facts)]))
@@ -441,6 +442,11 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield f"{prefix}{key}", str(entry)
 
 
+def _shares(facts: CardFacts) -> str:
+    parts = [facts.record["share"], *(other["share"] for other in facts.averaged_with)]
+    return " + ".join(f"{part:.3g}" for part in parts)
+
+
 def _averaged(facts: CardFacts) -> list[str]:
     """Return a table of the other runs whose weights went into the mean, with what differs in their recipes."""
     others = facts.averaged_with
@@ -457,6 +463,7 @@ def _averaged(facts: CardFacts) -> list[str]:
         ]
         rows.append(
             [
+                f"{other['share']:.3g}",
                 f"`{other['recipe']['name']}`, digest `{other['recipe_digest']}`",
                 "; ".join(changed) or "the same values",
                 f"{other['steps']:,}",
@@ -464,7 +471,7 @@ def _averaged(facts: CardFacts) -> list[str]:
                 f"`{other['git_commit']}`" if other["git_commit"] else "not recorded",
             ]
         )
-    head = ["recipe", "values that differ", "steps", "seed", "commit of the code"]
+    head = ["share", "recipe", "values that differ", "steps", "seed", "commit of the code"]
     return ["Averaged with, on the same images:", "", markdown_table(head, rows), ""]
 
 

@@ -4,8 +4,8 @@ The record, as ``eo-train export`` writes it into ``recipe.json``, has the keys 
 ``recipe_digest``, ``weights_sha256``, ``dtype``, ``network``, ``seed``, ``steps``, ``finished``, ``data``
 (``manifest_digest``, ``sources``), ``machine``, ``versions`` and ``git_commit``, and ``init`` (``source``,
 ``architecture``, ``license``, ``tensors``) unless the training started at random. Of a mean of several runs,
-``averaged_with`` lists the others, each with the keys from ``recipe`` on. Of weights that do not exist yet only the
-first three are known.
+``averaged_with`` lists the others, each with the keys from ``recipe`` on, and ``share``, as in the record itself, is
+how much a run counts. Of weights that do not exist yet only the first three are known.
 
 A source of training images is known by what a store of ``eo-train prepare`` records about it: the name of its folder,
 its layout, its subset, and as many scenes as the whole source has. Of any other, also of a part of a known one, nothing

@@ -353,20 +353,21 @@ def distilled(folder: Path, *settings: str, seed: int) -> Path:
 def test_the_mean_of_runs_is_the_mean_of_their_weights_and_says_so(tmp_path: Path) -> None:
     runs = [distilled(tmp_path / "a", seed=0), distilled(tmp_path / "b", "views.spread=0.5", seed=1)]
     runs.append(distilled(tmp_path / "c", "optim.base_lr=0.0003", seed=2))
-    result = export(runs[0], tmp_path / "out", average=runs[1:])
+    result = export(runs[0], tmp_path / "out", average=runs[1:], shares=(3, 1, 4))
     singles = [encoder_weights(read_run(run), torch.float32) for run in runs]
     mean = load_file(tmp_path / "out" / "model.safetensors")
     for name, tensor in mean.items():
-        values = np.mean([single[name].double().numpy() for single in singles], axis=0)
+        values = np.average([single[name].double().numpy() for single in singles], axis=0, weights=(3, 1, 4))
         np.testing.assert_allclose(tensor.double().numpy(), values, rtol=1e-5, atol=1e-6)
     assert result["golden"] == 0
     record = record_of(tmp_path / "out")
-    assert record["seed"] == 0
+    assert (record["seed"], record["share"]) == (0, 3 / 8)
+    assert [other["share"] for other in record["averaged_with"]] == [1 / 8, 1 / 2]
     others = [(other["seed"], other["recipe"]["views"]["spread"], other["steps"]) for other in record["averaged_with"]]
     assert others[0] == (1, 0.5, STEP)
     assert record["averaged_with"][1]["recipe_digest"] == digest(read_run(runs[2]).recipe)
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "mean of the weights of 3 runs" in card
+    assert "mean of the weights of 3 runs from this start (0.375 + 0.125 + 0.5)" in card
     assert "`views.spread`: `0.5` instead of `0.0`" in card
 
 
@@ -381,6 +382,7 @@ def test_runs_that_have_no_mean_are_refused(run: Path, tmp_path: Path) -> None:
     other_input = distilled(tmp_path / "c", "data.input=unit-range", seed=1)
     unfinished = distilled(tmp_path / "d", seed=1)
     (unfinished / "result.json").unlink()
+    distilled_again = distilled(tmp_path / "e", seed=2)
     for others, message in (
         ([other_start], "b and .*a differ in their initial weights; only runs of one network"),
         ([other_input], "c and .*a differ in their input;"),
@@ -393,7 +395,10 @@ def test_runs_that_have_no_mean_are_refused(run: Path, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="run started at random; only runs that started from the same weights"):
         export(run, tmp_path / "out", average=[first])
-    assert files(tmp_path) == {"a", "b", "c", "d"}
+    for shares in ((1,), (1, 0), (1, 2, 3), (1, float("nan"))):
+        with pytest.raises(UserError, match=r"is for 2 runs; give 2 positive numbers, that of RUN first"):
+            export(first, tmp_path / "out", average=[distilled_again], shares=shares)
+    assert files(tmp_path) == {"a", "b", "c", "d", "e"}
 
 
 def no_folder(run: Path, out: Path) -> None:

@@ -6,6 +6,7 @@ have, compared with its own golden outputs, and only then renamed; so a folder t
 """
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -78,6 +79,7 @@ def export(
     out: Path,
     *,
     average: Sequence[Path] = (),
+    shares: Sequence[float] = (),
     dtype: str = "fp32",
     license: str | None = None,  # noqa: A002  named as in the card
     results: Path | None = None,
@@ -86,13 +88,14 @@ def export(
     """Write the encoder of a run as a weights folder, or the mean of several runs' encoders.
 
     An unfinished run is exported as its newest checkpoint has it; record and card say so. The mean of runs that started
-    from the same weights is often better than each (Wortsman et al., arXiv 2203.05482, "uniform soup"), at no cost; the
+    from the same weights is often better than each (Wortsman et al., arXiv 2203.05482, "model soups"), at no cost; the
     record then names all of them, under ``averaged_with``, and the rest of the folder is about ``run``.
 
     Args:
         run: folder of ``eo-train pretrain``.
         out: folder to make; its parent is made too.
-        average: folders of other runs whose weights are averaged with those of ``run``, each with the same weight.
+        average: folders of other runs whose weights are averaged with those of ``run``.
+        shares: how much ``run`` and each of ``average`` count, in any scale, say ``(3, 1)``; equal unless given.
         dtype: ``"fp32"``, or ``"fp16"``: convolutions in half precision, BatchNorm stays float32.
         license: of the weights, SPDX identifier in lower case; default: that of the declared row the run belongs to,
             else ``"other"``.
@@ -122,13 +125,14 @@ def export(
     trained = read_run(run)
     others = [read_run(other) for other in average]
     _check_average(trained, others)
+    parts = _parts_of_one(shares, number=1 + len(others))
     contract = input_spec(trained.recipe)
     with _unfinished_folder(out, overwrite=overwrite) as folder:
         # The weights: they depend on recipe and values alone.
         network = trained.recipe.model.architecture
         config = config_json(input=contract, architecture=network)
         save_weights(
-            mean_weights([trained, *others], DTYPES[dtype]),
+            mean_weights([trained, *others], parts, DTYPES[dtype]),
             folder / WEIGHTS_FILE,
             {"recipe_digest": digest(trained.recipe), CONFIG_KEY: json.dumps(config[CONFIG_KEY])},
         )
@@ -138,7 +142,7 @@ def export(
         row = declared_row(trained, sha256)
         name = row.name if row else run_name(trained)
         license = license or (row.license if row else "other")  # noqa: A001
-        record = _record(trained, others, name=name, sha256=sha256, dtype=dtype)
+        record = _record(trained, others, parts, name=name, sha256=sha256, dtype=dtype)
         if measured and not rows_of(measured, name, sha256):
             raise UserError(f"{results} holds nothing measured with these weights ({sha256[:12]}…); evaluate them")
         known = replace(contract, processing_levels=_levels_of(trained.start["sources"]))
@@ -226,14 +230,36 @@ def _check_average(trained: TrainedRun, others: Sequence[TrainedRun]) -> None:
                 )
 
 
-def mean_weights(runs: Sequence[TrainedRun], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return the mean of the runs' encoders, tensor by tensor; otherwise as :func:`encoder_weights`."""
+def _parts_of_one(shares: Sequence[float], *, number: int) -> list[float]:
+    """Return how much each run counts; the sum is 1."""
+    if not shares:
+        return [1 / number] * number
+    if len(shares) != number or not all(0 < share < math.inf for share in shares):
+        raise UserError(
+            f"--shares {' '.join(f'{share:g}' for share in shares)} is for {number} runs; give {number} positive "
+            "numbers, that of RUN first, then those of --average"
+        )
+    return [share / sum(shares) for share in shares]
+
+
+def mean_weights(runs: Sequence[TrainedRun], parts: Sequence[float], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the mean of the runs' encoders, tensor by tensor; otherwise as :func:`encoder_weights`.
+
+    Args:
+        runs: of one network; counters are those of the first.
+        parts: how much each counts; the sum is 1.
+        dtype: of the result.
+    """
+    if len(runs) == 1:
+        return encoder_weights(runs[0], dtype)
     states = [encoder_weights(run, torch.float32) for run in runs]
-    means = {
-        name: torch.stack([state[name] for state in states]).mean(dim=0) if tensor.is_floating_point() else tensor
-        for name, tensor in states[0].items()
-    }
-    return {name: _stored(tensor, dtype) for name, tensor in means.items()}
+    means: dict[str, Tensor] = {}
+    for name, tensor in states[0].items():
+        if tensor.is_floating_point():
+            weighted = [part * state[name].double() for part, state in zip(parts, states, strict=True)]
+            tensor = torch.stack(weighted).sum(dim=0).float()
+        means[name] = _stored(tensor, dtype)
+    return means
 
 
 def encoder_weights(trained: TrainedRun, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -303,7 +329,15 @@ def _levels_of(sources: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(sorted(levels))
 
 
-def _record(trained: TrainedRun, others: Sequence[TrainedRun], *, name: str, sha256: str, dtype: str) -> dict[str, Any]:
+def _record(
+    trained: TrainedRun,
+    others: Sequence[TrainedRun],
+    parts: Sequence[float],
+    *,
+    name: str,
+    sha256: str,
+    dtype: str,
+) -> dict[str, Any]:
     """Return ``recipe.json``: how the weights came about, without paths, host or time."""
     made = _how_made(trained)
     return {
@@ -314,7 +348,15 @@ def _record(trained: TrainedRun, others: Sequence[TrainedRun], *, name: str, sha
         "dtype": dtype,
         "network": "online",
         **made,
-        **({"averaged_with": [_how_made(other) for other in others]} if others else {}),
+        **(_average_record(others, parts) if others else {}),
+    }
+
+
+def _average_record(others: Sequence[TrainedRun], parts: Sequence[float]) -> dict[str, Any]:
+    first, *rest = parts
+    return {
+        "share": first,
+        "averaged_with": [{"share": part, **_how_made(other)} for part, other in zip(rest, others, strict=True)],
     }
 
 

@@ -295,7 +295,7 @@ def pretrain(
 
 [bold]eo-train export RUN --out FOLDER[/bold]
 
-[bold]eo-train export RUN --average RUN2 RUN3 --out FOLDER[/bold]
+[bold]eo-train export RUN --average RUN2 --shares 3 1 --out FOLDER[/bold]
 
 [bold]eo-train export RUN --out FOLDER --dtype fp16 --license cc-by-4.0 --overwrite[/bold]""",
 )
@@ -308,6 +308,10 @@ def export(
             metavar="RUN...",
             help="Other runs from the same initial weights: the folder gets the mean of all weights.",
         ),
+    ] = None,
+    shares: Annotated[
+        list[float] | None,
+        typer.Option(metavar="N...", help="How much RUN and those of --average count; equal unless given."),
     ] = None,
     dtype: Annotated[str, typer.Option(help="fp32, or fp16: convolutions in half precision.")] = "fp32",
     license_id: Annotated[
@@ -325,7 +329,14 @@ def export(
     from eo_backbones_train.export import export as write_folder
 
     result = write_folder(
-        run, out, average=average or (), dtype=dtype, license=license_id, results=results, overwrite=overwrite
+        run,
+        out,
+        average=average or (),
+        shares=shares or (),
+        dtype=dtype,
+        license=license_id,
+        results=results,
+        overwrite=overwrite,
     )
     if as_json:
         print_json(result)
