@@ -124,6 +124,21 @@ def test_an_encoder_that_is_its_teacher_has_nothing_to_learn() -> None:
     assert float(method(view.repeat(2, 1, 1, 1, 1)).loss.detach()) == pytest.approx(0, abs=1e-6)
 
 
+def test_contrast_adds_the_cross_entropy_of_choosing_the_own_scene() -> None:
+    """InfoNCE in plain numpy: of the cosines with all targets of the batch, divided by the temperature."""
+    method = tiny_distillation(standardize=False, contrast=0.5, temperature=0.2)
+    views = tiny_views(pairs=PAIRS)
+    with torch.no_grad():
+        target = method.teacher(views[0].repeat(1, 3, 1, 1)).numpy()
+        learnt = method.encoder(torch.cat([views[0], views[1]])).numpy()
+    cosines = learnt @ target.T / np.linalg.norm(learnt, axis=1)[:, None] / np.linalg.norm(target, axis=1)
+    logits = cosines / 0.2
+    own = np.tile(np.arange(PAIRS), 2)
+    chosen = np.take_along_axis(logits, own[:, None], axis=1)[:, 0] - np.log(np.exp(logits).sum(axis=1))
+    distance = 1 - np.take_along_axis(cosines, own[:, None], axis=1).mean()
+    assert float(method(views).loss.detach()) == pytest.approx(distance - 0.5 * chosen.mean(), rel=1e-9)
+
+
 def test_only_the_encoder_moves() -> None:
     method = tiny_distillation()
     before = copy.deepcopy(method.state_dict())

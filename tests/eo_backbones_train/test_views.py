@@ -122,6 +122,20 @@ def test_the_second_crop_lies_as_near_to_the_first_as_the_spread_says() -> None:
         assert torch.equal(params[1, :, others], apart[1, :, others])
 
 
+def test_co_registered_views_show_the_same_ground() -> None:
+    """Cut, rotated and flipped alike; blur, brightness and contrast stay those that each view draws for itself."""
+    views = replace(FULL, brightness=0.1, contrast=0.1)
+    apart, alike = (
+        draw_view_params(replace(views, co_registered=value), seed=3, step=5, global_batch=64)
+        for value in (False, True)
+    )
+    own = [VIEW_PARAMS.index(name) for name in ("blur_sigma", "brightness", "contrast")]
+    shared = [column for column in range(len(VIEW_PARAMS)) if column not in own]
+    assert torch.equal(alike[0], apart[0])
+    assert torch.equal(alike[1][:, own], apart[1][:, own])
+    assert torch.equal(alike[1][:, shared], apart[0][:, shared])
+
+
 @pytest.mark.parametrize("flip_x", [1, -1])
 @pytest.mark.parametrize("flip_y", [1, -1])
 @pytest.mark.parametrize(

@@ -254,11 +254,10 @@ def mean_weights(runs: Sequence[TrainedRun], parts: Sequence[float], dtype: torc
         return encoder_weights(runs[0], dtype)
     states = [encoder_weights(run, torch.float32) for run in runs]
     means: dict[str, Tensor] = {}
-    for name, tensor in states[0].items():
-        if tensor.is_floating_point():
-            weighted = [part * state[name].double() for part, state in zip(parts, states, strict=True)]
-            tensor = torch.stack(weighted).sum(dim=0).float()
-        means[name] = _stored(tensor, dtype)
+    for name, first in states[0].items():
+        weighted = [part * state[name].double() for part, state in zip(parts, states, strict=True)]
+        mean = torch.stack(weighted).sum(dim=0).float() if first.is_floating_point() else first
+        means[name] = _stored(mean, dtype)
     return means
 
 
