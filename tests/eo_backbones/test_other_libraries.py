@@ -118,6 +118,44 @@ def test_the_pipeline_alone_takes_no_picture_of_one_band(transformers: Any, weig
         extract(picture())
 
 
+@pytest.fixture(scope="module")
+def three_bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of red, green and blue, as fine-tuning writes it."""
+    path = tmp_path_factory.mktemp("three-bands")
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        network = timm.create_model("test_resnet", in_chans=3, num_classes=2)
+    folder.save_weights(network.state_dict(), path / folder.WEIGHTS_FILE, {})
+    spec, names = standardized(["B04", "B03", "B02"]), ("Water", "Land")
+    config = folder.config_json(input=spec, num_classes=2, in_chans=3, classes=names, architecture="test_resnet")
+    (path / folder.CONFIG_FILE).write_text(json.dumps(config | {"label_names": names}))
+    return path
+
+
+def test_the_pipeline_classifies_pictures_whose_channels_are_the_bands(transformers: Any, three_bands: Path) -> None:
+    values = np.random.default_rng(4).integers(0, 256, (SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    answers = transformers.pipeline("image-classification", model=str(three_bands))(Image.fromarray(values))
+    model = eo_backbones.create_model(f"local-dir:{three_bands}").eval()
+    prepare = eo_backbones.create_transform(model, band=["B04", "B03", "B02"], unit=["uint8"] * 3)
+    with torch.inference_mode():
+        expected = model(prepare(values.transpose(2, 0, 1))[None]).softmax(dim=1)[0]
+    assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(
+        {"Water": float(expected[0]), "Land": float(expected[1])}, abs=1e-4
+    )
+
+
+def test_what_transformers_saves_loads_here_with_its_contract(
+    transformers: Any, weights_folder: Path, tmp_path: Path
+) -> None:
+    model = transformers.AutoModelForImageClassification.from_pretrained(str(weights_folder), num_labels=3).eval()
+    model.save_pretrained(str(tmp_path / "saved"))
+    again: Any = eo_backbones.create_model(f"local-dir:{tmp_path / 'saved'}").eval()
+    assert again.eo_input == standardized(["B04", "VV"])
+    images = load_file(weights_folder / folder.GOLDEN_FILE)["input"]
+    with torch.inference_mode():
+        torch.testing.assert_close(again(images), model(images).logits)
+
+
 def test_timms_transform_normalises_as_ours(weights_folder: Path) -> None:
     model = timm.create_model(f"local-dir:{weights_folder}", pretrained=True).eval()
     prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
