@@ -103,7 +103,7 @@ def imported_with_the_module(path: Path) -> set[str]:
 def test_extras_are_imported_where_they_are_used(package: str) -> None:
     """No module needs a package of an extra, or of the tests, to be imported."""
     optional = {
-        "dask", "distributed", "lightly", "onnx", "onnxruntime", "onnxscript", "pyarrow",
+        "dask", "distributed", "faiss", "lightly", "onnx", "onnxruntime", "onnxscript", "pyarrow",
         "segmentation_models_pytorch", "sklearn", "tensorboard",
     }  # fmt: skip
     wrong = {name: imported_with_the_module(path) & optional for name, path in modules(package).items()}

@@ -28,6 +28,7 @@ from eo_backbones.cli.options import (
 )
 from eo_backbones.cli.predict import PREDICT_EPILOG, predict
 from eo_backbones.cli.scenes import EMBED_EPILOG, SIMILAR_EPILOG, embed, similar
+from eo_backbones.cli.search import INDEX_EPILOG, SEARCH_EPILOG, index, search
 from eo_backbones.errors import UserError
 from eo_backbones.files import as_user_error, refuse_unwritable
 
@@ -187,6 +188,8 @@ def verify(
 app.command(cls=ListOptionsCommand, epilog=EVALUATE_EPILOG)(evaluate)
 app.command(cls=ListOptionsCommand, epilog=EMBED_EPILOG)(embed)
 app.command(epilog=SIMILAR_EPILOG)(similar)
+app.command(epilog=INDEX_EPILOG)(index)
+app.command(cls=ListOptionsCommand, epilog=SEARCH_EPILOG)(search)
 app.command(cls=ListOptionsCommand, epilog=EXPORT_EPILOG)(export)
 app.command(epilog=PREDICT_EPILOG)(predict)
 app.command(epilog=PUSH_EPILOG)(push)

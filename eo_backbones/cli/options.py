@@ -6,6 +6,7 @@ The command line library knows only ``--models random --models stats``. :class:`
 
 import io
 import json
+import math
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -83,6 +84,22 @@ def split_commas(values: Sequence[str] | None) -> tuple[str, ...]:
     """Return the values with ``a,b`` split at the comma; a folder name keeps its commas."""
     parts = [part for value in values or () for part in ([value] if "local-dir:" in value else value.split(","))]
     return tuple(part.strip() for part in parts if part.strip())
+
+
+def numbers_of(text: str, count: int, option: str, example: str) -> tuple[float, ...]:
+    """Return the finite numbers of a text that has commas between them.
+
+    Raises:
+        UserError: it holds something else, or another count of them.
+    """
+    words = {2: "two numbers with a comma", 4: "four numbers with commas"}[count]
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"{option} takes {words} between, such as {example}; got {text!r}") from error
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise UserError(f"{option} takes {words} between, such as {example}; got {text!r}")
+    return numbers
 
 
 def speak_any_name() -> None:

@@ -13,11 +13,12 @@ from eo_backbones.cli.options import (
     OffsetOption,
     ScaleOption,
     UnitOption,
+    numbers_of,
     print_result,
     refuse_idle,
     split_commas,
 )
-from eo_backbones.errors import INTERRUPTED, UserError
+from eo_backbones.errors import INTERRUPTED
 
 if TYPE_CHECKING:
     from eo_backbones.scenes import Embedded, EmbedRequest
@@ -162,26 +163,17 @@ def similar(
     """Map where a scene looks like one place: cosine similarity of all cells with the cell of that place."""
     from eo_backbones.scenes import find_similar
 
-    degrees = None if at is None else _pair(at, "--at LON,LAT", "11.58,48.14")
-    numbers = None if cell is None else _pair(cell, "--cell ROW,COL", "10,20")
+    degrees = None if at is None else numbers_of(at, 2, "--at LON,LAT", "11.58,48.14")
+    numbers = None if cell is None else numbers_of(cell, 2, "--cell ROW,COL", "10,20")
     row_and_column = None if numbers is None else (int(numbers[0]), int(numbers[1]))
-    made = find_similar(embedding, at=degrees, cell=row_and_column, out=out)
+    place = None if degrees is None else (degrees[0], degrees[1])
+    made = find_similar(embedding, at=place, cell=row_and_column, out=out)
     lines = [
         f"similarity: {made.out}",
         f"picture: {made.preview}",
         f"compared with the cell at row {made.cell[0]}, column {made.cell[1]}; median {made.median:.3f}",
     ]
     print_result(made.to_dict(), lines, as_json=as_json)
-
-
-def _pair(text: str, option: str, example: str) -> tuple[float, float]:
-    """Return two numbers from a text that has a comma between them."""
-    parts = text.split(",")
-    try:
-        first, second = (float(part) for part in parts)
-    except ValueError as error:
-        raise UserError(f"{option} takes two numbers with a comma between, such as {example}; got {text!r}") from error
-    return first, second
 
 
 def _lines(made: "Embedded", request: "EmbedRequest") -> list[str]:

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.reader import opened, unreadable
-from eo_backbones.scenes.grid import at, from_degrees, to_degrees
+from eo_backbones.scenes.grid import CellGrid
 from eo_backbones.scenes.outputs import TAG, load_pyarrow
 
 BLOCK_BYTES = 64 * 2**20
@@ -30,26 +30,19 @@ _PARQUET_MAGIC = b"PAR1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingFile:
+class EmbeddingFile(CellGrid):
     """A file that :func:`eo_backbones.scenes.embed_scene` wrote. It is opened by each call that reads values.
 
     Attributes:
         path: the file.
         format: ``"geotiff"`` or ``"parquet"``.
         facts: what the embedding is of: model, digest of the weights, bands, size and stride of the windows, ...
-        crs: of the cells; ``None`` where the scene has none.
-        transform: cell ``(col, row)`` -> coordinates (corners at whole numbers, centres at halves).
-        rows, cols: cells of the grid, those without a value included.
         features: values per cell.
     """
 
     path: Path
     format: Literal["geotiff", "parquet"]
     facts: Mapping[str, Any]
-    crs: CRS | None
-    transform: Affine
-    rows: int
-    cols: int
     features: int
 
     def blocks(self, cells: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
@@ -85,50 +78,6 @@ class EmbeddingFile:
             return _Table(self.path).read(first, count, self.cols, self.features)
         with opened(self.path) as source:
             return _read_geotiff(source, first, count)
-
-    def cell_at(self, longitude: float, latitude: float) -> tuple[int, int] | None:
-        """Return row and column of the cell at a place (WGS 84); ``None`` outside, or without a coordinate system."""
-        if self.crs is None:
-            return None
-        col, row = at(~self.transform, *from_degrees(self.crs, longitude, latitude))
-        if not (0 <= row < self.rows and 0 <= col < self.cols):  # also where the coordinates are infinite
-            return None
-        return int(row), int(col)
-
-    def corners(self, row: Any = None, col: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return longitudes and latitudes of the corners, from the upper left one on, anticlockwise on a north-up grid.
-
-        Args:
-            row: of cells, a number or an array ``(n,)``; default: the whole grid.
-            col: likewise.
-
-        Returns:
-            Each ``(4,)`` or ``(4, n)``.
-
-        Raises:
-            UserError: there is no coordinate system.
-        """
-        if row is None or col is None:
-            rows, cols = np.array([0, self.rows, self.rows, 0]), np.array([0, 0, self.cols, self.cols])
-        else:
-            rows, cols = (np.stack([np.asarray(number) + step for step in steps])
-                          for number, steps in ((row, (0, 1, 1, 0)), (col, (0, 0, 1, 1))))  # fmt: skip
-        return self._degrees(rows, cols)
-
-    def centres(self, row: Any, col: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return longitudes and latitudes of the centres of cells.
-
-        Raises:
-            UserError: there is no coordinate system.
-        """
-        return self._degrees(np.asarray(row) + 0.5, np.asarray(col) + 0.5)
-
-    def _degrees(self, row: np.ndarray, col: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if self.crs is None:
-            raise UserError(f"{self.path} has no coordinate system (its scene had none), so its cells have no place")
-        x, y = at(self.transform, col, row)
-        longitude, latitude = to_degrees(self.crs, np.ravel(x), np.ravel(y))
-        return longitude.reshape(np.shape(x)), latitude.reshape(np.shape(x))
 
 
 def open_embedding(path: Path) -> EmbeddingFile:

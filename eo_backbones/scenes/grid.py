@@ -80,14 +80,76 @@ class Grid:
     @property
     def cell_km2(self) -> float | None:
         """Area of a cell in square kilometres; ``None`` without a coordinate system. Degrees: at the scene's middle."""
+        _, middle = at(self.scene_transform, self.width / 2, self.height / 2)
+        return _cell_km2(self.crs, self.transform, middle)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellGrid:
+    """Where the cells of an embedding are.
+
+    Attributes:
+        crs: of the cells; ``None`` where the scene has none.
+        transform: cell ``(col, row)`` -> coordinates (corners at whole numbers, centres at halves).
+        rows, cols: cells, those without a value included.
+    """
+
+    crs: CRS | None
+    transform: Affine
+    rows: int
+    cols: int
+
+    def cell_at(self, longitude: float, latitude: float) -> tuple[int, int] | None:
+        """Return row and column of the cell at a place (WGS 84); ``None`` outside, or without a coordinate system."""
         if self.crs is None:
             return None
-        area = abs(self.transform.determinant)
-        if self.crs.is_geographic:
-            _, latitude = at(self.scene_transform, self.width / 2, self.height / 2)
-            return area * _METRES_A_DEGREE**2 * math.cos(math.radians(latitude)) / 1e6
-        _, metres = self.crs.linear_units_factor
-        return area * float(metres) ** 2 / 1e6
+        col, row = at(~self.transform, *from_degrees(self.crs, longitude, latitude))
+        if not (0 <= row < self.rows and 0 <= col < self.cols):  # also where the coordinates are infinite
+            return None
+        return int(row), int(col)
+
+    def corners(self, row: Any = None, col: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return longitudes and latitudes of the corners, from the upper left one on, anticlockwise on a north-up grid.
+
+        Args:
+            row: of cells, a number or an array ``(n,)``; default: the whole grid.
+            col: likewise.
+
+        Returns:
+            Each ``(4,)`` or ``(4, n)``, NaN without a coordinate system.
+        """
+        if row is None or col is None:
+            return self._degrees(np.array([0, self.rows, self.rows, 0]), np.array([0, 0, self.cols, self.cols]))
+        rows = np.stack([np.asarray(row) + step for step in (0, 1, 1, 0)])
+        return self._degrees(rows, np.stack([np.asarray(col) + step for step in (0, 0, 1, 1)]))
+
+    def centres(self, row: Any, col: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return longitudes and latitudes of the centres of cells; NaN without a coordinate system."""
+        return self._degrees(np.asarray(row) + 0.5, np.asarray(col) + 0.5)
+
+    @property
+    def cell_km2(self) -> float | None:
+        """Area of a cell in square kilometres; ``None`` without a coordinate system. Degrees: at the grid's middle."""
+        _, middle = at(self.transform, self.cols / 2, self.rows / 2)
+        return _cell_km2(self.crs, self.transform, middle)
+
+    def _degrees(self, row: np.ndarray, col: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, y = at(self.transform, col, row)
+        if self.crs is None:
+            return np.full(np.shape(x), np.nan), np.full(np.shape(x), np.nan)
+        longitude, latitude = to_degrees(self.crs, np.ravel(x), np.ravel(y))
+        return longitude.reshape(np.shape(x)), latitude.reshape(np.shape(x))
+
+
+def _cell_km2(crs: CRS | None, transform: Affine, middle: float) -> float | None:
+    """Return the area of a cell; ``middle`` is the y of the grid's middle, a latitude where x and y are degrees."""
+    if crs is None:
+        return None
+    area = abs(transform.determinant)
+    if crs.is_geographic:
+        return area * _METRES_A_DEGREE**2 * math.cos(math.radians(middle)) / 1e6
+    _, metres = crs.linear_units_factor
+    return area * float(metres) ** 2 / 1e6
 
 
 def at(transform: Affine, col: Any, row: Any) -> tuple[Any, Any]:
