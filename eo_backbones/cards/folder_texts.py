@@ -131,16 +131,25 @@ def stac_item(
         name: of the model, free text.
         license: SPDX identifier, or ``"other"``.
         input: the input contract. Each band becomes one input: the encoder takes any one of them at a time.
-        record: content of ``recipe.json`` as :mod:`eo_backbones.cards.facts` describes it.
+        record: content of ``recipe.json`` as :mod:`eo_backbones.cards.facts` describes it, as far as it is known.
         size_bytes: of ``model.safetensors``; ``None`` if there are no weights yet.
         network: of the encoder; loaded, each parameter takes four bytes (float32).
     """
-    recipe = record["recipe"]
+    recipe = record.get("recipe", {})
+    sources = [source["name"] for source in record.get("data", {}).get("sources", ())]
+    known = {
+        "recipe": recipe.get("name"),
+        "recipe_digest": record.get("recipe_digest"),
+        "method": recipe.get("method"),
+        "seed": recipe.get("seed"),
+        "steps": record.get("steps"),
+    }
     made = size_bytes is not None
     bands = [_band(entry) for entry in input.bands]
     properties = {
         "title": name,
-        "description": f"{network.title} encoder for one band at a time, pretrained with {recipe['method']}"
+        "description": f"{network.title} encoder for one band at a time"
+        + (f", pretrained with {recipe['method']}" if "method" in recipe else "")
         + ("" if made else "; declared, its weights are not published yet"),
         "datetime": None,
         "start_datetime": "1900-01-01T00:00:00Z",
@@ -154,14 +163,10 @@ def stac_item(
         "mlm:total_parameters": network.num_params,
         "mlm:memory_size": 4 * network.num_params,
         "mlm:pretrained": made,
-        "mlm:pretrained_source": ", ".join(source["name"] for source in record["data"]["sources"]) if made else None,
+        "mlm:pretrained_source": ", ".join(sources) if made and sources else None,
         "mlm:accelerator": None,
         "mlm:hyperparameters": {
-            "recipe": recipe["name"],
-            "recipe_digest": record["recipe_digest"],
-            "method": recipe["method"],
-            "seed": recipe["seed"],
-            **({"steps": record["steps"]} if made else {}),
+            name: value for name, value in known.items() if value is not None and (made or name != "steps")
         },
         "mlm:input": [_input(entry, input) for entry in input.bands],
         "mlm:output": [
@@ -185,8 +190,9 @@ def stac_item(
         "mlm:artifact_type": "safetensors.torch.save_file",
         "bands": bands,  # STAC 1.1 allows them in the properties only where an asset has them
     }
-    if made:
+    if made and "versions" in record:
         properties["mlm:framework_version"] = ".".join(re.findall(r"\d+", record["versions"]["torch"])[:3])
+    if made:
         weights |= {"file:size": size_bytes, "file:checksum": _SHA256_MULTIHASH + record["weights_sha256"]}
     else:
         weights["description"] = "not published yet; the model card says how to make it"
