@@ -18,6 +18,7 @@ from eo_backbones.cli.options import (
     refuse_idle,
     split_commas,
 )
+from eo_backbones.cli.regions import Settings, embed_many
 from eo_backbones.errors import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _LARGE_BYTES = 10**9
 
-EMBED_EPILOG = """Examples (SCENE comes before the options):
+EMBED_EPILOG = """[bold]One scene[/bold]: --out names a file (.tif, .parquet). SCENE comes before the options:
 
 [bold]eo-backbones embed SCENE.tif --model NAME --bands B04 --components 16 --out OUT.tif --preview[/bold]
 
@@ -35,9 +36,23 @@ EMBED_EPILOG = """Examples (SCENE comes before the options):
 
 [bold]eo-backbones embed PATCH_FOLDER --model NAME --bands VV VH --unit db --out OUT.parquet[/bold]
 
+[bold]Many scenes[/bold]: --out names a folder. Every SCENE is one scene, a folder or list (.txt) of scenes, or a STAC \
+item, item collection or catalogue (file or https://):
+
+[bold]eo-backbones embed SCENES --model NAME --bands B04 --components 16 --out REGION --preview[/bold]
+
+[bold]eo-backbones embed ITEMS.json --model NAME --bands B04 B08 --format parquet --out REGION --workers 4[/bold]
+
+[bold]eo-backbones embed LIST.txt --model NAME --bands VV --out REGION --scheduler tcp://HOST:8786[/bold]
+
+REGION gets one embedding for each scene (ID/ID.tif), components.npz, which all of them share, a STAC catalogue and \
+failed.csv: scenes that could not be embedded, which do not stop the others; the status is 1 then. --workers and \
+--scheduler need the extra scale; the workers of a scheduler must see the same folders.
+
 [bold]How large is it?[/bold] A cell holds every feature of the encoder, 2,048 floats per band for a ResNet50: a \
 Sentinel-2 tile of 10,980 x 10,980 pixels at stride 32 has 117,000 cells, 0.96 GB per band. [bold]--components \
-16[/bold] keeps 128 times less, --dtype int8 four times. While it runs, the features need their full size beside OUT.
+16[/bold] keeps 128 times less, --dtype int8 four times. While it runs, the features of one scene need their full size \
+beside OUT; in a folder with --components only the components do.
 
 [bold]The grid:[/bold] a window takes --size pixels a side, the next one begins --stride pixels on. A cell is stride x \
 stride pixels and has the centre of its window; only whole windows count, from the upper left corner on.
@@ -46,8 +61,8 @@ stride pixels and has the centre of its window; only whole windows count, from t
 with more than --max-nodata of them in any band becomes a nodata cell; elsewhere they take the mean of the window's \
 valid pixels.
 
-[bold]Killed?[/bold] The same command continues from OUT.part. Next: [bold]eo-backbones similar OUT.tif --at \
-LON,LAT[/bold]"""
+[bold]Killed?[/bold] The same command continues, from OUT.part or in the folder. Next: [bold]eo-backbones similar \
+OUT.tif --at LON,LAT[/bold]"""
 
 SIMILAR_EPILOG = """Examples:
 
@@ -65,7 +80,7 @@ def embed(
         list[str],
         typer.Argument(
             help="The raster; several files of one scene; or a folder with one file per band. Anything GDAL opens: "
-            "GeoTIFF, JPEG 2000, https://, /vsizip/."
+            "GeoTIFF, JPEG 2000, https://, /vsizip/. With a folder for --out: many scenes, see below."
         ),
     ],
     model: Annotated[str, typer.Option(help=f"The encoder: {MODEL_HELP}.")],
@@ -76,7 +91,12 @@ def embed(
             help="Names (B04, red, VV), found by the file's descriptions, name or usual order; B04=3: its third band.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="File to write: .tif, or .parquet with the cells' centres.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="One scene: the file to write, .tif, or .parquet with the cells' centres. Many: the folder to write."
+        ),
+    ],
     unit: UnitOption = None,
     scale: ScaleOption = None,
     offset: OffsetOption = None,
@@ -87,7 +107,7 @@ def embed(
         int | None,
         typer.Option(
             help="[bold]Keep K principal components[/bold] instead of all features (2,048 floats per cell are large); "
-            "mean and axes go into OUT.components.npz."
+            "mean and axes go into OUT.components.npz. Many scenes share those of a sample of all of them."
         ),
     ] = None,
     components_from: Annotated[
@@ -101,43 +121,70 @@ def embed(
     ] = 0.05,
     format_: Annotated[
         str | None,
-        typer.Option("--format", help="geotiff or parquet; default: by the suffix of OUT.", show_default=False),
+        typer.Option(
+            "--format",
+            help="One scene: geotiff or parquet; default: by the suffix of OUT. Many: cog (default), parquet or zarr.",
+            show_default=False,
+        ),
     ] = None,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Also draw the first three components as OUT.png.")
+        bool, typer.Option("--preview", help="Also draw the first three components as OUT.png, or OUT/region.png.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace OUT if it is there; a folder whose run did not end goes on instead."),
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Many scenes: share them among N processes of this machine.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="tcp://HOST:PORT", help="Many scenes: use the workers of this Dask scheduler."),
+    ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a whole scene of any size into a georeferenced map of embeddings."""
+    """Turn scenes of any size into georeferenced maps of embeddings: one into a file, many into a folder."""
     from eo_backbones.device import fast_dtype, pick_device
     from eo_backbones.progress import ProgressBars
     from eo_backbones.scenes import EmbedRequest, embed_scene
+    from eo_backbones.scenes.request import is_one_file
 
     chosen = pick_device(device)
     if len(split_commas(bands)) == 1:
         refuse_idle(context, "fuse", "--fuse", "it joins several bands, and there is one; leave it out")
-    request = EmbedRequest(
-        scene=tuple(scene),
-        model=model,
-        bands=split_commas(bands),
-        units=split_commas(unit),
-        out=out,
-        size=size,
-        stride=stride,
-        fuse=fuse,
-        scale=split_commas(scale),
-        offset=split_commas(offset),
-        nodata=split_commas(nodata),
-        max_nodata=max_nodata,
-        components=components,
-        components_from=components_from,
-        dtype=dtype,
-        format=format_,
-        preview=preview,
-        overwrite=overwrite,
-    )
+    settings: Settings = {
+        "model": model,
+        "bands": split_commas(bands),
+        "units": split_commas(unit),
+        "out": out,
+        "size": size,
+        "stride": stride,
+        "fuse": fuse,
+        "scale": split_commas(scale),
+        "offset": split_commas(offset),
+        "nodata": split_commas(nodata),
+        "max_nodata": max_nodata,
+        "components": components,
+        "components_from": components_from,
+        "dtype": dtype,
+        "preview": preview,
+        "overwrite": overwrite,
+    }
+    if not is_one_file(out, format_):
+        embed_many(
+            tuple(scene),
+            settings,
+            format_=format_,
+            device=device,
+            workers=workers,
+            scheduler=scheduler,
+            as_json=as_json,
+        )
+        return
+    for parameter in ("workers", "scheduler"):
+        refuse_idle(context, parameter, f"--{parameter}", f"{out} holds one scene; name a folder with --out for many")
+    request = EmbedRequest(scene=tuple(scene), format=format_, **settings)
     try:
         with ProgressBars() as progress:
             made = embed_scene(request, device=chosen, dtype=fast_dtype(chosen), progress=progress)

@@ -10,7 +10,7 @@
     catalog.json        STAC catalogue of the scenes
     ID/ID.tif           an embedding (.tif, .parquet or .zarr), and its STAC item ID/ID.json
     region.png          all scenes in place; only if asked for
-    .parts/             blocks of scenes that are not finished
+    .parts/, .lock      blocks of scenes that are not finished; held while a command writes
 """
 
 from pathlib import Path
@@ -28,6 +28,7 @@ MODEL_ITEM = "model/stac_mlm.json"
 CATALOG_FILE = "catalog.json"
 PICTURE_FILE = "region.png"
 PARTS_FOLDER = ".parts"
+LOCK_FILE = ".lock"
 
 
 def embedding_path(folder: Path, scene: str, file_format: RegionFormat) -> Path:

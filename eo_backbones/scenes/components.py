@@ -88,7 +88,20 @@ def principal_components(
     Raises:
         UserError: fewer cells, or features, than components.
     """
-    sample = _sample(rows, valid, sample_bytes)
+    return components_of(_sample(rows, valid, sample_bytes), count, belongs_to=belongs_to)
+
+
+def components_of(sample: np.ndarray, count: int, *, belongs_to: str) -> Components:
+    """Return the principal components of features ``(n, features)``, none of them missing; the array is overwritten.
+
+    Args:
+        sample: float32.
+        count: how many components.
+        belongs_to: see :class:`Components`.
+
+    Raises:
+        UserError: fewer cells, or features, than components.
+    """
     cells, width = sample.shape
     if not 1 <= count <= min(cells - 1, width):
         raise UserError(

@@ -69,7 +69,7 @@ def compute_blocks(
         Features of a block, float32 ``(rows * cols, features)``, NaN where a cell has no value.
     """
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch = max(1, (pixels_per_batch or PIXELS_PER_BATCH[device.type]) // (len(scene.bands) * grid.size**2))
+    batch = _batch_size(scene, grid, device, pixels_per_batch)
     pixels = cell_rows(scene, grid, first, last)
     for top in range(first, last, rows):
         count = min(rows, last - top)
@@ -79,6 +79,54 @@ def compute_blocks(
             for cells, images in _batches(windows, batch):
                 values[cells] = network(prepare(images)).float().cpu().numpy()
         yield values
+
+
+def compute_cells(
+    scene: Scene,
+    grid: Grid,
+    network: MultiBand,
+    prepare: InputTransform,
+    cells: np.ndarray,
+    *,
+    max_nodata: float,
+    device: torch.device,
+    dtype: torch.dtype,
+    pixels_per_batch: int | None = None,
+) -> np.ndarray:
+    """Return the features of chosen cells, float32 ``(n, features)``, NaN where a cell has no value.
+
+    Args:
+        scene: the open scene.
+        grid: its windows.
+        network: the encoder, in eval mode; it is moved to the device.
+        prepare: raw values to its input.
+        cells: their numbers in the grid, row by row; ascending, so that a file's tiles are read once.
+        max_nodata: as for :func:`compute_blocks`, like all that follow.
+        device: where to compute.
+        dtype: of the network's computation.
+        pixels_per_batch: of a batch.
+    """
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = _batch_size(scene, grid, device, pixels_per_batch)
+    found = np.full((len(cells), network.num_features), np.nan, np.float32)
+
+    def windows() -> Iterator[tuple[np.ndarray, Tensor]]:
+        for number, cell in enumerate(cells.tolist()):
+            row, col = divmod(cell, grid.cols)
+            pixels = np.empty((len(scene.bands), grid.size, grid.size), np.float32)
+            scene.read(pixels, top=row * grid.stride, left=col * grid.stride)
+            if np.isnan(pixels).mean(axis=(1, 2), dtype=np.float32).max() <= max_nodata:
+                yield np.array([number]), torch.from_numpy(pixels[None]).to(device)
+
+    with inference(device, dtype):
+        for numbers, images in _batches(windows(), batch):
+            found[numbers] = network(prepare(images)).float().cpu().numpy()
+    return found
+
+
+def _batch_size(scene: Scene, grid: Grid, device: torch.device, pixels_per_batch: int | None) -> int:
+    """Return how many windows are computed at once."""
+    return max(1, (pixels_per_batch or PIXELS_PER_BATCH[device.type]) // (len(scene.bands) * grid.size**2))
 
 
 def _valid_windows(

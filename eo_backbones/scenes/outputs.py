@@ -262,3 +262,32 @@ def _scaled(pixels: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(pixels[::step, ::step])
     times = max(_MIN_PX // longest, 1)
     return pixels.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def write_embedding(
+    path: Path,
+    rows: Rows,
+    *,
+    format: str,  # noqa: A002 -- as the option is called
+    grid: Grid,
+    numbers: int,
+    dtype: EmbeddingDtype,
+    facts: Mapping[str, Any],
+    names: Sequence[str] = (),
+) -> None:
+    """Write an embedding; the file appears when it is whole.
+
+    Args:
+        path: the file.
+        rows: the values.
+        format: of the file.
+        grid: where the cells lie.
+        numbers: values per cell.
+        dtype: of the values.
+        facts: what the embedding is of, as JSON types.
+        names: what the values are called, if they have names.
+    """
+    if format == "parquet":
+        write_parquet(path, rows, grid=grid, features=numbers, dtype=dtype, facts=facts)
+    else:
+        write_geotiff(path, rows, grid=grid, bands=numbers, dtype=dtype, facts=facts, names=names)

@@ -132,15 +132,13 @@ class EmbedRequest(EmbedSettings):
         typed = self.format or _SUFFIXES.get(self.out.suffix.lower())
         if typed is None:
             raise UserError(
-                f"--out {self.out}: its suffix names no format; end it in .tif or .parquet, or pass --format"
+                f"--out {self.out}: its suffix names no format; end it in .tif or .parquet, or pass --format; for many "
+                "scenes name a folder"
             )
         chosen: Format | None = next((known for known in get_args(Format) if known == typed), None)
         if chosen is None:
             raise unknown_name("--format", typed, get_args(Format))
-        if chosen == "parquet":
-            load_pyarrow()
-            if self.dtype == "int8":
-                raise UserError("--dtype int8 needs the scales that a GeoTIFF has; pass float16, or --format geotiff")
+        check_format(chosen, dtype)
         refuse_unwritable(self.out)
         if self.preview and preview_file(self.out).resolve() in {Path(path).resolve() for path in self.scene}:
             raise UserError(
@@ -151,6 +149,31 @@ class EmbedRequest(EmbedSettings):
         if self.out.exists() and not self.overwrite:
             raise UserError(f"{self.out} is there already; pass --overwrite to replace it, or another --out")
         return chosen, dtype
+
+
+def is_one_file(out: Path, file_format: str | None) -> bool:
+    """Return whether ``--out`` names the file of one scene; otherwise it names a folder for many.
+
+    Args:
+        out: ends in the suffix of a format for a file; a folder is there already, or its name has no suffix.
+        file_format: as typed; ``"geotiff"`` is a file whatever its name.
+    """
+    if out.suffix.lower() in _SUFFIXES or file_format == "geotiff":
+        return True
+    looks_like_file = bool(out.suffix) and not out.suffix[1:].isdigit()  # region_2.5 is no file
+    return looks_like_file and not out.is_dir()
+
+
+def check_format(chosen: str, dtype: EmbeddingDtype) -> None:
+    """Check that a format can be written here, and hold a dtype.
+
+    Raises:
+        UserError: it needs an extra that is not installed, or cannot hold the dtype.
+    """
+    if chosen == "parquet":
+        load_pyarrow()
+        if dtype == "int8":
+            raise UserError("--dtype int8 needs the scales that a GeoTIFF has; pass float16, or --format geotiff")
 
 
 def preview_file(out: Path) -> Path:

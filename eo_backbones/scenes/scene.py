@@ -136,6 +136,11 @@ class Scene:
         )
 
     @property
+    def tile_height(self) -> int:
+        """Rows of pixels that are decoded together, the largest of any file."""
+        return max(int(dataset.block_shapes[0][0]) for dataset in self._open.values())
+
+    @property
     def units(self) -> tuple[Unit, ...]:
         """Unit of the values of each band."""
         return tuple(reading.unit for reading in self.readings)
