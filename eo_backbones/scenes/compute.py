@@ -82,7 +82,7 @@ def compute_blocks(
 
 
 def compute_cells(
-    scene: Scene,
+    scene: PixelSource,
     grid: Grid,
     network: MultiBand,
     prepare: InputTransform,
@@ -124,7 +124,7 @@ def compute_cells(
     return found
 
 
-def _batch_size(scene: Scene, grid: Grid, device: torch.device, pixels_per_batch: int | None) -> int:
+def _batch_size(scene: PixelSource, grid: Grid, device: torch.device, pixels_per_batch: int | None) -> int:
     """Return how many windows are computed at once."""
     return max(1, (pixels_per_batch or PIXELS_PER_BATCH[device.type]) // (len(scene.bands) * grid.size**2))
 
