@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,38 @@ def atomic_file(path: Path, *, shared: bool = False, sync: bool = False) -> Iter
             _sync(path.parent)  # the rename itself, or a power cut brings the old directory back
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty folder beside ``out`` that takes its place if all goes well, and is gone if not.
+
+    Args:
+        out: the folder; its parent is made too.
+        overwrite: replace what is there; otherwise ``out`` is missing or an empty folder.
+
+    Raises:
+        UserError: the disk is full, or nothing can be written there.
+    """
+    folder = out.absolute().with_name(f".{out.absolute().name}.unfinished")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write beside {out}: {error.strerror}; name another folder") from error
+    try:
+        yield folder
+        replaced = folder.with_name(f".{out.absolute().name}.replaced")
+        if overwrite and out.exists():
+            out.replace(replaced)
+        folder.replace(out)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"could not write {out}: {error.strerror or error}; make room or name another folder"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_atomically(path: Path, content: str | bytes, *, shared: bool = False, sync: bool = False) -> None:

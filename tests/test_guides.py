@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import timm
+import torch
 from matplotlib import pyplot as plt
 
 import eo_backbones.cli.main
@@ -97,10 +99,16 @@ def test_load_and_embed(mini: str, empty: Path) -> None:
     assert session["about"]["weights_sha256"] == mini
     assert session["red_input"]["unit"] == "reflectance"
     written = {path.name for path in empty.iterdir()}
-    assert {"red.tif", "red.png", "red_similar.tif", "encoder.pt2", "raw.pt2"} <= written
+    assert {"red.tif", "red.png", "red_similar.tif", "encoder", "encoder.ckpt", "encoder.pt2", "raw.pt2"} <= written
     assert session["cells"].shape == (1280, 7, 7)
     assert session["possible"].item() is True
     np.testing.assert_allclose(session["embedded"].numpy(), session["features"].numpy(), atol=1e-4)
+    x = torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(session["plain"](x), session["model"](x), atol=1e-5, rtol=1e-4)
+    checkpoint = torch.load(empty / "encoder.ckpt", weights_only=True)
+    network = timm.create_model(checkpoint["hyper_parameters"]["model"], in_chans=1, num_classes=0)
+    assert {f"model.{name}" for name in network.state_dict()} == checkpoint["state_dict"].keys()
     with rasterio.open(empty / "red.tif") as embedding:
         assert (embedding.count, *embedding.shape, *embedding.res) == (3, 7, 7, 320.0, 320.0)
 

@@ -24,12 +24,12 @@ LAYERS = {
         ("regions",),
         ("search",),
         ("mapping",),
-        ("demo", "prediction", "push", "export"),
+        ("demo", "prediction", "push", "save", "export"),
         ("cli",),
     ),
     "eo_backbones_train": (
         ("recipes", "store"),
-        ("methods", "optim", "data"),
+        ("methods", "optim", "data", "tracking"),
         ("pretraining",),
         ("export", "finetuning", "bench"),
         ("cli",),
@@ -104,7 +104,7 @@ def test_extras_are_imported_where_they_are_used(package: str) -> None:
     """No module needs a package of an extra, or of the tests, to be imported."""
     optional = {
         "dask", "distributed", "faiss", "lightly", "onnx", "onnxruntime", "onnxscript", "pyarrow",
-        "segmentation_models_pytorch", "sklearn", "tensorboard",
+        "mlflow", "segmentation_models_pytorch", "sklearn", "tensorboard", "wandb",
     }  # fmt: skip
     wrong = {name: imported_with_the_module(path) & optional for name, path in modules(package).items()}
     assert not {name: found for name, found in wrong.items() if found}

@@ -57,11 +57,12 @@ def test_the_wheel_holds_the_modules_of_the_two_packages_and_no_others(
 
 
 def test_the_wheel_holds_the_package_data(wheel: zipfile.ZipFile, repository: Path) -> None:
-    expected = package_files(repository, "py.typed", "*.safetensors", "*.json")
+    expected = package_files(repository, "py.typed", "*.safetensors", "*.json", "*.csv", "*.jsonl", "*.png")
     assert {
         "eo_backbones/py.typed",
         "eo_backbones_train/py.typed",
         "eo_backbones/embedded/golden.safetensors",
+        "eo_backbones/embedded/results.csv",
     } <= expected
     assert expected <= set(wheel.namelist())
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())

@@ -1,4 +1,4 @@
-"""The commands that give a model away: ``eo-backbones export`` to other runtimes, ``eo-backbones push`` to the Hub."""
+"""The commands that give a model away: ``eo-backbones save`` and ``export`` to other programs, ``push`` to the Hub."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -7,6 +7,7 @@ import typer
 
 from eo_backbones.cli.options import (
     JsonOption,
+    ModelArgument,
     NodataOption,
     OffsetOption,
     ScaleOption,
@@ -126,6 +127,39 @@ def _export_lines(exported: "Exported") -> list[str]:
         f"outputs: {', '.join(exported.outputs)}",
         f"compared with PyTorch at {shapes}: outputs differ by {exported.difference:.2g} at most",
     ]
+
+
+SAVE_EPILOG = """Examples:
+
+[bold]eo-backbones save eo_efficientnet_lite0.distill_s1s2_mini encoder[/bold]
+
+[bold]eo-backbones save hf-hub:ORG/NAME@REVISION encoder[/bold]
+
+Read it where this package is not installed: timm.create_model("local-dir:encoder", pretrained=True), \
+segmentation_models_pytorch.Unet("tu-local-dir:encoder", in_channels=3), and with terratorch and transformers. The \
+values it takes stand in config.json and on the card (README.md)."""
+
+
+def save(
+    name: ModelArgument,
+    folder: Annotated[Path, typer.Argument(help="The folder to create; missing or empty.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model, with card, licence and input contract, as a folder that timm reads without this package."""
+    from eo_backbones.progress import ProgressBars
+    from eo_backbones.save import save as write
+
+    with ProgressBars():
+        saved = write(name, folder)
+    needs = saved["needs_eo_backbones"]
+    loaded = f"{'eo_backbones' if needs else 'timm'}.create_model({'local-dir:' + saved['folder']!r}, pretrained=True)"
+    why = ", only here: timm alone does not have this network" if needs else ", without this package"
+    lines = [
+        f"wrote: {saved['folder']} ({len(saved['files'])} files, {saved['bytes'] / 2**20:.1f} MiB of weights, sha256 "
+        f"{saved['sha256']})",
+        f"load: {loaded}{why}",
+    ]
+    print_result(saved, lines, as_json=as_json)
 
 
 PUSH_EPILOG = """Examples:

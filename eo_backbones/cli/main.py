@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from eo_backbones.cli.evaluate import EVALUATE_EPILOG, evaluate
-from eo_backbones.cli.export import EXPORT_EPILOG, PUSH_EPILOG, export, push
+from eo_backbones.cli.export import EXPORT_EPILOG, PUSH_EPILOG, SAVE_EPILOG, export, push, save
 from eo_backbones.cli.options import (
     JsonOption,
     ListOptionsCommand,
@@ -192,4 +192,5 @@ app.command(epilog=INDEX_EPILOG)(index)
 app.command(cls=ListOptionsCommand, epilog=SEARCH_EPILOG)(search)
 app.command(cls=ListOptionsCommand, epilog=EXPORT_EPILOG)(export)
 app.command(epilog=PREDICT_EPILOG)(predict)
+app.command(epilog=SAVE_EPILOG)(save)
 app.command(epilog=PUSH_EPILOG)(push)

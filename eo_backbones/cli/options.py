@@ -115,9 +115,14 @@ def error_line(error: Exception) -> str:
 
 
 def was_typed(context: typer.Context, parameter: str) -> bool:
-    """Return whether the user gave an option, be it the default value."""
+    """Return whether the user gave an option: typed it, be it the default value, or has another value in a file."""
     source = context.get_parameter_source(parameter)
-    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+    if source is None:
+        return False
+    if source.name == "DEFAULT_MAP":  # a run's own file names all options
+        default = next(one.default for one in context.command.params if one.name == parameter)
+        return bool(context.params[parameter] != default)
+    return source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
 def refuse_idle(context: typer.Context, parameter: str, option: str, why: str) -> None:

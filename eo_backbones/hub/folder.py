@@ -2,7 +2,8 @@
 
 ``model.safetensors`` holds the weights; ``config.json`` what plain timm needs to build the model, plus this package's
 block under the root key ``"eo_backbones"`` (input contract, classes); ``golden.safetensors`` inputs with the outputs
-that the model must give; ``recipe.json`` how the weights were made, and their sha256. Nothing here uses the internet.
+that the model must give; ``recipe.json`` how the weights were made, and their sha256; ``training_log.jsonl`` what was
+logged meanwhile. Nothing here uses the internet.
 
 timm 1.0.31 reads ``config.json`` with ``timm/models/_hub.py``: it ignores unknown keys at the root, but an unknown key
 inside ``pretrained_cfg`` makes the repository impossible to load. The block is therefore at the root.
@@ -31,6 +32,7 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 GOLDEN_FILE = "golden.safetensors"
 RECIPE_FILE = "recipe.json"
+LOG_FILE = "training_log.jsonl"
 
 CONFIG_KEY = "eo_backbones"
 """Root key of this package's block in ``config.json``."""

@@ -1,27 +1,24 @@
-"""Records that survive a kill, TensorBoard curves, and the loss drawn as a picture."""
+"""Records that survive a kill, and the loss drawn as a picture."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from eo_backbones.errors import UserError
 from eo_backbones_train.pretraining.runlog import (
     LOSS_FILE,
     METRICS_FILE,
     RunLog,
     draw_loss,
     read_records,
-    require_tensorboard,
     rolling_mean,
 )
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
-    with RunLog(tmp_path, step=0, tensorboard=False) as log:
+    with RunLog(tmp_path, step=0) as log:
         log.write({"step": 1, "loss": 2.0})
         log.write({"step": 2, "loss": 1.5, "std_s2": 0.5})
     assert read_records(tmp_path / METRICS_FILE) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5, "std_s2": 0.5}]
@@ -30,29 +27,13 @@ def test_records_come_back_in_order(tmp_path: Path) -> None:
 def test_resuming_drops_records_after_the_checkpoint_and_a_line_cut_off(tmp_path: Path) -> None:
     lines = [json.dumps({"step": step, "loss": 1.0}) for step in (10, 20, 30)]
     (tmp_path / METRICS_FILE).write_text("\n".join(lines) + '\n{"step": 40, "lo')
-    with RunLog(tmp_path, step=20, tensorboard=False) as log:
+    with RunLog(tmp_path, step=20) as log:
         log.write({"step": 30, "loss": 0.5})
     assert read_records(tmp_path / METRICS_FILE) == [
         {"step": 10, "loss": 1.0},
         {"step": 20, "loss": 1.0},
         {"step": 30, "loss": 0.5},
     ]
-
-
-def test_tensorboard_gets_every_number_of_a_record(tmp_path: Path) -> None:
-    with RunLog(tmp_path, step=0, tensorboard=True) as log:
-        log.write({"step": 5, "loss": 2.0, "learning_rate": 0.1})
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(5, 2.0)]
-    assert [(e.step, e.value) for e in events.Scalars("learning_rate")] == [(5, pytest.approx(0.1))]
-
-
-def test_missing_tensorboard_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match=r'pip install "eo-backbones\[train\]"'):
-        require_tensorboard()
 
 
 def test_rolling_mean_equals_numpy() -> None:

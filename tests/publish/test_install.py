@@ -139,6 +139,8 @@ print(json.dumps({{
     assert lock["digest"] == record["recipe_digest"]
     embedded = unpublished / "eo_backbones" / "embedded" / "byol_s1s2_mini.safetensors"
     assert embedded.stat().st_size < module.LARGEST_EMBEDDED
+    for name in ("recipe.json", "results.csv", "golden.safetensors", "training_log.jsonl", "loss.png"):
+        assert embedded.with_name(name).read_bytes() == (cards / name).read_bytes(), "what `eo-backbones save` writes"
 
     shutil.copyfile(embedded, cards / "model.safetensors")
     assert check_folder(cards).sha256 == record["weights_sha256"], "card and weights together may be pushed"

@@ -7,9 +7,7 @@ have, compared with its own golden outputs, and only then renamed; so a folder t
 
 import json
 import math
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,20 @@ from eo_backbones import weights
 from eo_backbones.cards import CardFacts, folder_texts
 from eo_backbones.cards.facts import as_planned, check_license
 from eo_backbones.errors import UserError, unknown_name
-from eo_backbones.files import read_json, refuse_occupied, refuse_unwritable, sha256_of, utf8, write_json
+from eo_backbones.files import (
+    atomic_folder,
+    read_json,
+    refuse_occupied,
+    refuse_unwritable,
+    sha256_of,
+    utf8,
+    write_json,
+)
 from eo_backbones.hub.folder import (
     CONFIG_FILE,
     CONFIG_KEY,
     DIGEST_KEY,
+    LOG_FILE,
     RECIPE_FILE,
     WEIGHTS_FILE,
     check_golden,
@@ -46,7 +53,6 @@ from eo_backbones_train.recipes.recipe import RANDOM, Recipe
 from eo_backbones_train.recipes.serialise import digest, from_dict, to_dict
 from eo_backbones_train.store.layouts import SCENE_LAYOUTS
 
-LOG_FILE = "training_log.jsonl"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 _ENCODER = "encoder."  # of the online network in the state of BYOL and SimSiam; the target's begins otherwise
@@ -127,7 +133,7 @@ def export(
     _check_average(trained, others)
     parts = _parts_of_one(shares, number=1 + len(others))
     contract = input_spec(trained.recipe)
-    with _unfinished_folder(out, overwrite=overwrite) as folder:
+    with atomic_folder(out, overwrite=overwrite) as folder:
         # The weights: they depend on recipe and values alone.
         network = trained.recipe.model.architecture
         config = config_json(input=contract, architecture=network)
@@ -383,25 +389,3 @@ def _write_log(trained: TrainedRun, folder: Path) -> None:
         raise UserError(f"{path} has no record up to step {step}; resume the run until it has written one")
     (folder / LOG_FILE).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     draw_loss(records, folder / LOSS_FILE)
-
-
-@contextmanager
-def _unfinished_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a folder beside ``out`` that takes its place if all goes well, and is gone if not."""
-    folder = out.absolute().with_name(f".{out.absolute().name}.unfinished")
-    try:
-        shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot write beside {out}: {error.strerror}; name another folder with --out") from error
-    try:
-        yield folder
-        replaced = folder.with_name(f".{out.absolute().name}.replaced")
-        if overwrite and out.exists():
-            out.replace(replaced)
-        folder.replace(out)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"could not write {out}: {error.strerror or error}; make room or name another --out") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -17,11 +17,10 @@ from eo_backbones.cards import CardFacts, Plan, folder_texts
 from eo_backbones.cards.tables import evaluation_commands, imagenet_note, markdown_table, missed_aims, summary_tables
 from eo_backbones.errors import UserError
 from eo_backbones.files import read_json
-from eo_backbones.hub.folder import DIGEST_KEY, GOLDEN_FILE, RECIPE_FILE
+from eo_backbones.hub.folder import DIGEST_KEY, GOLDEN_FILE, LOG_FILE, RECIPE_FILE
 from eo_backbones.networks.initialisation import STAGES
 from eo_backbones.results import RESULTS_FILE, Result, read_results, rows_of
 from eo_backbones.weights import DEFAULT, WEIGHTS, Weights
-from eo_backbones_train.export import LOG_FILE
 from eo_backbones_train.pretraining.runlog import LOSS_FILE
 from eo_backbones_train.recipes.published import get_recipe
 from eo_backbones_train.recipes.recipe import Recipe

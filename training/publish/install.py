@@ -76,7 +76,11 @@ def install(folder: Path, results: Path, checkout: Path, *, revision: str | None
     copies = {row_folder(checkout, row) / name: folder / name for name in _COPIED}
     if row.embedded:
         target = checkout / "eo_backbones" / "embedded" / row.embedded
-        copies |= {target: folder / WEIGHTS_FILE, target.with_name(GOLDEN_FILE): folder / GOLDEN_FILE}
+        copies |= {target: folder / WEIGHTS_FILE}
+        copies |= {target.with_name(name): folder / name for name in _COPIED}
+        texts |= {
+            target.with_name(name): texts[row_folder(checkout, row) / name] for name in (RESULTS_FILE, RECIPE_FILE)
+        }
     for target, source in copies.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

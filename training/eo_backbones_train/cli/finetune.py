@@ -16,6 +16,8 @@ from eo_backbones.cli.options import (
     refuse_idle,
     split_commas,
 )
+from eo_backbones_train.cli.config_file import ConfigOption, effective_options
+from eo_backbones_train.cli.loggers import LoggerOption, TensorboardOption, named_loggers
 
 if TYPE_CHECKING:
     from eo_backbones_train.finetuning.settings import Task
@@ -41,7 +43,8 @@ with files of the same names (or a table has path,mask). A mask has one band wit
 --size are cut out of them. It needs: pip install 'eo-backbones\\[segmentation]'.
 
 Which mode: linear for a first result in minutes and for few labels; full with hundreds of images per class; partial \
-in between. After Ctrl-C or a crash the same command with --resume continues from the last whole epoch."""
+in between. After Ctrl-C or a crash the same command with --resume continues from the last whole epoch. Once more: \
+eo-train finetune --config FOLDER/.finetuning/config.yaml --out AGAIN."""
 
 
 def finetune(
@@ -114,7 +117,9 @@ def finetune(
         str, typer.Option("--license", help="Of the weights, for the card, say cc-by-4.0.")
     ] = "other",
     device: DeviceOption = "auto",
-    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events.")] = True,
+    logger: LoggerOption = None,
+    tensorboard: TensorboardOption = True,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a classifier or a segmentation network on your own images, from an encoder: no code, few labels."""
@@ -123,6 +128,7 @@ def finetune(
     from eo_backbones_train.finetuning.finetune import finetune as run
     from eo_backbones_train.finetuning.settings import IDLE_UNLESS
 
+    del config  # its values are in the others
     for parameter, (option, needed) in IDLE_UNLESS.items():
         if mode != needed:
             refuse_idle(context, parameter, option, f"it is for --mode {needed}; pass that, or leave it out")
@@ -143,7 +149,8 @@ def finetune(
             resume=resume,
             license=license_id,
             device=device,
-            tensorboard=tensorboard,
+            loggers=named_loggers(context, logger, tensorboard=tensorboard),
+            config=effective_options(context),
             progress=progress,
             model=model,
             pretrained=pretrained,

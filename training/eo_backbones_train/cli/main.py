@@ -32,7 +32,9 @@ from eo_backbones.cli.options import (
 from eo_backbones.errors import UserError
 from eo_backbones.files import as_user_error, refuse_unwritable
 from eo_backbones.progress import shown_log
+from eo_backbones_train.cli.config_file import ConfigOption, effective_options
 from eo_backbones_train.cli.finetune import FINETUNE_EPILOG, finetune
+from eo_backbones_train.cli.loggers import LoggerOption, TensorboardOption, named_loggers
 from eo_backbones_train.pretraining.stops import RunStopped
 
 app = typer.Typer(
@@ -175,6 +177,8 @@ def recipes(
 
 [bold]eo-train pretrain byol-full --store STORE --out RUN --set optim.base_lr=0.2 --epochs 50[/bold]
 
+[bold]eo-train pretrain --config RUN/config.yaml --out AGAIN[/bold]  (the same run once more)
+
 [bold]torchrun --standalone --nproc-per-node 8 -m eo_backbones_train pretrain byol-full --store STORE --out RUN[/bold]
 
 Exit status: 0 finished, 2 wrong use, 3 collapsed, 4 loss not finite, 130 or 143 interrupted and saved."""
@@ -222,12 +226,14 @@ def pretrain(
     compress_gradients: Annotated[
         bool, typer.Option("--compress-gradients", help="Average gradients between GPUs in bf16.")
     ] = False,
-    tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard events.")] = True,
+    logger: LoggerOption = None,
+    tensorboard: TensorboardOption = True,
     probe_data: Annotated[
         str | None,
         typer.Option(metavar="KIND=DIR", help="Labelled images to probe the encoder with, say eurosat-rgb=DIR."),
     ] = None,
     probe_every: Annotated[int, typer.Option(metavar="EPOCHS", help="Epochs between two probes.")] = 1,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe on a store. Can be interrupted at any moment and resumed bit for bit."""
@@ -241,6 +247,7 @@ def pretrain(
     from eo_backbones_train.recipes.published import smoke as smoke_version
     from eo_backbones_train.recipes.serialise import override
 
+    del config  # its values are in the others
     if probe_data is None:
         refuse_idle(context, "probe_every", "--probe-every", "it is for --probe-data; pass that, or leave it out")
     if epochs is not None and any(change.partition("=")[0].strip() == "epochs" for change in changes or ()):
@@ -274,9 +281,10 @@ def pretrain(
                 monitor_steps=monitor_every,
                 stop_on_collapse=stop_on_collapse,
                 compress_gradients=compress_gradients,
-                tensorboard=tensorboard,
+                loggers=named_loggers(context, logger, tensorboard=tensorboard),
                 probe_data=probe_data,
                 probe_epochs=probe_every,
+                config=effective_options(context),
             ),
             progress=progress,
         )

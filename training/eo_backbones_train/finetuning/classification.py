@@ -96,7 +96,7 @@ def train(context: FinetuneContext) -> FitResult:
         class_weights=class_weights(counts, settings), metric=weighted_f1, name="f1", eval_batch_size=settings.batch
     )
     with context.progress.stage("train", settings.epochs) as tick:
-        result = fit(learner, goal, split, settings, folder=context.run, tensorboard=context.tensorboard, tick=tick)
+        result = fit(learner, goal, split, settings, folder=context.run, tracking=context.tracking, tick=tick)
     if frozen is not None:
         layer = learner.module
         assert isinstance(layer, nn.Linear)

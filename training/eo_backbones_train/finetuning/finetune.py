@@ -1,8 +1,8 @@
 """``eo-train finetune``: from labelled images and an encoder to a folder with a classifier or a segmentation network.
 
-The run lives in ``OUT/.finetuning`` (hidden, so that a push leaves it out): ``plan.json``, checkpoints while it trains,
-``metrics.jsonl``, TensorBoard events, ``predictions.csv``. The folder's own files appear together at the end;
-``recipe.json`` is the last and says that the run is finished.
+The run lives in ``OUT/.finetuning`` (hidden, so that a push leaves it out): ``plan.json``, ``config.yaml``, checkpoints
+while it trains, ``metrics.jsonl``, TensorBoard events, ``predictions.csv``. The folder's own files appear together at
+the end; ``recipe.json`` is the last and says that the run is finished.
 """
 
 import logging
@@ -21,7 +21,7 @@ from eo_backbones.device import pick_device
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.files import read_json, refuse_occupied, refuse_unwritable, write_json
 from eo_backbones.hub import download
-from eo_backbones.hub.folder import RECIPE_FILE
+from eo_backbones.hub.folder import LOG_FILE, RECIPE_FILE
 from eo_backbones.progress import SILENT, Progress
 from eo_backbones.rasters.options import KeptReading, Numbers, ReadingOptions
 from eo_backbones.rasters.scaling import levels_differ
@@ -32,12 +32,12 @@ from eo_backbones_train.finetuning.images import as_input, band_indices, check_a
 from eo_backbones_train.finetuning.network import build_network, freeze
 from eo_backbones_train.finetuning.settings import DEFAULT_BATCH, Settings, Task, refuse_idle_fields
 from eo_backbones_train.pretraining.checkpoint import remove_unfinished
-from eo_backbones_train.pretraining.run_folder import differences, git_commit, versions
-from eo_backbones_train.pretraining.runlog import LOSS_FILE, METRICS_FILE, require_tensorboard
+from eo_backbones_train.pretraining.run_folder import differences, git_commit, versions, write_config
+from eo_backbones_train.pretraining.runlog import LOSS_FILE, METRICS_FILE
+from eo_backbones_train.tracking.logger import Tracking, choose_loggers
 
 RUN_FOLDER = ".finetuning"
 PLAN_FILE = "plan.json"
-LOG_FILE = "training_log.jsonl"
 METRICS_BY_CLASS_FILE = "metrics.json"
 _NOUNS = {"classification": "classifier", "segmentation": "segmentation"}
 
@@ -61,7 +61,9 @@ def finetune(
     resume: bool = False,
     license: str = "other",  # noqa: A002  named as in the card
     device: str = "auto",
+    loggers: Sequence[str] | None = None,
     tensorboard: bool = True,
+    config: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
     **values: Any,
 ) -> dict[str, Any]:
@@ -84,7 +86,10 @@ def finetune(
         resume: go on with the run in ``out``, or start it.
         license: of the weights.
         device: ``auto``, ``cpu`` or ``cuda``.
-        tensorboard: also write TensorBoard events.
+        loggers: where curves go (:data:`eo_backbones_train.tracking.logger.LOGGERS`), or ``["none"]``; ``None`` is
+            TensorBoard if it is installed.
+        tensorboard: whether that default is wanted.
+        config: options of the command, which ``config.yaml`` in the run's folder keeps; from Python usually none.
         progress: where progress is reported.
         **values: other fields of :class:`Settings`.
 
@@ -92,12 +97,11 @@ def finetune(
         ``folder``, ``finished_before`` and the content of ``recipe.json``.
 
     Raises:
-        UserError: whatever is wrong with images, options, model or folder, or a missing extra.
+        UserError: whatever is wrong with images, options, model or folder, or a logger that is missing.
         RunStopped: by Ctrl-C or SIGTERM; the run can be resumed.
     """
     check_license(license)
-    if tensorboard:
-        require_tensorboard()
+    chosen = choose_loggers(loggers, tensorboard=tensorboard)
     if task not in APPROACHES:
         raise unknown_name("--task", task, APPROACHES)
     refuse_occupied(
@@ -119,7 +123,8 @@ def finetune(
             size_px=size_px,
             license=license,
             device=torch_device,
-            tensorboard=tensorboard,
+            loggers=chosen,
+            config=config,
             progress=progress,
         )
 
@@ -147,7 +152,8 @@ def _finetune(
     size_px: int | None,
     license: str,  # noqa: A002  named as in the card
     device: torch.device,
-    tensorboard: bool,
+    loggers: Sequence[str],
+    config: Mapping[str, Any] | None,
     progress: Progress,
 ) -> dict[str, Any]:
     opened = approach.open_data(data, list(bands), reading)
@@ -171,14 +177,14 @@ def _finetune(
     freeze(network, settings)
     with progress.stage("check images", len(opened.images)) as tick:
         check_all(images, tick)
-    run = _prepare_run_folder(out, plan)
+    run = _prepare_run_folder(out, plan, config)
     context = FinetuneContext(
         network=network.to(device),
         images=images,
         split=split,
         settings=settings,
         run=run,
-        tensorboard=tensorboard,
+        tracking=Tracking(loggers=loggers, name=out.absolute().name, config=plan),
         progress=progress,
     )
     fitted = approach.train(context)
@@ -189,7 +195,7 @@ def _finetune(
     shutil.copyfile(run / METRICS_FILE, unfinished / LOG_FILE)
     shutil.copyfile(run / LOSS_FILE, unfinished / LOSS_FILE)
     write_json(unfinished / METRICS_BY_CLASS_FILE, results)
-    config = network_config(
+    described = network_config(
         download.resolve(settings.model, with_weights=False).config,
         network,
         classes=opened.images.classes,
@@ -200,7 +206,7 @@ def _finetune(
         levels=opened.images.levels,
     )
     record = _record(data, plan, settings, split, fitted, results, kept)
-    record = write_folder(unfinished, network.cpu(), config, record, license=license)
+    record = write_folder(unfinished, network.cpu(), described, record, license=license)
     move_into(unfinished, out)
     shutil.rmtree(run / CHECKPOINTS)
     return {"folder": str(out), "finished_before": False, **record}
@@ -239,7 +245,7 @@ def _finished(out: Path, plan: Mapping[str, Any]) -> bool:
     return (out / RECIPE_FILE).is_file()
 
 
-def _prepare_run_folder(out: Path, plan: Mapping[str, Any]) -> Path:
+def _prepare_run_folder(out: Path, plan: Mapping[str, Any], config: Mapping[str, Any] | None) -> Path:
     """Make the run's folder, or remove what a killed run left half-written, and return it.
 
     Raises:
@@ -249,6 +255,7 @@ def _prepare_run_folder(out: Path, plan: Mapping[str, Any]) -> Path:
     try:
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / PLAN_FILE, plan)
+        write_config(run, config)
     except OSError as error:
         raise UserError(f"cannot write the folder {out}: {error.strerror}; name another with --out") from error
     remove_unfinished(run / CHECKPOINTS)

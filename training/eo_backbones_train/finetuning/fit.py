@@ -33,6 +33,7 @@ from eo_backbones_train.optim import learning_rate
 from eo_backbones_train.pretraining.checkpoint import newest_checkpoint, save_checkpoint
 from eo_backbones_train.pretraining.runlog import RunLog
 from eo_backbones_train.pretraining.stops import SIGNAL_STATUS, RunStopped, StopSignals
+from eo_backbones_train.tracking.logger import Tracking
 
 CHECKPOINTS = "checkpoints"
 PREDICTIONS_FILE = "predictions.csv"
@@ -76,7 +77,7 @@ class FinetuneContext:
         split: which of them train, validate and test.
         settings: all else that decides the result.
         run: folder of the run.
-        tensorboard: also write TensorBoard events.
+        tracking: where curves go.
         progress: where progress is reported.
     """
 
@@ -85,7 +86,7 @@ class FinetuneContext:
     split: Split
     settings: Settings
     run: Path
-    tensorboard: bool
+    tracking: Tracking
     progress: Progress
 
 
@@ -217,7 +218,7 @@ def fit(
     settings: Settings,
     *,
     folder: Path,
-    tensorboard: bool,
+    tracking: Tracking,
     tick: Tick,
 ) -> FitResult:
     """Train until the validation images stop getting better; the module ends with the best epoch's weights.
@@ -228,11 +229,11 @@ def fit(
         split: rows of the images; ``test`` is not used.
         settings: see :class:`Settings`.
         folder: for checkpoints and log; a run that is in it goes on.
-        tensorboard: also write TensorBoard events.
+        tracking: where curves go.
         tick: called after each epoch.
 
     Raises:
-        UserError: the loss is not finite, or the disk is full.
+        UserError: the loss is not finite, the disk is full, or a logger cannot be opened.
         RunStopped: by Ctrl-C or SIGTERM.
     """
     size = batch_size(len(split.train), settings.batch)
@@ -241,7 +242,7 @@ def fit(
     weights = goal.class_weights.to(next(learner.module.parameters()).device)
     state = _resume(learner.module, optimizer, folder)
     tick(state.epoch)
-    with StopSignals() as stop, RunLog(folder, step=state.step, tensorboard=tensorboard) as log:
+    with StopSignals() as stop, RunLog(folder, step=state.step, tracking=tracking) as log:
         while state.epoch < settings.epochs and state.epochs_since_best < settings.patience:
             epoch, step, losses = state.epoch, state.step, []
             order = split.train[np.random.default_rng([settings.seed, epoch]).permutation(len(split.train))]

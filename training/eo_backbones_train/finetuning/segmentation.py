@@ -130,9 +130,7 @@ def train(context: FinetuneContext) -> FitResult:
         eval_batch_size=_eval_batch_size(context),
     )
     with context.progress.stage("train", settings.epochs) as tick:
-        return fit(
-            learner, goal, context.split, settings, folder=context.run, tensorboard=context.tensorboard, tick=tick
-        )
+        return fit(learner, goal, context.split, settings, folder=context.run, tracking=context.tracking, tick=tick)
 
 
 def evaluate(context: FinetuneContext, folder: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A pretraining run from start to end: the one place where store, views, method, optimiser and log come together.
 
-What a run writes: ``recipe.json``, ``run.json``, ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/``, ``loss.png``
-and, when it is finished, ``result.json`` (training/README.md).
+What a run writes: ``recipe.json``, ``run.json``, ``config.yaml``, ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/``
+(or what another logger writes), ``loss.png`` and, when it is finished, ``result.json`` (training/README.md).
 """
 
 import logging
@@ -30,13 +30,14 @@ from eo_backbones_train.pretraining.monitors import CollapseDetector, EmbeddingM
 from eo_backbones_train.pretraining.probe import Probe
 from eo_backbones_train.pretraining.run_folder import RESULT_FILE, claim, versions
 from eo_backbones_train.pretraining.run_options import RunOptions, resolve_machine, torch_configured_for
-from eo_backbones_train.pretraining.runlog import METRICS_FILE, RunLog, read_records, require_tensorboard
+from eo_backbones_train.pretraining.runlog import METRICS_FILE, RunLog, read_records
 from eo_backbones_train.pretraining.step import TrainStep
 from eo_backbones_train.pretraining.stops import StopSignals
 from eo_backbones_train.recipes.published import input_spec
 from eo_backbones_train.recipes.recipe import Recipe
 from eo_backbones_train.recipes.serialise import digest, to_dict
 from eo_backbones_train.store.store import Store
+from eo_backbones_train.tracking.logger import Tracking, choose_loggers
 
 COLLAPSE_CHECK_AFTER = 100  # steps at least: before that, the embeddings of a fresh network are all alike
 
@@ -65,8 +66,7 @@ def train(
         UserError: options, store or folder do not allow the run, or the disk is full.
         RunStopped: the run was interrupted, has collapsed, or its loss is not finite.
     """
-    if options.tensorboard:
-        require_tensorboard()
+    loggers = choose_loggers(options.loggers, tensorboard=options.tensorboard)
     refuse_unwritable(options.out, folder=True)
     with ExitStack() as stack:
         stack.enter_context(_os_errors_as_user_errors(options))
@@ -135,11 +135,12 @@ def train(
         )
 
         # Records, checkpoints, and reasons to stop.
-        log = (
-            stack.enter_context(RunLog(options.out, step=state.step, tensorboard=options.tensorboard))
-            if process.first
-            else None
+        tracking = Tracking(
+            loggers=loggers,
+            name=options.out.absolute().name,
+            config={"recipe": to_dict(recipe), "store_digest": store.digest, "machine": machine.to_dict()},
         )
+        log = stack.enter_context(RunLog(options.out, step=state.step, tracking=tracking)) if process.first else None
         bookkeeper = Bookkeeper(
             state,
             options=options,

@@ -1,34 +1,36 @@
-"""The run folder: who may write into it, and the three small files that say what ran, where and with what result.
+"""The run folder: who may write into it, and the small files that say what ran, where and with what result.
 
 ``recipe.json`` (what is trained, on which store) is written first and never changed; ``run.json`` (machine settings,
-versions, command, the sources of the store) describes the last start; ``result.json`` exists only when the run is
-finished.
+versions, command, the sources of the store) and ``config.yaml`` (the options of the command) describe the last start;
+``result.json`` exists only when the run is finished.
 """
 
 import logging
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from eo_backbones.errors import UserError
-from eo_backbones.files import read_json, refuse_occupied, write_json
+from eo_backbones.files import read_json, refuse_occupied, write_atomically, write_json
 from eo_backbones_train.methods.initial_weights import InitialWeights
 from eo_backbones_train.pretraining.checkpoint import newest_checkpoint, remove_unfinished
 from eo_backbones_train.pretraining.run_options import Machine, RunOptions
 from eo_backbones_train.recipes.recipe import Recipe
-from eo_backbones_train.recipes.serialise import digest, to_dict
+from eo_backbones_train.recipes.serialise import digest, dotted, to_dict
 from eo_backbones_train.store.format import described_sources, read_manifest
 
 RECIPE_FILE = "recipe.json"
 RUN_FILE = "run.json"
 RESULT_FILE = "result.json"
+CONFIG_FILE = "config.yaml"
 CHECKPOINT_FOLDER = "checkpoints"
 RECORDED_PACKAGES = ("eo-backbones", "torch", "torchvision", "timm", "numpy")
 
@@ -77,6 +79,7 @@ def claim(
         if (folder / RESULT_FILE).is_file():
             return Start(finished=True)
         write_json(folder / RUN_FILE, _description(options, machine))
+        write_config(folder, options.config)
         newest = newest_checkpoint(folder / CHECKPOINT_FOLDER)
         remove_unfinished(folder / CHECKPOINT_FOLDER)
     except OSError as error:
@@ -90,9 +93,15 @@ def claim(
     return Start(checkpoint=path)
 
 
+def write_config(folder: Path, config: Mapping[str, Any] | None) -> None:
+    """Write the options of a command as the file that its ``--config`` takes, if there are any."""
+    if config is not None:
+        write_atomically(folder / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return one message for each field, in dotted names, that differs between two JSON values."""
-    flat_before, flat_now = dict(_flat(before)), dict(_flat(now))
+    flat_before, flat_now = dict(dotted(before)), dict(dotted(now))
     return [
         f"{name} was {flat_before.get(name)!r} and is now {flat_now.get(name)!r}"
         for name in (flat_before | flat_now)
@@ -113,15 +122,6 @@ def _refuse_another_run(folder: Path, plan: Mapping[str, Any]) -> None:
             f"{folder} holds a run on another store (digest was {saved['store_digest']} and is now "
             f"{plan['store_digest']}); resume with the store it began with, or name another folder with --out"
         )
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, entry in value.items():
-            yield from _flat(entry, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        # JSON has no tuples: a value that was read back must equal the one that was written.
-        yield prefix, list(value) if isinstance(value, tuple) else value
 
 
 def _description(options: RunOptions, machine: Machine) -> dict[str, Any]:

@@ -6,7 +6,7 @@ resolved.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,10 +46,13 @@ class RunOptions:
         monitor_steps: steps between two readings of the embeddings (std, rank, cosine).
         stop_on_collapse: end the run when the embeddings have collapsed.
         compress_gradients: average gradients between processes in bf16.
-        tensorboard: also write TensorBoard event files.
+        loggers: where curves go (:data:`eo_backbones_train.tracking.logger.LOGGERS`), or ``"none"``; ``None`` is
+            TensorBoard if it is installed.
+        tensorboard: whether that default is wanted.
         probe_data: ``KIND=DIR`` of labelled images to probe the encoder with
             (:mod:`eo_backbones_train.pretraining.probe`).
         probe_epochs: epochs between two probes.
+        config: options of the command, which ``config.yaml`` in the run folder keeps; from Python usually none.
     """
 
     store: Path
@@ -68,9 +71,11 @@ class RunOptions:
     monitor_steps: int = 100
     stop_on_collapse: bool = True
     compress_gradients: bool = False
+    loggers: tuple[str, ...] | None = None
     tensorboard: bool = True
     probe_data: str | None = None
     probe_epochs: int = 1
+    config: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (

@@ -1,4 +1,4 @@
-"""What a run logs: ``metrics.jsonl``, TensorBoard events and ``loss.png``.
+"""What a run logs: ``metrics.jsonl``, ``loss.png``, and curves elsewhere (:mod:`eo_backbones_train.tracking`).
 
 ``metrics.jsonl`` has one JSON object per line. A run that was killed may have written records of steps after its last
 checkpoint; resuming drops them, so that the file reads as if the run had never stopped.
@@ -8,54 +8,52 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file, write_atomically
+from eo_backbones_train.pretraining.stops import SIGNAL_STATUS, RunStopped
+from eo_backbones_train.tracking.logger import Tracking, open_loggers
 
 METRICS_FILE = "metrics.jsonl"
 LOSS_FILE = "loss.png"
-TENSORBOARD_FOLDER = "tensorboard"
 ROLLING_REACH = 25  # records on either side in the curve of loss.png; fewer for short runs
-
-
-class _EventWriter(Protocol):
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
 
 
 class RunLog:
     """The records of one run, appended as they come; use it as a context manager."""
 
-    def __init__(self, folder: Path, *, step: int, tensorboard: bool) -> None:
-        """Open the log of a run that continues after ``step`` completed steps."""
+    def __init__(self, folder: Path, *, step: int, tracking: Tracking = Tracking()) -> None:
+        """Open the log of a run that continues after ``step`` completed steps.
+
+        Raises:
+            UserError: a logger of ``tracking`` cannot be opened.
+        """
         self._folder = folder
-        self._events = _open_events(folder / TENSORBOARD_FOLDER, step) if tensorboard else None
+        self._loggers = open_loggers(folder, step=step, tracking=tracking)
         keep_records(folder / METRICS_FILE, up_to_step=step)
         self._metrics = (folder / METRICS_FILE).open("a", encoding="utf-8")
 
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._metrics.close()
-        if self._events is not None:
-            self._events.close()
+        interrupted = isinstance(error, RunStopped) and error.exit_status > SIGNAL_STATUS
+        for one in self._loggers:
+            one.close("finished" if error is None else "interrupted" if interrupted else "failed")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record; ``step`` is the number of completed steps, every other field a TensorBoard curve."""
+        """Append one record; ``step`` is the number of completed steps, every other field a curve."""
         self._metrics.write(json.dumps(record) + "\n")
         self._metrics.flush()
-        if self._events is not None:
-            for name, value in record.items():
-                if name != "step":
-                    self._events.add_scalar(name, value, record["step"])
+        values = {name: value for name, value in record.items() if name != "step"}
+        for one in self._loggers:
+            one.log(values, record["step"])
 
     def sync(self) -> None:
         """Flush what was written before a checkpoint is saved, and draw the loss."""
-        if self._events is not None:
-            self._events.flush()
+        for one in self._loggers:
+            one.flush()
         draw_loss(read_records(self._folder / METRICS_FILE), self._folder / LOSS_FILE)
 
 
@@ -110,25 +108,3 @@ def draw_loss(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.25, linewidth=0.5)
         axes.legend(frameon=False)
         figure.savefig(unfinished, format="png")
-
-
-def require_tensorboard() -> None:
-    """Check that TensorBoard can be imported, before anything is written.
-
-    Raises:
-        UserError: TensorBoard is not installed.
-    """
-    try:
-        import torch.utils.tensorboard  # noqa: F401, PLC0415 - an extra
-    except ImportError as error:
-        raise UserError(
-            'TensorBoard is not installed; run pip install "eo-backbones[train]", or add --no-tensorboard'
-        ) from error
-
-
-def _open_events(folder: Path, step: int) -> _EventWriter:
-    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra
-
-    # Events of steps after the checkpoint, written before a kill, are hidden from here on.
-    writer: _EventWriter = SummaryWriter(str(folder), purge_step=step + 1)
-    return writer
