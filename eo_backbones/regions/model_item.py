@@ -1,7 +1,7 @@
 """The STAC item (extension Machine Learning Model) of the model that made the embeddings of a region.
 
-A folder of weights has it in ``stac_mlm.json``. Weights that ship in the package have no such folder, nor has every
-folder of others: for them it is made from what is declared.
+A folder of weights has it in ``stac_mlm.json``. For weights that ship in the package, and for folders without it, it is
+made from what is recorded or declared of them.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from eo_backbones.cards.folder_texts import STAC_FILE, stac_item
 from eo_backbones.errors import UserError
 from eo_backbones.files import read_json, write_json
 from eo_backbones.hub.download import Source, fetch_beside, parse_source, resolve
-from eo_backbones.hub.folder import WEIGHTS_FILE, describe_architecture
+from eo_backbones.hub.folder import RECIPE_FILE, WEIGHTS_FILE, describe_architecture
 from eo_backbones.weights import EMBEDDED_FOLDER, Weights
 
 
@@ -58,16 +58,19 @@ def model_item(model: str, sha256: str) -> dict[str, Any]:
 
 def _of_row(row: Weights, sha256: str) -> dict[str, Any]:
     """Return the item of a declared row."""
+    record: dict[str, Any] = {
+        "recipe": {"name": row.recipe, "method": row.method},
+        "recipe_digest": row.recipe_digest,
+        "data": {"sources": [{"name": row.data}]},
+        "weights_sha256": sha256,
+    }
+    if row.embedded_path is not None and (row.embedded_path.parent / RECIPE_FILE).is_file():
+        record = read_json(row.embedded_path.parent / RECIPE_FILE)
     item = stac_item(
         name=row.name,
         license=row.license,
         input=row.input,
-        record={
-            "recipe": {"name": row.recipe, "method": row.method},
-            "recipe_digest": row.recipe_digest,
-            "data": {"sources": [{"name": row.data}]},
-            "weights_sha256": sha256,
-        },
+        record=record,
         size_bytes=row.size_bytes,
         network=describe_architecture(row.architecture),
     )

@@ -12,14 +12,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from eo_backbones.bands import band_named_in
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.band_files import NOT_BANDS, RASTER_SUFFIXES, BandFile, band_in_name
-from eo_backbones.rasters.reader import split_request
+from eo_backbones.rasters.reader import is_gdal_name, split_request
 from eo_backbones.rasters.stac_items import is_sentinel2, item_statements
 from eo_backbones.rasters.statements import Statement
 from eo_backbones.regions.stac_reader import FoundItem
@@ -138,7 +138,10 @@ def _asset(found: FoundItem, key: str, number: int) -> _Asset | None:
         return None
     scheme = urlsplit(place).scheme
     prefix = _ON_NETWORKS.get(scheme)
-    path = place if prefix is None else prefix + place.partition("://")[2]
+    if prefix is not None:
+        path = prefix + place.partition("://")[2]
+    else:
+        path = place if is_gdal_name(place) else str(Path(place).absolute())  # a worker may be in another folder
     return _Asset(
         data=data,
         path=path,

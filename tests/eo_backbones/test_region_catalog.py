@@ -136,12 +136,13 @@ def test_fields_are_those_of_the_proposed_extension(region: Path) -> None:
         assert (path.parent / model["href"]).resolve() == region / "model" / "stac_mlm.json"
 
 
-def test_model_of_the_package_has_its_item(region: Path) -> None:
+def test_model_of_the_package_has_its_item(region: Path, repository: Path) -> None:
     data = json.loads((region / "model" / "stac_mlm.json").read_text())
     valid(pystac.Item.from_dict(data))
     assert data["assets"]["weights"]["file:checksum"].endswith(str(SHA256))
     assert data["assets"]["weights"]["href"].startswith("pkg:pypi/eo-backbones#eo_backbones/embedded/")
-    assert data["properties"]["mlm:hyperparameters"]["method"] == DEFAULT.method
+    known = json.loads((repository / "model_cards" / DEFAULT.name / "stac_mlm.json").read_text())
+    assert data["properties"] == known["properties"]
 
 
 def test_model_in_a_folder_keeps_its_item_with_complete_addresses(tmp_path: Path, repository: Path) -> None:
