@@ -104,7 +104,7 @@ def test_extras_are_imported_where_they_are_used(package: str) -> None:
     """No module needs a package of an extra, or of the tests, to be imported."""
     optional = {
         "dask", "distributed", "faiss", "lightly", "onnx", "onnxruntime", "onnxscript", "pyarrow",
-        "mlflow", "segmentation_models_pytorch", "sklearn", "tensorboard", "wandb",
+        "mlflow", "segmentation_models_pytorch", "sklearn", "tensorboard", "wandb", "xarray", "zarr",
     }  # fmt: skip
     wrong = {name: imported_with_the_module(path) & optional for name, path in modules(package).items()}
     assert not {name: found for name, found in wrong.items() if found}

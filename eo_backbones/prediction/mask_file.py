@@ -19,7 +19,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file
 from eo_backbones.prediction.windows import Span
 from eo_backbones.rasters.reader import without_georeference_warnings
-from eo_backbones.scenes.outputs import TAG
+from eo_backbones.scenes.encoding import TAG
 
 _BLOCK_PX = 256
 _LARGEST_BYTE = 254  # 255 is nodata

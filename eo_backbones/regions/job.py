@@ -28,8 +28,8 @@ from eo_backbones.regions.parts import Parts
 from eo_backbones.regions.request import RegionRequest
 from eo_backbones.regions.sources import SceneSource
 from eo_backbones.scenes.embed import scene_grid
+from eo_backbones.scenes.encoding import EmbeddingDtype
 from eo_backbones.scenes.grid import Grid
-from eo_backbones.scenes.outputs import EmbeddingDtype
 from eo_backbones.scenes.request import features_digest, load_network
 from eo_backbones.scenes.scene import Scene
 

@@ -8,8 +8,9 @@ from eo_backbones.errors import unknown_name
 from eo_backbones.files import refuse_occupied, refuse_unwritable, sha256_of
 from eo_backbones.rasters.reader import split_request
 from eo_backbones.regions.layout import REGION_FILE, RegionFormat
-from eo_backbones.scenes.outputs import EmbeddingDtype
-from eo_backbones.scenes.request import EmbedSettings, check_format
+from eo_backbones.scenes.encoding import EmbeddingDtype
+from eo_backbones.scenes.outputs import check_format
+from eo_backbones.scenes.request import EmbedSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

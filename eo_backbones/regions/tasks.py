@@ -32,7 +32,8 @@ from eo_backbones.regions.sources import SceneSource
 from eo_backbones.scenes.components import Components
 from eo_backbones.scenes.compute import compute_blocks, rows_per_block
 from eo_backbones.scenes.embed import band_titles, nothing_valid, scene_facts
-from eo_backbones.scenes.outputs import Rows, write_embedding
+from eo_backbones.scenes.encoding import Rows
+from eo_backbones.scenes.outputs import write_embedding
 
 logger = logging.getLogger(__name__)
 

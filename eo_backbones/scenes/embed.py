@@ -25,8 +25,10 @@ from eo_backbones.rasters.reader import local_file, tell_sources
 from eo_backbones.rasters.scaling import BandReading
 from eo_backbones.scenes.components import Components, components_file, principal_components
 from eo_backbones.scenes.compute import CELLS_PER_BLOCK, compute_blocks, rows_per_block
+from eo_backbones.scenes.encoding import Rows
 from eo_backbones.scenes.grid import Grid
-from eo_backbones.scenes.outputs import Rows, write_components_picture, write_geotiff, write_parquet
+from eo_backbones.scenes.outputs import write_embedding
+from eo_backbones.scenes.pictures import write_components_picture
 from eo_backbones.scenes.request import (
     EmbedRequest,
     EmbedSettings,
@@ -158,12 +160,16 @@ def embed_scene(
             kept.save(components_file(request.out))
         rows = _projected(unfinished, kept)
         numbers = network.num_features if kept is None else len(kept.axes)
-        if file_format == "parquet":
-            write_parquet(request.out, rows, grid=grid, features=numbers, dtype=file_dtype, facts=facts)
-        else:
-            write_geotiff(
-                request.out, rows, grid=grid, bands=numbers, dtype=file_dtype, facts=facts, names=band_titles(kept)
-            )
+        write_embedding(
+            request.out,
+            rows,
+            format=file_format,
+            grid=grid,
+            numbers=numbers,
+            dtype=file_dtype,
+            facts=facts,
+            names=band_titles(kept),
+        )
         preview = _write_preview(request, unfinished, kept, valid, meaning) if request.preview else None
         tick(grid.rows)
     unfinished.remove()

@@ -20,8 +20,9 @@ from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.reader import opened, unreadable
+from eo_backbones.scenes.encoding import TAG
 from eo_backbones.scenes.grid import CellGrid
-from eo_backbones.scenes.outputs import TAG, load_pyarrow
+from eo_backbones.scenes.parquet import load_pyarrow
 
 BLOCK_BYTES = 64 * 2**20
 """Size of a block of float32 values, where the caller does not say."""

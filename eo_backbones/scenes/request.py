@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import nn
 
@@ -17,14 +17,15 @@ from eo_backbones.networks.multi_band import Fuse, MultiBand
 from eo_backbones.rasters.band_files import BandFile
 from eo_backbones.rasters.options import Numbers, ReadingOptions
 from eo_backbones.rasters.reader import SIDECARS, is_gdal_name, local_file
-from eo_backbones.scenes.outputs import MAX_BANDS, EmbeddingDtype, load_pyarrow
+from eo_backbones.scenes.encoding import EmbeddingDtype
+from eo_backbones.scenes.geotiff import MAX_BANDS
+from eo_backbones.scenes.outputs import Format, check_format
 
-Format = Literal["geotiff", "parquet"]
 MAX_NODATA = 0.05
 """Default of ``max_nodata``. Up to this share the features of a window hardly move: their median cosine with those of
 the complete window stays above 0.95 (benchmarks/2026-11-25-missing-fill.md)."""
 FROZEN_FUSES: tuple[Fuse, ...] = ("concat", "mean")
-_SUFFIXES: dict[str, Format] = {".tif": "geotiff", ".tiff": "geotiff", ".parquet": "parquet"}
+_SUFFIXES: dict[str, Format] = {".tif": "geotiff", ".tiff": "geotiff", ".parquet": "parquet", ".zarr": "zarr"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,14 +133,14 @@ class EmbedRequest(EmbedSettings):
         typed = self.format or _SUFFIXES.get(self.out.suffix.lower())
         if typed is None:
             raise UserError(
-                f"--out {self.out}: its suffix names no format; end it in .tif or .parquet, or pass --format; for many "
-                "scenes name a folder"
+                f"--out {self.out}: its suffix names no format; end it in .tif, .parquet or .zarr, or pass --format; "
+                "for many scenes name a folder"
             )
         chosen: Format | None = next((known for known in get_args(Format) if known == typed), None)
         if chosen is None:
             raise unknown_name("--format", typed, get_args(Format))
         check_format(chosen, dtype)
-        refuse_unwritable(self.out)
+        refuse_unwritable(self.out, folder=chosen == "zarr")
         if self.preview and preview_file(self.out).resolve() in {Path(path).resolve() for path in self.scene}:
             raise UserError(
                 f"--preview would replace {preview_file(self.out)}, a file of the scene; pass another --out"
@@ -162,18 +163,6 @@ def is_one_file(out: Path, file_format: str | None) -> bool:
         return True
     looks_like_file = bool(out.suffix) and not out.suffix[1:].isdigit()  # region_2.5 is no file
     return looks_like_file and not out.is_dir()
-
-
-def check_format(chosen: str, dtype: EmbeddingDtype) -> None:
-    """Check that a format can be written here, and hold a dtype.
-
-    Raises:
-        UserError: it needs an extra that is not installed, or cannot hold the dtype.
-    """
-    if chosen == "parquet":
-        load_pyarrow()
-        if dtype == "int8":
-            raise UserError("--dtype int8 needs the scales that a GeoTIFF has; pass float16, or --format geotiff")
 
 
 def preview_file(out: Path) -> Path:

@@ -13,7 +13,8 @@ import numpy as np
 from eo_backbones.errors import UserError
 from eo_backbones.files import refuse_unwritable
 from eo_backbones.scenes.embedding_file import EmbeddingFile, cosine, open_embedding
-from eo_backbones.scenes.outputs import write_similarity_map, write_similarity_picture
+from eo_backbones.scenes.geotiff import write_similarity_map
+from eo_backbones.scenes.pictures import write_similarity_picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

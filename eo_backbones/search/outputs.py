@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eo_backbones.files import atomic_file, write_atomically
-from eo_backbones.scenes.outputs import load_pyarrow
+from eo_backbones.scenes.parquet import load_pyarrow
 from eo_backbones.search.hits import Hit
 from eo_backbones.search.index import SearchIndex
 

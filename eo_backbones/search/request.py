@@ -10,7 +10,7 @@ import torch
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.files import refuse_unwritable
 from eo_backbones.rasters.options import ReadingOptions
-from eo_backbones.scenes.outputs import load_pyarrow
+from eo_backbones.scenes.parquet import load_pyarrow
 from eo_backbones.search.filters import Filters
 from eo_backbones.search.hits import Hit, find_hits
 from eo_backbones.search.index import SearchIndex

@@ -16,8 +16,9 @@ from eo_backbones.regions.folder import open_region
 from eo_backbones.regions.footprint import footprint
 from eo_backbones.regions.model_item import model_item
 from eo_backbones.regions.sources import find_scenes
+from eo_backbones.scenes.geotiff import write_geotiff
 from eo_backbones.scenes.grid import Grid
-from eo_backbones.scenes.outputs import write_geotiff, write_parquet
+from eo_backbones.scenes.parquet import write_parquet
 from eo_backbones.weights import DEFAULT
 
 pystac = pytest.importorskip("pystac", reason="pystac is not installed: uv sync installs it")

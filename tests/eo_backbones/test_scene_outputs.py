@@ -13,7 +13,7 @@ from PIL import Image
 from eo_backbones.errors import UserError
 from eo_backbones.scenes import Embedded, EmbedRequest, embed_scene, find_similar
 from eo_backbones.scenes.components import Components, principal_components
-from eo_backbones.scenes.outputs import write_components_picture
+from eo_backbones.scenes.pictures import write_components_picture
 from support.synthetic_scene import numbers, write_scene
 from support.tiny_encoders import write_tiny_encoder
 
