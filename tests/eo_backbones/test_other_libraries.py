@@ -19,7 +19,8 @@ from torch.nn import functional as F
 import eo_backbones
 from eo_backbones.contract import standardized, unit_range
 from eo_backbones.hub import folder
-from eo_backbones.weights import WEIGHTS, get_weights
+from eo_backbones.save import save
+from eo_backbones.weights import WEIGHTS
 
 SIZE_PX = 64
 PUBLISHED = [name for name, row in WEIGHTS.items() if row.embedded and row.published]
@@ -31,11 +32,10 @@ def transformers() -> Any:
 
 
 @pytest.fixture(scope="module", params=PUBLISHED)
-def published(request: pytest.FixtureRequest, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is on the Hub: the folder of a card, and the weights."""
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as ``eo-backbones save`` writes it, with its card."""
     path = tmp_path_factory.mktemp("published") / request.param
-    shutil.copytree(repository / "model_cards" / request.param, path)
-    shutil.copy(get_weights(request.param).embedded_path or "", path / folder.WEIGHTS_FILE)
+    save(request.param, path)
     return path
 
 
