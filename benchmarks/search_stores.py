@@ -277,7 +277,10 @@ def eo_backbones_index(exact: bool) -> Callable[[np.ndarray, Path], Built]:
         index = SearchIndex.open(folder / "index")
 
         def search(query: np.ndarray, _: int, allowed: np.ndarray | None) -> np.ndarray:
-            mask = None if allowed is None else np.isin(np.arange(len(cells)), allowed, assume_unique=True)
+            mask = None
+            if allowed is not None:
+                mask = np.zeros(len(cells), bool)
+                mask[allowed] = True
             return nearest(index, query[None], WANTED, allowed=mask, exact=exact)[0]
 
         return Built(search=search, bytes=made.bytes, build_s=build_s, build_cpu_s=build_cpu_s)
