@@ -9,7 +9,7 @@ import pytest
 PAGE = Path(__file__).parent.parent / "docs" / "architecture.md"
 PACKAGES = ("eo_backbones", "eo_backbones_train")
 ROOTS = (".", "docs", "eo_backbones", "training/eo_backbones_train", "training")
-FILES = r"\.(py|md|csv|json|jsonl|npy|png|html|safetensors)$"
+FILES = r"\.(py|md|csv|json|jsonl|npy|npz|f32|bin|faiss|png|html|safetensors)$"
 
 WORDS = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", PAGE.read_text(), flags=re.DOTALL))
 NAMES = sorted({word for word in WORDS if re.fullmatch(r"[a-z_]+(\.\w+)+", word) and not re.search(FILES, word)})

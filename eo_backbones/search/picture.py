@@ -100,7 +100,8 @@ def _windows(index: SearchIndex, query: Query, hits: Sequence[Hit]) -> list[tupl
         scene = index.scenes[int(index.scene_of(query.cells)[0])]
         wanted.append(("query", scene, int(cell["row"]), int(cell["col"]), _ASKED))
     wanted += [
-        (f"{hit.rank}: {hit.score:.3f} {hit.scene[:14]}", scenes[hit.scene], hit.row, hit.col, _INK) for hit in hits
+        (f"{hit.rank}: {hit.score:.3f}\n{(hit.datetime or hit.scene)[:10]}", scenes[hit.scene], hit.row, hit.col, _INK)
+        for hit in hits
     ]
     read = [(title, _pixels(index, scene, row, col), colour) for title, scene, row, col, colour in wanted[:_SHOWN]]
     return [(title, pixels, colour) for title, pixels, colour in read if pixels is not None]
