@@ -31,7 +31,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from eo_backbones.scenes.grid import Grid
-from eo_backbones.scenes.outputs import write_geotiff
+from eo_backbones.scenes.geotiff import write_geotiff
 
 COMPONENTS = 64
 WANTED = 10
