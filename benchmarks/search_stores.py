@@ -30,8 +30,8 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 
-from eo_backbones.scenes.grid import Grid
 from eo_backbones.scenes.geotiff import write_geotiff
+from eo_backbones.scenes.grid import Grid
 
 COMPONENTS = 64
 WANTED = 10

@@ -90,7 +90,7 @@ class Lists:
     Attributes:
         lists: how many there are.
         probes: how many of them, the nearest ones, a query looks into.
-        recall: share of the ten nearest cells that this finds, measured on cells of the index when it was built.
+        recall: share of the ten nearest cells that this finds, measured when the index was built.
     """
 
     lists: int

@@ -3,7 +3,9 @@
 k-means divides the cells among lists; a query looks into the few lists whose means are nearest (Jégou et al., "Product
 quantization for nearest neighbor search", 2011, section V; `IndexIVF` of faiss). Lists keep vectors as float16 and give
 twice as many candidates as are asked for, which the exact vectors then put in order. How many lists a query needs is
-measured when the index is built: the fewest that find :data:`RECALL` of the ten nearest.
+measured when the index is built: the fewest that find :data:`RECALL` of the ten nearest. The queries of that
+measurement lie half-way between two cells drawn at random. They are harder than cells of the index, which have their
+overlapping neighbours beside them, and an image from elsewhere has not (benchmarks/2026-11-25-search-stores.md).
 """
 
 from importlib import import_module
@@ -57,21 +59,20 @@ def build_lists(vectors: np.ndarray, path: Path, progress: Progress) -> Lists:
             index.add(batch)
             tick(len(batch))
     faiss.write_index(index, str(path))
-    probes, recall = _measured(index, vectors, np.sort(rng.choice(len(vectors), _ASKED, replace=False)))
+    ones, others = (vectors[rng.integers(len(vectors), size=_ASKED)] for _ in range(2))
+    between = ones + others
+    queries = between / np.maximum(np.linalg.norm(between, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    probes, recall = _measured(index, vectors, np.ascontiguousarray(queries, np.float32))
     return Lists(lists=count, probes=probes, recall=recall)
 
 
-def _measured(index: Any, vectors: np.ndarray, asked: np.ndarray) -> tuple[int, float]:
+def _measured(index: Any, vectors: np.ndarray, queries: np.ndarray) -> tuple[int, float]:
     """Return the fewest probes, a power of two, that find enough of the nearest cells, and the share that they find."""
-    queries = np.ascontiguousarray(vectors[asked])
-    scores: np.ndarray = np.full((len(asked), _NEAREST), -np.inf, np.float32)
-    nearest: np.ndarray = np.zeros((len(asked), _NEAREST), np.int64)
+    scores: np.ndarray = np.full((len(queries), _NEAREST), -np.inf, np.float32)
+    nearest: np.ndarray = np.zeros((len(queries), _NEAREST), np.int64)
     for first in range(0, len(vectors), _BATCH):
         found = queries @ vectors[first : first + _BATCH].T
-        own = asked - first
-        inside = (own >= 0) & (own < found.shape[1])
-        found[np.flatnonzero(inside), own[inside]] = -np.inf  # a cell finds itself in any case
-        best = np.argpartition(-found, _NEAREST, axis=1)[:, :_NEAREST]
+        best = np.argpartition(-found, min(_NEAREST, found.shape[1] - 1), axis=1)[:, :_NEAREST]
         scores = np.concatenate([scores, np.take_along_axis(found, best, axis=1)], axis=1)
         nearest = np.concatenate([nearest, best + first], axis=1)
         kept = np.argpartition(-scores, _NEAREST - 1, axis=1)[:, :_NEAREST]
@@ -79,7 +80,7 @@ def _measured(index: Any, vectors: np.ndarray, asked: np.ndarray) -> tuple[int, 
     probes, recall = 1, 0.0
     while True:
         index.nprobe = probes
-        candidates = index.search(queries, _OVERSAMPLING * (_NEAREST + 1))[1]
+        candidates = index.search(queries, _OVERSAMPLING * _NEAREST)[1]
         shares = [np.isin(true, found).mean() for true, found in zip(nearest, candidates, strict=True)]
         recall = float(np.mean(shares))
         if recall >= RECALL or probes >= index.nlist:
