@@ -39,13 +39,16 @@ class TableRow:
         return self.values[column]
 
 
-def read_table(table: Path, required: Sequence[str], what: str = "image") -> list[TableRow]:
+def read_table(
+    table: Path, required: Sequence[str], what: str = "image", *, places: bool = False
+) -> list[TableRow]:
     """Return the rows of a table, after every check that needs no other file; empty lines do not count.
 
     Args:
         table: CSV file, UTF-8.
         required: columns that must be there and filled in; values of the first must be unique.
         what: what a row stands for, for messages.
+        places: the first column is a coordinate, which rows may share, and no column names a part.
 
     Raises:
         UserError: no such table, columns or values missing or too many, something listed twice, or an unknown part in
@@ -77,6 +80,8 @@ def read_table(table: Path, required: Sequence[str], what: str = "image") -> lis
     for row in rows:
         if not all(row[name] for name in required):
             raise UserError(f"{table}, line {row.line}: {' or '.join(required)} is empty; fill both in")
+        if places:
+            continue
         if row[key] in seen:
             raise UserError(f"{table}, line {row.line}: {row[key]} is listed twice; keep one of the lines")
         seen.add(row[key])
