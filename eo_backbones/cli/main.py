@@ -14,6 +14,7 @@ import typer
 
 from eo_backbones.cli.evaluate import EVALUATE_EPILOG, evaluate
 from eo_backbones.cli.export import EXPORT_EPILOG, PUSH_EPILOG, SAVE_EPILOG, export, push, save
+from eo_backbones.cli.map import MAP_EPILOG, map_command
 from eo_backbones.cli.options import (
     JsonOption,
     ListOptionsCommand,
@@ -190,6 +191,7 @@ app.command(cls=ListOptionsCommand, epilog=EMBED_EPILOG)(embed)
 app.command(epilog=SIMILAR_EPILOG)(similar)
 app.command(epilog=INDEX_EPILOG)(index)
 app.command(cls=ListOptionsCommand, epilog=SEARCH_EPILOG)(search)
+app.command(name="map", epilog=MAP_EPILOG)(map_command)
 app.command(cls=ListOptionsCommand, epilog=EXPORT_EPILOG)(export)
 app.command(epilog=PREDICT_EPILOG)(predict)
 app.command(epilog=SAVE_EPILOG)(save)

@@ -39,9 +39,7 @@ class TableRow:
         return self.values[column]
 
 
-def read_table(
-    table: Path, required: Sequence[str], what: str = "image", *, places: bool = False
-) -> list[TableRow]:
+def read_table(table: Path, required: Sequence[str], what: str = "image", *, places: bool = False) -> list[TableRow]:
     """Return the rows of a table, after every check that needs no other file; empty lines do not count.
 
     Args:

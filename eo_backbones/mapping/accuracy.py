@@ -2,7 +2,7 @@
 
 **Held out** means nested: while the points of some blocks are held out, everything is done again with the others,
 strength, temperature and conformal scores included. So the coverage and the confusion are those of the whole
-procedure, with a tenth fewer points than the map itself has.
+procedure, with a fifth fewer points than the map itself has.
 
 **Intervals** are of 95 %. Shares: Wilson's (1927), each block of neighbouring points counted as one observation,
 because its points are not independent. Weighted F1: bootstrap over the blocks. Areas: the stratified estimator of
@@ -17,7 +17,7 @@ import numpy as np
 
 from eo_backbones.evaluation import metrics
 from eo_backbones.mapping import conformal
-from eo_backbones.mapping.blocks import Blocks, folds
+from eo_backbones.mapping.blocks import MEASURED_FOLDS, Blocks, folds
 from eo_backbones.mapping.conformal import Predicted
 from eo_backbones.results import Estimate
 
@@ -59,7 +59,7 @@ def wilson(share: float, number: int) -> tuple[float, float]:
     """Return the 95 % interval of a share of so many independent observations (Wilson 1927)."""
     middle = (share + _Z**2 / (2 * number)) / (1 + _Z**2 / number)
     half = _Z / (1 + _Z**2 / number) * math.sqrt(share * (1 - share) / number + _Z**2 / (4 * number**2))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    return (0.0 if share == 0 else middle - half), (1.0 if share == 1 else middle + half)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ def measure(
     count = len(labels)
     classes, probability = np.zeros(count, np.int64), np.zeros(count, np.float32)
     members = np.zeros((count, num_classes), bool)
-    for fold in folds(blocks, labels, np.arange(count)):
+    for fold in folds(blocks, labels, np.arange(count), MEASURED_FOLDS):
         inner = folds(blocks, labels, fold.train)
         predicted = conformal.fit(features, labels, num_classes, inner, error_rate=error_rate).predict(
             features[fold.held_out]

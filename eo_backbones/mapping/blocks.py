@@ -16,6 +16,8 @@ from eo_backbones.errors import UserError
 
 FOLDS = 10
 """Folds of a cross-validation, fewer where there are fewer blocks (Kohavi 1995 recommends ten)."""
+MEASURED_FOLDS = 5
+"""Folds to measure with; each takes a whole cross-validation of the other points."""
 BLOCKS_OF_A_CLASS = 3
 """Blocks that each class needs: one is held out to measure, one to calibrate, one is left to learn from."""
 WINDOWS_A_BLOCK = 4
@@ -32,7 +34,8 @@ def metres(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     turns = np.exp(1j * np.radians(lon))
     middle = math.degrees(float(np.angle(turns.mean())))
     east = (lon - middle + 180) % 360 - 180
-    return _EARTH_RADIUS_M * np.radians(np.stack([east * np.cos(np.radians(lat)), lat], axis=1))
+    flat: np.ndarray = _EARTH_RADIUS_M * np.radians(np.stack([east * np.cos(np.radians(lat)), lat], axis=1))
+    return flat
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -91,7 +94,7 @@ class Fold:
     train: np.ndarray
 
 
-def folds(blocks: Blocks, labels: np.ndarray, points: np.ndarray, *, number: int = FOLDS) -> list[Fold]:
+def folds(blocks: Blocks, labels: np.ndarray, points: np.ndarray, number: int = FOLDS) -> list[Fold]:
     """Deal the blocks of some points into folds, so that each class is spread over the folds as evenly as they allow.
 
     Args:
@@ -191,7 +194,7 @@ def _shortage(
             f"every class needs points in {BLOCKS_OF_A_CLASS} places at least {apart} apart, to be learned, calibrated "
             f"and measured: {', '.join(lacking)}; add points there{smaller}"
         )
-    outer = folds(blocks, labels, np.arange(len(labels)))
+    outer = folds(blocks, labels, np.arange(len(labels)), MEASURED_FOLDS)
     needed = least_points(error_rate)
     for fold in outer:
         lost = [name for number, name in enumerate(classes) if not (labels[fold.train] == number).any()]

@@ -44,6 +44,7 @@ class LabelledCells:
         features: float32 ``(n, features)``.
         labels: class of each cell, int64 ``(n,)``.
         point: which point it was found by, int64 ``(n,)``.
+        scene: which scene of the region it is in, int64 ``(n,)``.
         lon, lat: of that point, ``(n,)``.
         left_out: points without a cell.
     """
@@ -51,6 +52,7 @@ class LabelledCells:
     features: np.ndarray
     labels: np.ndarray
     point: np.ndarray
+    scene: np.ndarray
     lon: np.ndarray
     lat: np.ndarray
     left_out: tuple[LeftOut, ...]
@@ -74,15 +76,17 @@ def find_cells(region: EmbeddedRegion, points: Points) -> LabelledCells:
     Raises:
         UserError: no scene has a coordinate system, no point is on a cell with a value, or a file is damaged.
     """
-    placed = [scene for scene in region.scenes if scene.crs is not None]
+    placed = sum(scene.crs is not None for scene in region.scenes)
     if not placed:
         raise UserError(f"no scene in {region.folder} has a coordinate system, so no point can be found in them")
-    if len(placed) < len(region.scenes):
-        logger.warning("%d scenes have no coordinate system: no point can be in them", len(region.scenes) - len(placed))
+    if placed < len(region.scenes):
+        logger.warning("%d scenes have no coordinate system: no point can be in them", len(region.scenes) - placed)
     reasons = np.where(points.labels < 0, NO_CLASS, OUTSIDE).astype(object)
     features = [np.empty((0, region.features), np.float32)]
-    chosen = [np.empty(0, np.int64)]
-    for scene in placed:
+    chosen, scenes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for number, scene in enumerate(region.scenes):
+        if scene.crs is None:
+            continue
         inside, rows, cols = _inside(scene, points)
         if not len(inside):
             continue
@@ -91,6 +95,7 @@ def find_cells(region: EmbeddedRegion, points: Points) -> LabelledCells:
         reasons[inside] = state
         features.append(values[state == ""])
         chosen.append(inside[state == ""])
+        scenes.append(np.full(len(chosen[-1]), number))
     point = np.concatenate(chosen)
     left = np.setdiff1d(np.arange(len(points)), point)
     left_out = tuple(
@@ -106,6 +111,7 @@ def find_cells(region: EmbeddedRegion, points: Points) -> LabelledCells:
         features=np.concatenate(features),
         labels=points.labels[point],
         point=point,
+        scene=np.concatenate(scenes),
         lon=points.lon[point],
         lat=points.lat[point],
         left_out=left_out,

@@ -1,7 +1,7 @@
 """A classifier of cells that says how sure it is: calibrated probabilities, and sets of classes at an error rate.
 
-**Classifier.** The probe ``logistic`` of the evaluation (:mod:`eo_backbones.evaluation.probes.logistic`) on standardised
-features, its strength C being the one with the lowest log loss over the cross-validation.
+**Classifier.** The probe ``logistic`` of the evaluation (:mod:`eo_backbones.evaluation.probes.logistic`) on
+standardised features, its strength C being the one with the lowest log loss over the cross-validation.
 
 **Sets.** CV+ for classification (Romano, Sesia & Candes 2020, arXiv:2006.02544, section 2.3; with one fold a point:
 jackknife+) with the score ``1 - probability of the class`` (Sadinle, Lei & Wasserman 2019, which gives the smallest
@@ -18,7 +18,8 @@ sure than the labels: as if one point more were there, whose class is unknown.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +29,10 @@ from torch import Tensor
 from eo_backbones.evaluation.probes import logistic
 from eo_backbones.mapping.blocks import Fold
 
-_COLDEST, _HOTTEST = -3.0, 3.0  # natural logarithms of the temperatures that are searched
+_COLDEST, _HOTTEST = -6.0, 6.0  # natural logarithms of the temperatures that are searched
 _GOLDEN = (math.sqrt(5) - 1) / 2
-_TEMPERATURE_STEPS = 40  # of the golden section, which then knows the logarithm to 3e-8
+_WORTH_THREADS = 2**20  # numbers, 1,000 points of 1,000 features (ours)
+_TEMPERATURE_STEPS = 40  # of the golden section, which then knows the logarithm to 6e-8
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -121,11 +123,11 @@ def fit(
     paths = [_Path(features, labels, num_classes, fold.train) for fold in folds]
     best: tuple[float, float, list[Linear], list[np.ndarray]] | None = None
     worse = 0
+    true = np.concatenate([labels[fold.held_out] for fold in folds])
     for strength in logistic.STRENGTHS:
         of_folds = [path.fit(strength) for path in paths]
         logits = [one.logits(features[fold.held_out]) for one, fold in zip(of_folds, folds, strict=True)]
-        true = [labels[fold.held_out] for fold in folds]
-        loss = _log_loss(np.concatenate(logits), np.concatenate(true))
+        loss = _log_loss(np.concatenate(logits), true)
         if best is None or loss < best[0]:
             best, worse = (loss, strength, of_folds, logits), 0
         else:
@@ -137,7 +139,6 @@ def fit(
     scores = [
         nonconformity(one)[np.arange(len(one)), labels[fold.held_out]] for one, fold in zip(logits, folds, strict=True)
     ]
-    true = np.concatenate([labels[fold.held_out] for fold in folds])
     return ConformalClassifier(
         final=_Path(features, labels, num_classes, points).fit(strength),
         temperature=fit_temperature(np.concatenate(logits), true),
@@ -146,6 +147,22 @@ def fit(
         scores=tuple(np.sort(each) for each in scores),
         error_rate=error_rate,
     )
+
+
+@contextmanager
+def few_threads(features: np.ndarray) -> Iterator[None]:
+    """Fit small problems on one thread: the threads would wait for each other longer than they work.
+
+    Args:
+        features: of the labelled cells.
+    """
+    before = torch.get_num_threads()
+    if features.size < _WORTH_THREADS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Path:

@@ -18,6 +18,7 @@ from eo_backbones.scenes.grid import WGS84, to_degrees
 LARGEST_CLASS = 254
 """Highest value of a class in a map, and the number of classes it can have; 255 is nodata."""
 _TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+_LARGEST_COORDINATE = 1e12  # of any coordinate system on this planet
 _COLUMNS = (("lon", "lat"), ("longitude", "latitude"), ("x", "y"))
 
 
@@ -64,8 +65,8 @@ def read_points(path: Path, class_field: str) -> Points:
     wrong = np.flatnonzero(~((np.abs(lon) <= 180) & (np.abs(lat) <= 90)))  # also where they are NaN or infinite
     if len(wrong):
         raise UserError(
-            f"{path}: point {wrong[0] + 1} at {lon[wrong[0]]:g}, {lat[wrong[0]]:g} is not a longitude and latitude; save "
-            "the points in EPSG:4326, longitude first (ogr2ogr -t_srs EPSG:4326 POINTS.geojson ...)"
+            f"{path}: point {wrong[0] + 1} at {lon[wrong[0]]:g}, {lat[wrong[0]]:g} is not a longitude and latitude; "
+            "save the points in EPSG:4326, longitude first (ogr2ogr -t_srs EPSG:4326 POINTS.geojson ...)"
         )
     classes, values = _classes(path, class_field, names)
     number = {name: index for index, name in enumerate(classes)}
@@ -80,7 +81,7 @@ def _classes(path: Path, field: str, names: list[str | None]) -> tuple[tuple[str
         seen = f"only {found[0]!r}" if found else "nothing"
         raise UserError(f"{path}: field {field} holds {seen}; a map needs points of at least two classes")
     if len(found) > LARGEST_CLASS:
-        raise UserError(f"{path}: field {field} holds {len(found)} classes, a map at most {LARGEST_CLASS}; name another")
+        raise UserError(f"{path}: field {field} holds {len(found)} classes, but a map has at most {LARGEST_CLASS}")
     folded: dict[str, str] = {}
     for name in found:
         other = folded.setdefault(name.casefold(), name)
@@ -112,7 +113,7 @@ def _read_table(path: Path, field: str) -> tuple[np.ndarray, list[str | None]]:
         try:
             places.append([float(row[name]) for name in columns])
         except ValueError as error:
-            raise UserError(f"{path}, line {row.line}: {error}; longitude and latitude are degrees such as 11.58") from None
+            raise UserError(f"{path}, line {row.line}: {error}; write degrees such as 11.58") from None
     return np.array(places, np.float64), [row[field] for row in rows]
 
 
@@ -151,7 +152,9 @@ def _features(path: Path, content: Any) -> Iterator[Mapping[str, Any]]:
         listed = content["features"]
     else:
         seen = f"a {kind}" if isinstance(kind, str) else "something else"
-        raise UserError(f"{path} is not a GeoJSON FeatureCollection but {seen}; export the points with their properties")
+        raise UserError(
+            f"{path} is not a GeoJSON FeatureCollection but {seen}; export the points with their properties"
+        )
     for number, feature in enumerate(listed, 1):
         if not isinstance(feature, dict):
             raise UserError(f"{path}: feature {number} is not an object; export the points again")
@@ -195,7 +198,7 @@ def _is_place(place: Any) -> bool:
     return (
         isinstance(place, list)
         and len(place) >= 2
-        and all(isinstance(part, int | float) and not isinstance(part, bool) for part in place[:2])
+        and all(isinstance(part, int | float) and abs(part) < _LARGEST_COORDINATE for part in place[:2])
     )
 
 
@@ -209,7 +212,7 @@ def _crs(path: Path, content: Mapping[str, Any]) -> CRS:
         return WGS84 if name.upper().endswith("CRS84") else CRS.from_user_input(name)
     except (CRSError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: its crs member {json.dumps(member)} names no known coordinate system; save the points in EPSG:4326"
+            f"{path}: its crs member {json.dumps(member)} names no known coordinate system; save it in EPSG:4326"
         ) from error
 
 

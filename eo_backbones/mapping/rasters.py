@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import rasterio
@@ -165,12 +165,12 @@ def _describe(datasets: Mapping[str, Any], classes: Sequence[str], values: Seque
 def category_names(classes: Sequence[str], values: Sequence[int]) -> str:
     """Return the names of the classes as GDAL keeps them beside a file, XML."""
     named = dict(zip(values, classes, strict=True))
-    root = ElementTree.Element("PAMDataset")
-    names = ElementTree.SubElement(ElementTree.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+    root = ET.Element("PAMDataset")
+    names = ET.SubElement(ET.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
     for value in range(max(values) + 1):
-        ElementTree.SubElement(names, "Category").text = named.get(value, "")
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
+        ET.SubElement(names, "Category").text = named.get(value, "")
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"
 
 
 def facts_of(folder: Path, scene: str) -> dict[str, Any] | None:
@@ -183,3 +183,14 @@ def facts_of(folder: Path, scene: str) -> dict[str, Any] | None:
     except (RasterioError, ValueError):
         return None
     return facts
+
+
+def remove_rasters(folder: Path, scene: str) -> None:
+    """Remove the rasters of a scene, and its folder if nothing else is in it."""
+    for kind in KINDS:
+        path = raster_path(folder, scene, kind)
+        for file in (path, path.with_name(f"{path.name}.aux.xml")):
+            file.unlink(missing_ok=True)
+    above = folder / scene
+    if above.is_dir() and not any(above.iterdir()):
+        above.rmdir()
