@@ -23,13 +23,8 @@ LAYERS = {
         ("timm_bridge", "info", "evaluation", "scenes"),
         ("regions",),
         ("search",),
-<<<<<<< HEAD
-        ("mapping",),
         ("demo", "prediction", "push", "save", "export"),
-=======
-        ("demo", "prediction", "push", "export"),
         ("mapping",),
->>>>>>> c177a23 (eo-backbones map: a region from a few labelled points, with calibrated probabilities and conformal sets)
         ("cli",),
     ),
     "eo_backbones_train": (
