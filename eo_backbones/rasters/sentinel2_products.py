@@ -46,6 +46,7 @@ class _ProductFacts:
     quantification: float | None = None
     offsets: Mapping[str, float] = field(default_factory=dict)
     nodata: float | None = None
+    clouds: float | None = None
     problem: str | None = None
 
 
@@ -122,6 +123,22 @@ def xml_statements(path: Path, band: str) -> list[Statement]:
         if not _INSIDE_PRODUCT.fullmatch(folder.name):
             break
     return [said for found in of_tile for said in _statements_in(found, band)]
+
+
+def product_clouds(folder: Path) -> float | None:
+    """Return the percentage of clouds that the metadata of a product state, ``None`` where they do not.
+
+    Args:
+        folder: of the product, or one in it; absolute.
+    """
+    for place in (folder, *folder.parents):
+        for name in names_in(place, (".xml",)):
+            if _PRODUCT_METADATA.fullmatch(name):
+                facts = read_once(place / name, _read)
+                return None if facts is None else facts.clouds
+        if not _INSIDE_PRODUCT.fullmatch(place.name):
+            return None
+    return None
 
 
 def _statements_in(path: Path, band: str) -> list[Statement]:
@@ -207,4 +224,7 @@ def _facts(root: ET.Element) -> _ProductFacts:
         quantification=quantification,
         offsets=offsets,
         nodata=float(special["NODATA"]) if "NODATA" in special else None,
+        clouds=next(
+            (float(text) for text in texts("Cloud_Coverage_Assessment") if re.fullmatch(r"\d+(\.\d+)?", text)), None
+        ),
     )

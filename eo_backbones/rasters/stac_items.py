@@ -43,6 +43,22 @@ def stac_statements(path: Path, index: int) -> list[Statement]:
     return statements
 
 
+def item_beside(path: Path) -> Mapping[str, Any] | None:
+    """Return the STAC item beside a file, or in the folder above, that describes it.
+
+    Args:
+        path: absolute, on this machine.
+    """
+    for folder in path.parents[:2]:
+        names = names_in(folder, (".json", ".geojson"))
+        own = [f"{path.stem}{end}" for end in (".json", ".geojson") if folder == path.parent]
+        for name in own + [name for name in names if name not in own] if len(names) <= _MOST_FILES else own:
+            item = read_once(folder / name, _read)
+            if item is not None and (name in own or _asset(item, folder, path) is not None):
+                return item
+    return None
+
+
 def _read(path: Path) -> Mapping[str, Any] | None:
     """Return the item in a JSON file, ``None`` if it holds none."""
     try:

@@ -6,12 +6,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from eo_backbones.bands import band_names
 from eo_backbones.errors import UserError, without_secrets
-from eo_backbones.rasters.band_files import BandFile, find_bands, product_folder
+from eo_backbones.rasters.band_files import RASTER_SUFFIXES, BandFile, find_bands, product_folder
 from eo_backbones.rasters.reader import is_gdal_name, split_request
+from eo_backbones.rasters.sentinel2_products import product_clouds
+from eo_backbones.rasters.stac_items import item_beside
 from eo_backbones.rasters.statements import Statement
 from eo_backbones.regions.scene_folders import FolderScene, scene_name, scenes_in
 from eo_backbones.regions.stac_assets import ItemFiles, files_of, item_clouds, item_time
@@ -21,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 _STAC_SUFFIXES = (".json", ".geojson", ".ndjson", ".jsonl", ".json.gz")
+_IMAGE_SUFFIXES = (*RASTER_SUFFIXES, ".png", ".jpg", ".jpeg", ".nc", ".h5", ".hdf", ".zip", ".tar", ".gz")
+_TABLES = (".parquet", ".geoparquet")
 _MOST_LIST_BYTES = 64 << 20
 _LONGEST_ID = 120
 # Sentinel-1 and -2 write a time as 20220601T102031, HLS with the day of the year (2022152T102031), Landsat a day only
@@ -88,8 +94,7 @@ def find_scenes(typed: Sequence[str], requested: Sequence[str]) -> tuple[SceneSo
     """
     if not requested:
         raise UserError("no band is named; pass --bands, such as --bands B04 B03 B02")
-    for item in requested:
-        split_request(item)
+    band_names(name for name, _ in map(split_request, requested))  # refuses a band that is named twice
     found = _with_ids(_without_repeats([scene for text in typed for scene in _scenes_of(text, tuple(requested))]))
     if not found:
         raise UserError("no scene is named; pass files, a folder, or a list of them")
@@ -128,6 +133,9 @@ def _named(text: str, path: Path, requested: tuple[str, ...]) -> Iterator[SceneS
             scenes = [FolderScene(folder.name, (text,), str(error))]
         for scene in scenes:
             yield _source(scene, scene.paths[0], requested)
+    elif path.suffix.lower() in _TABLES:
+        problem = f"{text} is a table, no image; of STAC items in a table pass the same items as JSON"
+        yield _source(FolderScene(path.stem, (text,), problem), text, requested)
     elif path.is_file():
         yield _source(FolderScene(scene_name(path.absolute()), (str(path),)), text, requested)
     else:
@@ -135,7 +143,7 @@ def _named(text: str, path: Path, requested: tuple[str, ...]) -> Iterator[SceneS
 
 
 def _is_stac(text: str) -> bool:
-    """Return whether a name or an address is that of a STAC file; an address without a suffix is looked at.
+    """Return whether a name or an address is that of a STAC file; what is at an address is looked at if need be.
 
     Raises:
         UserError: such an address cannot be read.
@@ -143,7 +151,8 @@ def _is_stac(text: str) -> bool:
     place = urlsplit(text).path if is_web(text) else text
     if place.lower().endswith(_STAC_SUFFIXES):
         return is_web(text) or Path(text).is_file() or is_gdal_name(text)
-    return is_web(text) and not PurePosixPath(place).suffix and is_stac_text(fetch_beginning(text))
+    known = PurePosixPath(place).suffix.lower() in _IMAGE_SUFFIXES
+    return is_web(text) and not known and is_stac_text(fetch_beginning(text))
 
 
 def _of_item(found: FoundItem, requested: tuple[str, ...]) -> SceneSource:
@@ -225,12 +234,17 @@ def _source(scene: FolderScene, typed: str, requested: tuple[str, ...]) -> Scene
         if _PRODUCT.match(part):
             time = _time_in(part)
             break
+    beside = clouds = None
+    if scene.problem is None and not is_gdal_name(scene.paths[0]):
+        place = Path(scene.paths[0]).absolute()
+        beside = None if place.is_dir() else item_beside(place)
+        clouds = product_clouds(place) if place.is_dir() else None
     return SceneSource(
         id=scene.name,
         typed=typed,
         paths=scene.paths,
-        datetime=time,
-        cloud_cover=None,
+        datetime=time if beside is None else item_time(beside) or time,
+        cloud_cover=clouds if beside is None else item_clouds(beside),
         problem=scene.problem,
         requested=requested,
     )
@@ -279,11 +293,17 @@ def _with_ids(scenes: Sequence[SceneSource]) -> tuple[SceneSource, ...]:
         short = re.sub(r"[^A-Za-z0-9_.-]+", "_", scene.id)[:_LONGEST_ID].strip("_.-") or "scene"
         if short.lower() in taken | _RESERVED:
             # of the place, so that it stays the same when further scenes are added
-            where = scene.item or "\n".join(map(_place, scene.paths))
+            where = without_secrets("\n".join([scene.typed, scene.item or "", *map(_place, scene.paths)]))
             short = f"{short}-{hashlib.sha256(where.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+        alike = next(number for number in count(1) if _numbered(short, number).lower() not in taken)
+        short = _numbered(short, alike)
         taken.add(short.lower())
         named.append(replace(scene, id=short))
     return tuple(named)
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
 
 
 _RESERVED = {"model", "con", "prn", "aux", "nul"}

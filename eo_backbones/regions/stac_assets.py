@@ -78,6 +78,9 @@ def files_of(found: FoundItem, requested: Sequence[str]) -> ItemFiles:
     """
     assets = [asset for number, key in enumerate(found.item["assets"]) if (asset := _asset(found, key, number))]
     for_use = [asset for asset in assets if not asset.for_display] or assets
+    folders = [place for data in found.item["assets"].values() if (place := _folder(found, data)) is not None]
+    if not for_use and len(folders) == 1:  # a whole product (.SAFE), whose own metadata say what its values are
+        return ItemFiles(paths=(folders[0],))
     if not for_use:
         raise UserError(f"{found.shown}: none of its {len(found.item['assets'])} assets is a raster")
     source = _source_name(found)
@@ -155,6 +158,13 @@ def _asset(found: FoundItem, key: str, number: int) -> _Asset | None:
             number,
         ),
     )
+
+
+def _folder(found: FoundItem, data: Any) -> str | None:
+    """Return the folder on this machine that an asset is, ``None`` if it is something else."""
+    href = data.get("href") if isinstance(data, dict) else None
+    place = found.resolve(href) if isinstance(href, str) and href.strip() else ""
+    return str(Path(place).absolute()) if place and not is_gdal_name(place) and Path(place).is_dir() else None
 
 
 def _bands(item: Mapping[str, Any], data: Mapping[str, Any], key: str, name: PurePosixPath) -> tuple[str | None, ...]:

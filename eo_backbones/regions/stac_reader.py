@@ -281,7 +281,7 @@ def _parsed(content: bytes, shown: str) -> Any:
     try:
         if content.startswith(b"\x1f\x8b"):  # files of catalogues that are stored compressed
             content = gzip.decompress(content)
-        text = content.decode("utf-8-sig")
+        text = content.decode(json.detect_encoding(content))  # PowerShell writes UTF-16
     except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{shown} is no JSON file ({str(error).splitlines()[0]})") from error
     if text.lstrip().startswith("<"):
@@ -327,7 +327,7 @@ def _fetch(address: str, most: int = _MOST_BYTES) -> tuple[str, bytes]:
             error.close()
         except (URLError, OSError, http.client.HTTPException, ValueError) as error:
             cause = getattr(error, "reason", error)
-            momentary = not isinstance(cause, ValueError | ConnectionRefusedError | socket.gaierror)
+            momentary = not isinstance(cause, ValueError | ConnectionRefusedError | socket.gaierror | TimeoutError)
             if isinstance(cause, TimeoutError):
                 reason = f"no answer in {_TIMEOUT_S:g} s"
             else:

@@ -1,5 +1,6 @@
 """What is typed as scenes: files, folders of several kinds, lists; and which files of them are read."""
 
+import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,6 +134,25 @@ def test_products_are_scenes_whichever_part_is_named(tmp_path: Path) -> None:
     assert find_scenes([str(safe)], ["B04"])[0].id == name
 
 
+def test_clouds_of_a_product_and_what_an_item_beside_a_file_says(tmp_path: Path) -> None:
+    safe = product(tmp_path / "S2A_MSIL2A_20220601T102031_N0400_R065_T32TQM_20220601T160000.SAFE")
+    for clouds, text in ((37.5, "37.5"), (None, "")):
+        (safe / "MTD_MSIL2A.xml").write_text(f"<n><Cloud_Coverage_Assessment>{text}</Cloud_Coverage_Assessment></n>")
+        assert [scene.cloud_cover for scene in find_scenes([str(safe)], ["B04"])] == [clouds]
+    path = raster(tmp_path / "a.tif", ["B04"])
+    said = {"datetime": "2021-02-03T04:05:06Z", "eo:cloud_cover": 3}
+    item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "x",
+        "properties": said,
+        "assets": {"d": {"href": "a.tif"}},
+    }
+    (tmp_path / "scene.json").write_text(json.dumps(item))
+    (scene,) = find_scenes([path], ["B04"])
+    assert (scene.datetime, scene.cloud_cover) == ("2021-02-03T04:05:06Z", 3.0)
+
+
 @pytest.mark.parametrize(
     ("name", "time"),
     [
@@ -246,6 +266,8 @@ def test_earlier_results_in_the_folder_are_no_scenes(tmp_path: Path) -> None:
         ("catalogue", ["B04"], r"pass .*catalog\.json"),
         ("empty", ["B99"], "unknown band"),
         ("empty", [], "no band is named"),
+        ("empty", ["B04", "red"], "named more than once"),
+        ("items.parquet", ["B04"], "is a table, no image; of STAC items in a table pass the same items as JSON"),
         ("gone.txt", ["B04"], "no file"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.scaling import DeclaredReading
+from eo_backbones.regions import RegionRequest, embed_region, open_region
 from eo_backbones.regions.sources import SceneSource, find_scenes
 from eo_backbones.scenes.scene import Scene
 from support.file_server import FileServer, serving
@@ -26,6 +27,7 @@ from support.stac_scenes import (
     write_band,
     write_json,
 )
+from support.tiny_encoders import write_tiny_encoder
 
 BANDS = ("B02", "B04", "B08")
 
@@ -95,6 +97,31 @@ def test_contradicting_item_is_refused_as_in_every_command(tmp_path: Path) -> No
     (source,) = find_scenes([str(write_json(tmp_path / "item.json", made))], ["B04"])
     with pytest.raises(UserError, match=r"boa_offset_applied.*--offset 0, or --offset -1000"), Scene(source.bands()):
         pass
+
+
+def test_features_through_items_equal_those_of_plain_files(tmp_path: Path, server: FileServer) -> None:
+    model = write_tiny_encoder(tmp_path / "model")
+    names = ["earth-search", "planetary-computer", "stac-1.1"]
+    for name in names:
+        write_json(tmp_path / f"{name}.json", WRITERS[name](tmp_path, name, BANDS))
+    links = [("item", f"{name}.json") for name in [*names, "gone"]]
+    write_json(tmp_path / "catalog.json", catalogue("c", links))
+    for band in BANDS:
+        write_band(tmp_path / "plain" / f"{band}.tif", values(band))
+    cells = {}
+    for typed in (f"{server.url}/catalog.json", str(tmp_path / "plain")):
+        out = tmp_path / f"out{len(cells)}"
+        request = RegionRequest(
+            scenes=(typed,), model=model, bands=("B04", "B08"), out=out, size=32, stride=16, offset=None
+        )
+        made = embed_region(request, device="cpu")
+        cells |= {scene.id: scene.read(0, scene.rows) for scene in open_region(out).scenes}
+        assert [one["scene"] for one in made.failed] == (["gone"] if typed.startswith("http") else [])
+    plain = cells.pop("plain")
+    assert plain.shape == (3, 3, plain.shape[2]) and np.isfinite(plain).all()
+    assert sorted(cells) == sorted(names)
+    for read in cells.values():
+        np.testing.assert_allclose(read, plain, rtol=1e-4, atol=1e-5)
 
 
 def asset(path: str, **fields: Any) -> dict[str, Any]:
@@ -220,7 +247,7 @@ def collection(features: Sequence[Any]) -> dict[str, Any]:
     return {"type": "FeatureCollection", "features": list(features)}
 
 
-@pytest.mark.parametrize("form", ["collection", "list", "lines", "bom", "gzip"])
+@pytest.mark.parametrize("form", ["collection", "list", "lines", "bom", "utf-16", "gzip"])
 def test_forms_of_several_items(tmp_path: Path, form: str) -> None:
     items = [earth_search(tmp_path, name, BANDS) for name in ("a", "b")]
     path = tmp_path / ("items.ndjson" if form == "lines" else "items.json")
@@ -233,7 +260,7 @@ def test_forms_of_several_items(tmp_path: Path, form: str) -> None:
         path.write_bytes(gzip.compress(json.dumps(collection(items)).encode()))
     else:
         text = json.dumps(items if form == "list" else collection(items))
-        path.write_text(text, encoding="utf-8-sig" if form == "bom" else "utf-8")
+        path.write_text(text, encoding={"bom": "utf-8-sig", "utf-16": "utf-16"}.get(form, "utf-8"))
     scenes = find_scenes([str(path)], ["B04"])
     assert [scene.id for scene in scenes] == ["a", "b"]
     assert scenes[1].typed == f"{path}#b"
@@ -299,10 +326,11 @@ def test_momentary_failures_are_tried_again(tmp_path: Path, server: FileServer) 
 
 
 def test_address_without_a_suffix_and_after_a_redirection(tmp_path: Path, server: FileServer) -> None:
-    write_json(tmp_path / "real" / "item", earth_search(tmp_path / "real", "S", BANDS))
-    server.moved["/items/S"] = "/real/item"
-    (source,) = find_scenes([f"{server.url}/items/S"], ["B04"])
-    assert source.bands()[0].path == f"{server.url}/real/S/B04.tif"
+    write_json(tmp_path / "real" / "item.v2.0", earth_search(tmp_path / "real", "S", BANDS))
+    server.moved["/items/S"] = "/real/item.v2.0"
+    for typed in ("items/S", "items/S?f=json", "real/item.v2.0"):
+        (source,) = find_scenes([f"{server.url}/{typed}"], ["B04"])
+        assert source.bands()[0].path == f"{server.url}/real/S/B04.tif"
     write_band(tmp_path / "plain", values("B04"), descriptions=["B04"])
     (raster,) = find_scenes([f"{server.url}/plain"], ["B04"])
     np.testing.assert_allclose(reflectance(raster), expected(["B04"]), atol=1e-6)
@@ -407,6 +435,48 @@ def test_odd_fields_of_an_item_stop_nothing(tmp_path: Path) -> None:
     (source,) = find_scenes([str(write_json(tmp_path / "item.json", made))], ["B04"])
     assert source.id == "17"
     assert [(Path(band.path).name, band.index) for band in source.bands()] == [("y.tif", 4)]
+
+
+def test_items_of_one_id_are_kept_apart(tmp_path: Path) -> None:
+    items = [item("S", {"B04": asset(f"https://x.invalid/{number}.tif?sig={number}")}) for number in range(3)]
+    path = write_json(tmp_path / "items.json", collection([*items, item("S", {}), item("s", {})]))
+    scenes = find_scenes([str(path)], ["B04"])
+    assert len({scene.id.lower() for scene in scenes}) == len(scenes) >= 4
+    assert scenes[0].id == "S"
+    for number, one in enumerate(items):
+        one["assets"]["B04"]["href"] = f"https://x.invalid/{number}.tif?sig=other"
+    write_json(path, collection(items))
+    assert [scene.id for scene in find_scenes([str(path)], ["B04"])] == [scene.id for scene in scenes[:3]]
+
+
+def test_product_as_the_only_asset(tmp_path: Path) -> None:
+    tile = tmp_path / "X.SAFE" / "GRANULE" / "L2A_T32TQM_A1_20220601T102031" / "IMG_DATA" / "R10m"
+    write_band(tile / "T32TQM_20220601T102031_B04_10m.tif", values("B04"))
+    path = write_json(tmp_path / "item.json", item("S", {"product": {"href": "X.SAFE"}}))
+    (source,) = find_scenes([str(path)], ["B04"])
+    assert [Path(band.path).name for band in source.bands()] == ["T32TQM_20220601T102031_B04_10m.tif"]
+
+
+@pytest.mark.parametrize("kind", ["SELF_CONTAINED", "ABSOLUTE_PUBLISHED", "RELATIVE_PUBLISHED"])
+def test_catalogues_that_pystac_writes(tmp_path: Path, server: FileServer, kind: str) -> None:
+    pystac = pytest.importorskip("pystac", reason="pystac is not installed: uv sync installs it")
+    made = pystac.Catalog(id="root", description="scenes")
+    inner = pystac.Catalog(id="inner", description="scenes")
+    made.add_child(inner)
+    for name in ("a", "b"):
+        described = pystac.Item.from_dict(planetary_computer(tmp_path / "data", name, BANDS))
+        for one in described.assets.values():
+            one.href = f"{tmp_path if kind == 'SELF_CONTAINED' else server.url}/data/{one.href}"
+        (inner if name == "b" else made).add_item(described)
+    made.normalize_hrefs(str(tmp_path / "catalogue") if kind == "SELF_CONTAINED" else f"{server.url}/catalogue")
+    if kind == "SELF_CONTAINED":
+        made.make_all_asset_hrefs_relative()
+    made.save(getattr(pystac.CatalogType, kind), dest_href=str(tmp_path / "catalogue"))
+    for typed in (str(tmp_path / "catalogue" / "catalog.json"), f"{server.url}/catalogue/catalog.json"):
+        scenes = find_scenes([typed], ["B04"])
+        assert sorted(scene.id for scene in scenes) == ["a", "b"]
+        for scene in scenes:
+            np.testing.assert_allclose(reflectance(scene), expected(["B04"]), atol=1e-6)
 
 
 def test_items_in_lists_and_items_with_the_same_assets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
