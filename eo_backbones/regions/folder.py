@@ -15,7 +15,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.files import UNFINISHED
 from eo_backbones.scenes.embedding_file import EmbeddingFile, find_embedding
 
-_SUFFIXES = (".tif", ".tiff", ".parquet")
+_SUFFIXES, _STORE_SUFFIX = (".tif", ".tiff", ".parquet"), ".zarr"
 _COMMON: Mapping[str, str] = {
     "weights_sha256": "weights",
     "bands": "bands",
@@ -141,11 +141,14 @@ def _scene(file: EmbeddingFile) -> EmbeddedScene:
 
 def _candidates(folder: Path) -> Iterator[Path]:
     """Yield the files that may be embeddings, in a fixed order."""
-    if not folder.is_dir():
+    if not folder.is_dir() or folder.name.endswith(_STORE_SUFFIX):
         yield folder
         return
     for above, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith(".part"))
+        stores = [name for name in folders if name.endswith(_STORE_SUFFIX)]
+        folders[:] = [name for name in folders if name not in stores]
+        yield from (Path(above) / name for name in stores)
         for name in sorted(files):
             if name.lower().endswith(_SUFFIXES) and not name.startswith((UNFINISHED, ".")):
                 yield Path(above) / name

@@ -1,9 +1,9 @@
 """A file of embeddings read back, whatever its format: where its cells lie, what they are of, and their values.
 
-GeoTIFF (of any layout: strips, or the tiles of a cloud-optimised one) and Parquet tables, as
+GeoTIFF (of any layout: strips, or the tiles of a cloud-optimised one), Parquet tables and Zarr stores, as
 :mod:`eo_backbones.scenes.outputs` writes them. Values arrive as float32, decoded, in blocks of rows, so that memory
-holds one block. A table leaves cells without a value out; its grid is in its metadata, or in tables of earlier
-versions follows from the centres of the cells.
+holds one block. A table leaves cells without a value out; where its metadata do not hold its grid, the grid follows
+from the centres of the cells.
 """
 
 import json
@@ -23,11 +23,13 @@ from eo_backbones.rasters.reader import opened, unreadable
 from eo_backbones.scenes.encoding import TAG
 from eo_backbones.scenes.grid import CellGrid
 from eo_backbones.scenes.parquet import load_pyarrow
+from eo_backbones.scenes.zarr_store import load_zarr
 
 BLOCK_BYTES = 64 * 2**20
 """Size of a block of float32 values, where the caller does not say."""
 _ALIGNED_BYTES = 4 * BLOCK_BYTES  # a block may grow to whole rows of tiles up to here
 _PARQUET_MAGIC = b"PAR1"
+_STORE_FILES = (".zgroup", "zarr.json")  # of Zarr 2 and 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +38,13 @@ class EmbeddingFile(CellGrid):
 
     Attributes:
         path: the file.
-        format: ``"geotiff"`` or ``"parquet"``.
+        format: of the file.
         facts: what the embedding is of: model, digest of the weights, bands, size and stride of the windows, ...
         features: values per cell.
     """
 
     path: Path
-    format: Literal["geotiff", "parquet"]
+    format: Literal["geotiff", "parquet", "zarr"]
     facts: Mapping[str, Any]
     features: int
 
@@ -62,10 +64,14 @@ class EmbeddingFile(CellGrid):
             for first in range(0, self.rows, step):
                 yield first, table.read(first, min(step, self.rows - first), self.cols, self.features)
             return
+        if self.format == "zarr":
+            store = _Store(self.path)
+            step = self._aligned(step, store.chunk_rows)
+            for first in range(0, self.rows, step):
+                yield first, store.read(first, min(step, self.rows - first))
+            return
         with opened(self.path) as source:
-            tile = source.block_shapes[0][0]
-            if step % tile and tile * self.cols * self.features * 4 <= _ALIGNED_BYTES:
-                step = max(step // tile, 1) * tile
+            step = self._aligned(step, source.block_shapes[0][0])
             for first in range(0, self.rows, step):
                 yield first, _read_geotiff(source, first, min(step, self.rows - first))
 
@@ -77,8 +83,16 @@ class EmbeddingFile(CellGrid):
         """
         if self.format == "parquet":
             return _Table(self.path).read(first, count, self.cols, self.features)
+        if self.format == "zarr":
+            return _Store(self.path).read(first, count)
         with opened(self.path) as source:
             return _read_geotiff(source, first, count)
+
+    def _aligned(self, step: int, tile: int) -> int:
+        """Return a number of rows that reads every tile once, if rows of tiles are not too large."""
+        if step % tile and tile * self.cols * self.features * 4 <= _ALIGNED_BYTES:
+            return max(step // tile, 1) * tile
+        return step
 
 
 def open_embedding(path: Path) -> EmbeddingFile:
@@ -99,6 +113,8 @@ def find_embedding(path: Path) -> EmbeddingFile | None:
     Raises:
         UserError: no such file, or a damaged one.
     """
+    if path.is_dir():
+        return _describe_store(path) if any((path / name).is_file() for name in _STORE_FILES) else None
     if _is_parquet(path):
         return _describe_table(path)
     with opened(path) as source:
@@ -228,6 +244,78 @@ def _describe_table(path: Path) -> EmbeddingFile | None:
         rows=rows,
         cols=cols,
         features=table.schema.field("embedding").type.list_size,
+    )
+
+
+class _Store:
+    """A Zarr store of cells, open for reading.
+
+    Raises:
+        UserError: it is damaged, or zarr is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        zarr = load_zarr()
+        try:
+            self.group = zarr.open_group(path, mode="r")
+            self.values = self.group["embedding"] if TAG in self.group.attrs else None
+        except (OSError, ValueError, KeyError) as error:
+            raise self._damaged(error) from error
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of cells of a chunk."""
+        assert self.values is not None
+        return int(self.values.chunks[0])
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """Return rows of cells, float32 ``(count, cols, features)``."""
+        assert self.values is not None
+        try:
+            return np.asarray(self.values[first : first + count], np.float32)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._damaged(error) from error
+
+    def grid(self) -> tuple[CRS | None, Affine]:
+        """Return coordinate system and transform of the cells."""
+        if "spatial_ref" in self.group:
+            attributes = self.group["spatial_ref"].attrs
+            transform = Affine.from_gdal(*map(float, attributes["GeoTransform"].split()))
+            return CRS.from_wkt(attributes["crs_wkt"]), transform
+        assert self.values is not None
+        rows, cols = self.values.shape[:2]
+        row, col = np.divmod(np.arange(rows * cols), cols)
+        if "xc" in self.group:
+            x, y = (np.asarray(self.group[name]).ravel() for name in ("xc", "yc"))
+        else:
+            x, y = np.asarray(self.group["x"])[col], np.asarray(self.group["y"])[row]
+        return None, _fitted(self.path, row, col, x, y)
+
+    def _damaged(self, error: Exception) -> UserError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return UserError(f"cannot read {self.path}: it is incomplete or not a Zarr store ({reason}); embed it again")
+
+
+def _describe_store(path: Path) -> EmbeddingFile | None:
+    store = _Store(path)
+    if store.values is None:
+        return None
+    facts = _facts(path, str(store.group.attrs[TAG]))
+    try:
+        crs, transform = store.grid()
+    except (KeyError, ValueError, CRSError) as error:
+        raise UserError(f"{path}: its coordinates are damaged ({error}); embed the scene again") from error
+    rows, cols, features = store.values.shape
+    return EmbeddingFile(
+        path=path,
+        format="zarr",
+        facts=facts,
+        crs=crs,
+        transform=transform,
+        rows=rows,
+        cols=cols,
+        features=features,
     )
 
 

@@ -68,6 +68,8 @@ def stored(path: Path) -> np.ndarray:
         ("a.tif", "int8"),
         ("a.parquet", "float32"),
         ("a.parquet", "float16"),
+        ("a.zarr", "float32"),
+        ("a.zarr", "float16"),
     ],
 )
 def test_blocks_are_the_values_that_were_written(
@@ -169,6 +171,18 @@ def test_other_networks_and_other_components_are_refused(scene: Path, model: str
     embed(other, write_tiny_encoder(tmp_path / "seed1", seed=1), own, components=3)
     with pytest.raises(UserError, match=r"other --model \(local-dir:"):
         open_region(tmp_path / "region")
+
+
+def test_a_store_that_lost_its_values_is_refused(scene: Path, model: str, tmp_path: Path) -> None:
+    stored = embed(scene, model, tmp_path / "a.zarr", format="zarr")
+    for part in (stored / "embedding").glob("0.*"):
+        part.write_bytes(part.read_bytes()[:10])
+    with pytest.raises(UserError, match=r"cannot read .*a\.zarr: it is incomplete or not a Zarr store"):
+        whole(open_region(tmp_path).scenes[0])
+    shutil.rmtree(stored / "embedding")
+    (stored / ".zmetadata").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*a\.zarr: it is incomplete or not a Zarr store"):
+        open_region(tmp_path)
 
 
 def test_what_is_no_region_is_refused_in_one_line(scene: Path, model: str, tmp_path: Path) -> None:
