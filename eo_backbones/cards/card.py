@@ -353,7 +353,7 @@ def input_section(contract: InputSpec, *, together: bool = False) -> str:
             "",
             f"{channels}, float32, any height and width. {how} Reflectance is the digital number divided by 10,000 "
             "(add -1,000 first for Sentinel-2 products of processing baseline 04.00 and later); dB is "
-            "10 log10 of the backscatter. Missing values are set to the lower end of the clip range."
+            "10 log10 of the backscatter. Missing values become the mean of the valid ones of their image and band."
             + _levels(contract),
             "",
             markdown_table(header, rows),

@@ -290,6 +290,9 @@ def test_transformers_loads_a_classifier_with_its_classes(linear: Path, full: Pa
             torch.testing.assert_close(scores, ours(transform(images.to(torch.uint8))), atol=1e-4, rtol=0)
         assert "library_name: timm" in (folder / "README.md").read_text()
         assert "AutoModelForImageClassification" in (folder / "README.md").read_text()
+    # a network that timm does not have: its image processor still normalises each band
+    prepared = transformers.AutoImageProcessor.from_pretrained(str(joined))(images / 255)["pixel_values"]
+    torch.testing.assert_close(prepared, transform(images.to(torch.uint8)), atol=1e-4, rtol=0)
     with pytest.raises(ImportError, match="eo_multi_band"):
         transformers.AutoModelForImageClassification.from_pretrained(str(joined))
     assert "library_name: eo-backbones" in (joined / "README.md").read_text()
