@@ -17,7 +17,7 @@ import torch
 from rasterio.errors import RasterioError
 
 from eo_backbones.contract import InputSpec
-from eo_backbones.errors import UserError
+from eo_backbones.errors import UserError, without_secrets
 from eo_backbones.files import as_user_error, write_problem
 from eo_backbones.networks.multi_band import MultiBand
 from eo_backbones.rasters.band_files import BandFile
@@ -181,7 +181,7 @@ def _file_identity(path: str) -> Any:
     if Path(path).is_dir():
         files = sorted(file for file in Path(path).rglob("*") if file.is_file())
         return [[str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    return path.partition("?")[0]  # without a signature, which another day changes
+    return without_secrets(path)  # another signature is the same file
 
 
 def encoder_of(job: RegionJob) -> Loaded:

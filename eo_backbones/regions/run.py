@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from eo_backbones.errors import UserError
 from eo_backbones.files import sha256_of
 from eo_backbones.progress import SILENT, Progress
-from eo_backbones.rasters.reader import tell_sources
+from eo_backbones.rasters.reader import is_gdal_name, tell_sources
+from eo_backbones.regions.catalog import write_catalog
 from eo_backbones.regions.engines import Engine, Task, open_engine
 from eo_backbones.regions.folder import open_region
 from eo_backbones.regions.job import RegionJob, ScenePlan, forget_encoder, load_encoder, source_identity, writing
@@ -198,6 +199,7 @@ class _Run:
         """Write the catalogue, and the picture if asked for; return the picture."""
         region = open_region(self._job.request.out)
         with writing(self._job):
+            write_catalog(self._job.request.out, region)
             return draw_region(region) if self._job.request.preview else None
 
     def _is_embedded(self, scene: str) -> bool:
@@ -384,7 +386,7 @@ def _drop(tasks: deque[Task], scene: str) -> None:
 
 
 def _outside(sources: Sequence[SceneSource], request: RegionRequest) -> tuple[SceneSource, ...]:
-    """Return the scenes that do not lie in the output folder, which may be inside a folder of scenes.
+    """Return the scenes that do not lie in the output folder, which may be inside a folder of scenes; paths absolute.
 
     Raises:
         UserError: none is left, or one in it was named.
@@ -396,4 +398,9 @@ def _outside(sources: Sequence[SceneSource], request: RegionRequest) -> tuple[Sc
     kept = tuple(one for one in sources if not any(out in Path(path).resolve().parents for path in one.paths))
     if not kept:
         raise UserError(f"all scenes are in the folder of --out {request.out}; name another folder")
-    return kept
+    return tuple(replace(one, paths=tuple(map(_absolute, one.paths))) for one in kept)
+
+
+def _absolute(path: str) -> str:
+    """Return the path of a file of this machine so that a process in another folder finds it."""
+    return path if is_gdal_name(path) else str(Path(path).absolute())

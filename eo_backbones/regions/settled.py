@@ -16,6 +16,7 @@ import torch
 from eo_backbones.errors import UserError
 from eo_backbones.files import read_json, write_atomically
 from eo_backbones.progress import Progress
+from eo_backbones.regions.catalog import COLLECTION_FILE
 from eo_backbones.regions.layout import (
     CATALOG_FILE,
     COMPONENTS_FILE,
@@ -166,7 +167,16 @@ def clear(folder: Path) -> None:
         for path in (*written, item_path(folder, child.name)):
             _remove(path)
         _remove_if_empty(child)
-    for name in (PARTS_FOLDER, JOURNAL_FILE, FAILED_FILE, COMPONENTS_FILE, CATALOG_FILE, PICTURE_FILE, MODEL_ITEM):
+    for name in (
+        PARTS_FOLDER,
+        JOURNAL_FILE,
+        FAILED_FILE,
+        COMPONENTS_FILE,
+        CATALOG_FILE,
+        COLLECTION_FILE,
+        PICTURE_FILE,
+        MODEL_ITEM,
+    ):
         _remove(folder / name)
     _remove_if_empty((folder / MODEL_ITEM).parent)
     _remove(folder / REGION_FILE)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from eo_backbones.device import pick_device
-from eo_backbones.errors import UserError
+from eo_backbones.errors import UserError, without_secrets
 from eo_backbones.files import sha256_of
 from eo_backbones.inputs import InputTransform
 from eo_backbones.regions.job import (
@@ -156,7 +156,9 @@ def _write(job: RegionJob, plan: ScenePlan, rows: Rows) -> Made:
     components = shared_components(job)
     facts = plan.facts | {
         "version": version("eo-backbones"),
-        "scene": list(plan.source.paths),
+        "scene": [without_secrets(path) for path in plan.source.paths],
+        "stac_item": plan.source.item,
+        "dtype": job.file_dtype,
         "number_format": str(job.dtype),
         "scene_id": plan.source.id,
         "datetime": plan.source.datetime,
