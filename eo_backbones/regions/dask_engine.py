@@ -68,7 +68,7 @@ class DaskEngine:
     def run(self, tasks: deque[Task], told: Told) -> Iterator[tuple[Task, Outcome]]:
         """Run tasks."""
         distributed = import_module("distributed")
-        completed, running = distributed.as_completed(), dict[str, Task]()
+        completed, running = distributed.as_completed(loop=self._client.loop), dict[str, Task]()
         futures: dict[str, Any] = {}
         while tasks or running:
             while tasks and len(running) < _QUEUED * self.slots:

@@ -66,7 +66,9 @@ def alone(scenes: Path, model: str, tmp_path_factory: pytest.TempPathFactory) ->
 @contextmanager
 def process(*command: str, folder: Path | None = None, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command of this environment until the end of the block."""
-    started = subprocess.Popen([sys.executable, "-m", *command], cwd=folder, env=os.environ | environment, stderr=subprocess.DEVNULL)
+    started = subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=folder, env=os.environ | environment, stderr=subprocess.DEVNULL
+    )
     try:
         yield started
     finally:
