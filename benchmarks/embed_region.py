@@ -94,8 +94,8 @@ def report(runs: dict[str, list[dict[str, float]]], options: argparse.Namespace)
         "",
         f"Two workers are {best['loop'] / best['two workers']:.2f} times as fast as the loop (shortest runs), with "
         f"{cpu['two workers'] / cpu['loop'] - 1:+.1%} CPU time. One worker takes "
-        f"{best['one worker'] / best['loop'] - 1:+.1%} time and {cpu['one worker'] / cpu['loop'] - 1:+.1%} CPU time. CPU "
-        "time includes starting Python in each process, and the scheduler.",
+        f"{best['one worker'] / best['loop'] - 1:+.1%} time and {cpu['one worker'] / cpu['loop'] - 1:+.1%} CPU time. "
+        "CPU time includes starting Python in each process, and the scheduler.",
     ]
 
 
