@@ -188,15 +188,18 @@ def _listed(path: Path, requested: tuple[str, ...]) -> Iterator[SceneSource]:
     if not lines:
         raise UserError(f"{path} names no scene; write one path in a line")
     for line in lines:
-        text = line if is_gdal_name(line) else str(_beside(path, line))
-        if Path(text).suffix.lower() in _LIST_SUFFIXES:
-            problem = f"{path} names {line}, a list; name its scenes instead"
-            yield _source(FolderScene(Path(text).stem, (text,), problem), line, requested)
-            continue
         try:
-            yield from _named(text, Path(text), requested)
-        except UserError as error:
-            yield _source(FolderScene(Path(text).stem, (text,), str(error)), line, requested)
+            yield from _of_line(path, line, requested)
+        except (UserError, OSError) as error:  # a name may be too long
+            yield _source(FolderScene(PurePath(line).stem, (line,), str(error)), without_secrets(line), requested)
+
+
+def _of_line(path: Path, line: str, requested: tuple[str, ...]) -> Iterator[SceneSource]:
+    """Yield the scenes that a line of a list stands for."""
+    text = line if is_gdal_name(line) else str(_beside(path, line))
+    if Path(text).suffix.lower() in _LIST_SUFFIXES:
+        raise UserError(f"{path} names {line}, a list; name its scenes instead")
+    yield from _named(text, Path(text), requested)
 
 
 def _text_of(path: Path) -> str:

@@ -129,7 +129,7 @@ def _asset(found: FoundItem, key: str, number: int) -> _Asset | None:
     """Return an asset if it is a raster with values."""
     data = found.item["assets"][key]
     href = data.get("href") if isinstance(data, dict) else None
-    if not isinstance(href, str) or not href.strip():
+    if not isinstance(href, str) or not href.strip() or href.lower().startswith("data:"):
         return None
     words = {word for word in re.split(r"[_\-. ]", key.lower()) if word}
     roles = {str(role).lower() for role in data["roles"]} if isinstance(data.get("roles"), list) else set()
@@ -164,7 +164,10 @@ def _folder(found: FoundItem, data: Any) -> str | None:
     """Return the folder on this machine that an asset is, ``None`` if it is something else."""
     href = data.get("href") if isinstance(data, dict) else None
     place = found.resolve(href) if isinstance(href, str) and href.strip() else ""
-    return str(Path(place).absolute()) if place and not is_gdal_name(place) and Path(place).is_dir() else None
+    try:
+        return str(Path(place).absolute()) if place and not is_gdal_name(place) and Path(place).is_dir() else None
+    except OSError:  # a name that is too long
+        return None
 
 
 def _bands(item: Mapping[str, Any], data: Mapping[str, Any], key: str, name: PurePosixPath) -> tuple[str | None, ...]:

@@ -31,6 +31,7 @@ _TIMEOUT_S = 30.0
 _MOST_BYTES = 512 << 20  # a search result of 10,000 items has some 200 MB
 _PAUSES_S = (0.5, 2.0)  # before a second and a third try
 _MOMENTARY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_DEEPEST = 100  # catalogues inside each other
 _AT_ONCE = 8  # items of a catalogue that are asked for together
 _IN_ADDRESS = "/%?&=#:+,;@~!$'()*[]"  # characters that stay as they are in an address
 _HEADERS = {
@@ -76,7 +77,7 @@ class FoundItem:
         own = self.own_address
         if not is_web(self.address):
             place = resolve(href, self.address)
-            return resolve(href, own) if is_web(own) and not is_web(place) and not Path(place).exists() else place
+            return resolve(href, own) if is_web(own) and not is_web(place) and not _exists(place) else place
         return resolve(href, own if is_web(own) else self.address)
 
 
@@ -102,7 +103,14 @@ def resolve(href: str, base: str) -> str:
     folder = Path(base).parent
     plain = unquote(href)
     candidates = [folder / name for name in (href, plain, plain.replace("\\", "/"), urlsplit(plain).path)]
-    return str(next((place for place in candidates if place.exists()), candidates[2]))
+    return str(next((place for place in candidates if _exists(place)), candidates[2]))
+
+
+def _exists(place: Path | str) -> bool:
+    try:
+        return Path(place).exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def read_items(address: str) -> list[FoundItem]:
@@ -161,6 +169,8 @@ def _items_in(address: str, content: Any, above: frozenset[str], seen: set[str])
             yield FoundItem(address, shown, {}, f"{shown} holds no STAC items: {_after_colon(found[0].problem)}")
             return
         yield from found
+    elif _is_catalogue(content) and len(above) > _DEEPEST:
+        yield FoundItem(address, shown, {}, f"{shown}: more than {_DEEPEST} catalogues inside each other")
     elif _is_catalogue(content):
         yield from _below(address, content, above, seen)
     else:

@@ -175,6 +175,7 @@ def test_smaller_numbers_are_said(tmp_path: Path, name: str, dtype: str, method:
     write_catalog(tmp_path, open_region(tmp_path))
     item = json.loads(path.with_suffix(".json").read_text())
     assert item["assets"]["embeddings"]["data_type"] == dtype
+    valid(pystac.Item.from_file(str(path.with_suffix(".json"))))
     coding = item["properties"]["emb:quantization"]
     assert (coding["method"], coding["original_dtype"], coding["quantized_dtype"]) == (method, "float32", dtype)
     if method == "linear":

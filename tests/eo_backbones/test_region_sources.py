@@ -185,8 +185,9 @@ def test_list_of_scenes(tmp_path: Path) -> None:
 def test_a_bad_line_stops_no_other(tmp_path: Path) -> None:
     raster(tmp_path / "a.tif", ["B04"])
     (tmp_path / "other.txt").write_text("a.tif")
-    (tmp_path / "list.txt").write_text("gone.tif\na.tif\nother.txt\n")
-    gone, kept, other = find_scenes([str(tmp_path / "list.txt")], ["B04"])
+    (tmp_path / "list.txt").write_text("gone.tif\na.tif\nother.txt\n" + "x" * 5000)
+    gone, kept, other, long = find_scenes([str(tmp_path / "list.txt")], ["B04"])
+    assert long.problem is not None and "name too long" in long.problem and len(long.id) <= 120
     assert gone.problem is not None and "no file" in gone.problem and "gone.tif" in gone.problem
     assert kept.problem is None
     assert other.problem is not None and "a list; name its scenes instead" in other.problem

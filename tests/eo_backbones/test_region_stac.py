@@ -401,6 +401,13 @@ def test_assets_in_buckets_are_named_as_gdal_does(tmp_path: Path) -> None:
         find_scenes(["s3://b/catalog.json"], ["B04"])
 
 
+def test_catalogues_inside_each_other_without_end(tmp_path: Path) -> None:
+    for number in range(150):
+        write_json(tmp_path / f"{number}.json", catalogue(str(number), [("child", f"{number + 1}.json")]))
+    with pytest.raises(UserError, match="more than 100 catalogues inside each other"):
+        find_scenes([str(tmp_path / "0.json")], ["B04"])
+
+
 def test_next_page_is_not_followed_but_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     page = collection([earth_search(tmp_path, "a", BANDS)])
     page["links"] = [{"rel": "next", "href": "https://x.invalid/page2"}]
@@ -427,6 +434,7 @@ def test_times_and_clouds_as_items_state_them(tmp_path: Path) -> None:
 
 def test_odd_fields_of_an_item_stop_nothing(tmp_path: Path) -> None:
     odd = [None, 3, "x", [], {}, {"href": None}, {"href": ""}, {"href": "x.tif", "roles": "data", "eo:bands": "red"}]
+    odd += [{"href": "data:image/png;base64,AAAA", "type": "image/png"}, {"href": "x" * 5000, "type": "image/tiff"}]
     assets = {f"a{number}": value for number, value in enumerate(odd)}
     assets["b"] = asset(
         "y.tif", **{"eo:bands": [None, 4, {"name": 3}, {"name": "B04"}], "gsd": "ten", "proj:transform": []}
