@@ -126,7 +126,7 @@ def test_config_and_recipe_are_those_of_the_row(repository: Path, row: Weights) 
 def test_stac_item_has_the_required_fields(repository: Path, row: Weights) -> None:
     item = json.loads((repository / "model_cards" / row.name / "stac_mlm.json").read_text())
     assert item.keys() >= STAC_ITEM
-    assert "https://stac-extensions.github.io/mlm/v1.5.0/schema.json" in item["stac_extensions"]
+    assert "https://stac-extensions.github.io/mlm/v1.6.0/schema.json" in item["stac_extensions"]
     properties = item["properties"]
     assert properties.keys() >= MLM_ITEM
     assert not {"mlm:artifact_type", "mlm:compile_method", "mlm:entrypoint"} & properties.keys()
