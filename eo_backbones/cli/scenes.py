@@ -195,7 +195,7 @@ def embed(
 
 
 def similar(
-    embedding: Annotated[Path, typer.Argument(help="GeoTIFF or table of [bold]eo-backbones embed[/bold].")],
+    embedding: Annotated[Path, typer.Argument(help="What [bold]eo-backbones embed[/bold] wrote.")],
     at: Annotated[
         str | None, typer.Option(metavar="LON,LAT", help="The place to compare with: degrees, longitude first.")
     ] = None,

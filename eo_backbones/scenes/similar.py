@@ -48,7 +48,7 @@ def find_similar(
     """Write a map of cosine similarity, and a picture of it beside.
 
     Args:
-        embedding: a file of :func:`eo_backbones.scenes.embed_scene`, GeoTIFF or Parquet.
+        embedding: a file of :func:`eo_backbones.scenes.embed_scene`, GeoTIFF, Parquet or Zarr.
         at: longitude and latitude of the place to compare with, WGS 84 ...
         cell: ... or row and column of its cell, counted from 0.
         out: default: ``<embedding>_similar.tif`` beside it.

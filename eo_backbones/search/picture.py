@@ -12,6 +12,7 @@ from matplotlib.patches import Polygon
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file, utf8
 from eo_backbones.rasters.band_files import find_bands
+from eo_backbones.rasters.reader import is_remote
 from eo_backbones.scenes.scene import Scene
 from eo_backbones.search.hits import Hit
 from eo_backbones.search.index import IndexedScene, SearchIndex
@@ -94,27 +95,35 @@ def _draw_map(axes: Axes, index: SearchIndex, query: Query, hits: Sequence[Hit])
 def _windows(index: SearchIndex, query: Query, hits: Sequence[Hit]) -> list[tuple[str, np.ndarray, str]]:
     """Return title, pixels ``(size, size, 1 or 3)`` and colour of the windows whose images can still be read."""
     scenes = {scene.id: scene for scene in index.scenes}
-    wanted: list[tuple[str, IndexedScene, int, int, str]] = []
-    if len(query.cells) == 1:
+    read = []
+    if query.image:
+        read.append(("query", _pixels(index, query.image, top=0, left=0), _ASKED))
+    elif len(query.cells) == 1:
         cell = index.cells[int(query.cells[0])]
         scene = index.scenes[int(index.scene_of(query.cells)[0])]
-        wanted.append(("query", scene, int(cell["row"]), int(cell["col"]), _ASKED))
-    wanted += [
-        (f"{hit.rank}: {hit.score:.3f}\n{(hit.datetime or hit.scene)[:10]}", scenes[hit.scene], hit.row, hit.col, _INK)
-        for hit in hits
-    ]
-    read = [(title, _pixels(index, scene, row, col), colour) for title, scene, row, col, colour in wanted[:_SHOWN]]
+        read.append(("query", _window(index, scene, int(cell["row"]), int(cell["col"])), _ASKED))
+    for hit in hits[: _SHOWN - len(read)]:
+        title = f"{hit.rank}: {hit.score:.3f}\n{(hit.datetime or hit.scene)[:10]}"
+        read.append((title, _window(index, scenes[hit.scene], hit.row, hit.col), _INK))
     return [(title, pixels, colour) for title, pixels, colour in read if pixels is not None]
 
 
-def _pixels(index: SearchIndex, scene: IndexedScene, row: int, col: int) -> np.ndarray | None:
-    """Return the pixels of a window, in colour where the bands allow it; ``None`` if the image is not there."""
-    bands, size, stride = index.facts["bands"], index.facts["size"], scene.facts["stride"]
+def _window(index: SearchIndex, scene: IndexedScene, row: int, col: int) -> np.ndarray | None:
+    """Return the pixels of the window of a cell, see :func:`_pixels`."""
+    stride = scene.facts["stride"]
+    return _pixels(index, scene.facts["scene"], top=row * stride, left=col * stride)
+
+
+def _pixels(index: SearchIndex, files: Sequence[str], *, top: int, left: int) -> np.ndarray | None:
+    """Return the pixels of a window, in colour where the bands allow it; ``None`` if the image is not at hand."""
+    if any(map(is_remote, files)):
+        return None  # a picture is not worth a wait
+    bands, size = index.facts["bands"], index.facts["size"]
     shown = _COLOURS if set(_COLOURS) <= set(bands) else bands[:1]
     pixels = np.full((len(shown), size, size), np.nan, np.float32)
     try:
-        with Scene(find_bands(scene.facts["scene"], shown)) as image:
-            image.read(pixels, top=row * stride, left=col * stride)
+        with Scene(find_bands(files, shown)) as image:
+            image.read(pixels, top=top, left=left)
     except (UserError, ValueError, KeyError):
         return None
     return None if np.isnan(pixels).all() else pixels.transpose(1, 2, 0)

@@ -39,11 +39,13 @@ class Query:
         vectors: float32 ``(n, features)`` of length 1; a cell's score is its largest cosine with any of them.
         text: what it is, for people.
         cells: numbers of the cells of the index that it was made from.
+        image: files that it was made from.
     """
 
     vectors: np.ndarray
     text: str
     cells: np.ndarray
+    image: tuple[str, ...] = ()
 
 
 def at_place(index: SearchIndex, longitude: float, latitude: float, *, scene: str | None = None) -> Query:
@@ -193,6 +195,7 @@ def of_image(
         vectors=_mean(vectors.astype(np.float32)),
         text=f"image {', '.join(Path(path).name for path in image)}{windows}",
         cells=np.empty(0, np.int64),
+        image=tuple(image),
     )
 
 

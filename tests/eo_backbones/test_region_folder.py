@@ -63,6 +63,8 @@ def stored(path: Path) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
+        ("cog/a.tif", "float32"),
+        ("cog/a.tif", "int8"),
         ("a.tif", "float32"),
         ("a.tif", "float16"),
         ("a.tif", "int8"),
@@ -77,8 +79,8 @@ def test_blocks_are_the_values_that_were_written(
 ) -> None:
     embed(scene, model, tmp_path / "reference.tif", dtype=dtype)
     expected = stored(tmp_path / "reference.tif")
-    (tmp_path / "region").mkdir()
-    embed(scene, model, tmp_path / "region" / name, dtype=dtype)
+    (tmp_path / "region" / name).parent.mkdir(parents=True)
+    embed(scene, model, tmp_path / "region" / name, dtype=dtype, format="cog" if "cog" in name else None)
     (found,) = open_region(tmp_path / "region").scenes
     assert (found.id, found.rows, found.cols, found.features) == ("a", 7, 9, expected.shape[-1])
     assert np.isnan(expected[0, 0]).all()
