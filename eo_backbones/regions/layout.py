@@ -7,7 +7,7 @@
     failed.csv          the scenes that have no embedding, and why; only if there are any
     components.npz      principal components that all scenes share; only if asked for
     model/stac_mlm.json the model, as a STAC item
-    catalog.json        STAC catalogue of the scenes
+    catalog.json        STAC catalogue of the scenes, and collection.json of what they share
     ID/ID.tif           an embedding (.tif, .parquet or .zarr), and its STAC item ID/ID.json
     region.png          all scenes in place; only if asked for
     .parts/, .lock      blocks of scenes that are not finished; held while a command writes
