@@ -13,7 +13,7 @@ from eo_backbones.scenes.cog import write_cog
 from eo_backbones.scenes.encoding import EmbeddingDtype, Rows
 from eo_backbones.scenes.geotiff import write_geotiff
 from eo_backbones.scenes.grid import Grid
-from eo_backbones.scenes.parquet import load_pyarrow, write_parquet
+from eo_backbones.scenes.parquet import Geometry, load_pyarrow, write_parquet
 from eo_backbones.scenes.zarr_store import load_zarr, write_zarr
 
 Format = Literal["geotiff", "cog", "parquet", "zarr"]
@@ -43,6 +43,7 @@ def write_embedding(
     dtype: EmbeddingDtype,
     facts: Mapping[str, Any],
     names: Sequence[str] = (),
+    geometry: Geometry = "point",
 ) -> None:
     """Write embeddings; the file appears when it is whole.
 
@@ -55,12 +56,13 @@ def write_embedding(
         dtype: of the values.
         facts: what the embedding is of, as JSON types.
         names: of the values, if they have any; a table has no place for them.
+        geometry: of a cell in a table; the other formats are grids.
 
     Raises:
         UserError: the format cannot hold so many values, a package is missing, or the file cannot be written.
     """
     if format == "parquet":
-        write_parquet(path, rows, grid=grid, features=numbers, dtype=dtype, facts=facts)
+        write_parquet(path, rows, grid=grid, features=numbers, dtype=dtype, facts=facts, geometry=geometry)
     elif format == "zarr":
         write_zarr(path, rows, grid=grid, numbers=numbers, dtype=dtype, facts=facts, names=names)
     else:

@@ -1,11 +1,14 @@
 """Embeddings in the formats of others: checked with their tools, values to the bit or to half a step."""
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 import rioxarray  # noqa: F401 - adds the accessor .rio
@@ -235,3 +238,83 @@ def test_a_zarr_store_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with xarray.open_zarr(path) as opened:
         np.testing.assert_array_equal(opened["embedding"].values, second)
     assert [child.name for child in tmp_path.iterdir()] == ["out.zarr"]
+
+
+READ_WITH_OTHERS = """
+import json, sys
+import duckdb, geopandas
+frame = geopandas.read_parquet(sys.argv[1])
+shapes = frame.geometry
+print(json.dumps({
+    "crs": frame.crs and frame.crs.to_authority(),
+    "kinds": sorted(set(shapes.geom_type)),
+    "valid": bool(shapes.is_valid.all()),
+    "centres": shapes.centroid.get_coordinates().values.tolist(),
+    "areas": shapes.area.tolist(),
+    "rows": frame["row"].tolist(),
+    "embedding": [list(map(float, one)) for one in frame["embedding"]],
+    "duckdb": duckdb.sql(f"select count(*), min(x), max(y), avg(embedding[2]) from '{sys.argv[1]}'").fetchall()[0],
+}))
+"""
+
+
+def read_with_others(path: Path) -> dict[str, Any]:
+    """What geopandas and DuckDB, in an environment of their own, find in a table."""
+    if shutil.which("uv") is None:
+        pytest.skip("geopandas and DuckDB are installed by uv, which is not here")
+    packages = [part for name in ("geopandas", "pyarrow", "duckdb") for part in ("--with", name)]
+    command = ["uv", "run", "--quiet", "--no-project", "--isolated", *packages, "python", "-c", READ_WITH_OTHERS, path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    if done.returncode and "import" not in done.stderr and "Traceback" not in done.stderr:
+        pytest.skip(f"geopandas or DuckDB cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["point", "polygon"])
+def test_geopandas_and_duckdb_read_a_table(tmp_path: Path, shape: str) -> None:
+    values, grid = cells(9, 12, 4), grid_of(9, 12, transform=ROTATED)
+    path = write(tmp_path / "out.parquet", values, grid, format="parquet", geometry=shape)
+    found = read_with_others(path)
+    row, col = np.nonzero(~np.isnan(values[..., 0]))
+    centres = np.array([[part[c] for part in grid.centres(r)] for r, c in zip(row, col, strict=True)])
+    assert (found["crs"], found["kinds"], found["valid"]) == (["EPSG", "32632"], [shape.title()], True)
+    np.testing.assert_allclose(found["centres"], centres, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found["areas"], abs(grid.transform.determinant) if shape == "polygon" else 0, rtol=1e-9)
+    assert found["rows"] == row.tolist()
+    np.testing.assert_array_equal(np.float32(found["embedding"]), values[row, col])
+    expected = [len(row), centres[:, 0].min(), centres[:, 1].max(), values[row, col, 1].mean(dtype=np.float64)]
+    np.testing.assert_allclose(found["duckdb"], expected)
+
+
+@pytest.mark.parametrize(("shape", "length"), [("point", 21), ("polygon", 93)])
+def test_a_table_says_what_its_geometry_is(tmp_path: Path, shape: str, length: int) -> None:
+    grid = grid_of(9, 12)
+    table = pq.read_table(write(tmp_path / "out.parquet", cells(9, 12, 4), grid, format="parquet", geometry=shape))
+    geo = json.loads(table.schema.metadata[b"geo"])
+    column = geo["columns"][geo["primary_column"]]
+    assert (geo["version"], column["encoding"], column["geometry_types"]) == ("1.1.0", "WKB", [shape.title()])
+    assert (column["crs"]["type"], column["crs"]["id"]) == ("ProjectedCRS", {"authority": "EPSG", "code": 32632})
+    left, top = 500_000 + 80, 5_000_000 - 80  # half a cell of 16 pixels inside the scene
+    np.testing.assert_allclose(column["bbox"], [left, top - 9 * 160, left + 12 * 160, top])
+    assert table.column_names == ["row", "col", "x", "y", "lon", "lat", "embedding", "geometry"]
+    assert {len(shape) for shape in table["geometry"].to_pylist()} == {length}
+
+
+def test_a_table_without_coordinates_does_not_claim_degrees(tmp_path: Path) -> None:
+    """A table without the field has degrees; with null nothing is known."""
+    grid = grid_of(9, 12, transform=Affine.identity(), crs=None)
+    path = write(tmp_path / "out.parquet", cells(9, 12, 4), grid, format="parquet")
+    column = json.loads(pq.read_schema(path).metadata[b"geo"])["columns"]["geometry"]
+    assert column["crs"] is None
+
+
+def test_a_table_is_read_back_whole(tmp_path: Path) -> None:
+    values = cells(40, 30, 4)
+    path = write(tmp_path / "out.parquet", values, grid_of(40, 30), format="parquet")
+    opened = open_embedding(path)
+    assert (opened.rows, opened.cols, opened.features) == (40, 30, 4)
+    np.testing.assert_array_equal(np.concatenate([block for _, block in opened.blocks(100)]), values)
+    np.testing.assert_array_equal(opened.read(17, 5), values[17:22])
