@@ -1,7 +1,7 @@
 """Which store finds the nearest cells: LanceDB, usearch and faiss beside an exact scan.
 
     uv run --with lancedb --with usearch --with faiss-cpu python benchmarks/search_stores.py FEATURES.npy
-        [--cells 1000000] [--only exact,faiss] [--threads 1] [--folder DIR] [--out FILE]
+        [--cells 1000000] [--queries 100] [--only "exact;faiss"] [--threads 1] [--folder DIR] [--out FILE]
 
 FEATURES.npy holds features of real images, ``(n, features)``, such as ``eo-backbones evaluate`` keeps in its cache.
 Cells are made from their first 64 principal components: each lies between an image and one of its ten nearest
@@ -36,7 +36,6 @@ from eo_backbones.scenes.grid import Grid
 COMPONENTS = 64
 WANTED = 10
 RECALL = 0.95
-QUERIES = 100
 BATCH = 100_000
 FILTERED = 0.01  # share of the cells that the filter leaves: a box of a hundredth of the region
 EFFORTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -385,6 +384,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path)
     parser.add_argument("--cells", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--only", default="", help="parts of the stores' names, with semicolons")
     parser.add_argument(
         "--threads", type=int, default=1, help="of usearch; the others take OMP_NUM_THREADS and the like"
@@ -401,7 +401,7 @@ def main() -> None:
         for number, (first, batch) in enumerate(batches(cells)):
             cells[first : first + len(batch)] = drawn.draw("cells", len(batch), number)
         cells.flush()
-        queries = drawn.draw("queries", QUERIES, 0)
+        queries = drawn.draw("queries", options.queries, 0)
         first = options.cells // 3
         allowed = np.arange(first, first + int(options.cells * FILTERED))
         truth: Truth = {
