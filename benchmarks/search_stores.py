@@ -295,6 +295,7 @@ def write_scene(path: Path, vectors: np.ndarray) -> None:
         "model": "stand-in",
         "weights_sha256": "0" * 64,
         "bands": ["B04"],
+        "units": ["dn"],
         "fuse": "concat",
         "size": 64,
         "stride": 32,

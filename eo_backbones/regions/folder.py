@@ -5,6 +5,7 @@ with the same model and, where they hold components, with the same ones (``--com
 what it holds, so nothing else in the folder is needed; other rasters and tables in it are passed over.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -13,7 +14,10 @@ from typing import Any
 
 from eo_backbones.errors import UserError
 from eo_backbones.files import UNFINISHED
+from eo_backbones.regions.layout import PARTS_FOLDER
 from eo_backbones.scenes.embedding_file import EmbeddingFile, find_embedding
+
+logger = logging.getLogger(__name__)
 
 _SUFFIXES, _STORE_SUFFIX = (".tif", ".tiff", ".parquet"), ".zarr"
 _COMMON: Mapping[str, str] = {
@@ -24,6 +28,7 @@ _COMMON: Mapping[str, str] = {
     "components": "components",
 }
 """Facts that all files of a region share -> what a message calls them."""
+_STATED = ("model", "weights_sha256", "bands", "units", "fuse", "size", "stride")
 _FITTED = ("components_sha256", "explained")
 """Facts that tell one fit of components from another, the first that both files have."""
 
@@ -75,6 +80,8 @@ def open_region(folder: Path) -> EmbeddedRegion:
     found = [file for path in _candidates(folder) if (file := find_embedding(path)) is not None]
     if not found:
         raise UserError(f"{folder} holds no embeddings; make some with eo-backbones embed SCENE... --out {folder}")
+    if (folder / PARTS_FOLDER).is_dir():
+        logger.warning("%s is not finished: scenes whose blocks are in %s are left out", folder, PARTS_FOLDER)
     by_id: dict[str, EmbeddedScene] = {}
     for scene in map(_scene, found):
         if scene.id in by_id:
@@ -130,6 +137,11 @@ def _text(value: Any) -> str:
 
 
 def _scene(file: EmbeddingFile) -> EmbeddedScene:
+    lacking = [name for name in _STATED if name not in file.facts]
+    if lacking:
+        raise UserError(
+            f"{file.path} does not say of which {lacking[0]} it is; embed the scene again with this version"
+        )
     stated = {field.name: getattr(file, field.name) for field in fields(EmbeddingFile)}
     return EmbeddedScene(
         **stated,

@@ -1,5 +1,6 @@
 """A folder of embeddings reads back what was written, in every format, and refuses cells that cannot be compared."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,27 @@ def test_other_networks_and_other_components_are_refused(scene: Path, model: str
     embed(other, write_tiny_encoder(tmp_path / "seed1", seed=1), own, components=3)
     with pytest.raises(UserError, match=r"other --model \(local-dir:"):
         open_region(tmp_path / "region")
+
+
+def test_what_a_file_does_not_state_is_named(scene: Path, model: str, tmp_path: Path) -> None:
+    path = embed(scene, model, tmp_path / "a.tif")
+    with rasterio.open(path, "r+") as target:
+        facts = json.loads(target.tags()["EO_BACKBONES"])
+        del facts["stride"]
+        target.update_tags(EO_BACKBONES=json.dumps(facts))
+    with pytest.raises(UserError, match=r"a\.tif does not say of which stride it is; embed the scene again"):
+        open_region(tmp_path)
+
+
+def test_an_unfinished_region_says_so(
+    scene: Path, model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    embed(scene, model, tmp_path / "a.tif")
+    open_region(tmp_path)
+    assert "not finished" not in caplog.text
+    (tmp_path / ".parts").mkdir()
+    assert len(open_region(tmp_path).scenes) == 1
+    assert "is not finished: scenes whose blocks are in .parts are left out" in caplog.text
 
 
 def test_a_store_that_lost_its_values_is_refused(scene: Path, model: str, tmp_path: Path) -> None:

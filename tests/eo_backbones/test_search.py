@@ -433,7 +433,15 @@ def write_region(path: Path, vectors: np.ndarray, facts: dict[str, Any]) -> None
         target.write(np.moveaxis(vectors, -1, 0))
 
 
-FACTS = {"model": "m", "weights_sha256": "0" * 64, "bands": ["B04"], "fuse": "concat", "size": 64, "stride": 32}
+FACTS = {
+    "model": "m",
+    "weights_sha256": "0" * 64,
+    "bands": ["B04"],
+    "units": ["dn"],
+    "fuse": "concat",
+    "size": 64,
+    "stride": 32,
+}
 
 
 def clustered(rows: int, cols: int) -> np.ndarray:
@@ -532,6 +540,10 @@ def test_the_commands_print_what_they_found(command: Callable[..., Any], region:
         (["--image", "a.tif", "--scene", "a"], "error: --scene has no effect here"),
         (["--at", "9,45", "--bbox", "1,2,3"], "error: --bbox WEST,SOUTH,EAST,NORTH takes four numbers with commas"),
         (["--at", "9,45", "--date", "June"], "error: --date June: pass START/END"),
+        (
+            ["--at", "-70.5,-33.4", "--bbox", "-80,-40,20,60"],
+            "error: longitude -70.5, latitude -33.4 is outside a, b, c",
+        ),
     ],
 )
 def test_mistyped_options_are_one_line(
