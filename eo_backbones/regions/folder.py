@@ -5,7 +5,6 @@ with the same model and, where they hold components, with the same ones (``--com
 what it holds, so nothing else in the folder is needed; other rasters and tables in it are passed over.
 """
 
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -16,8 +15,6 @@ from eo_backbones.errors import UserError
 from eo_backbones.files import UNFINISHED
 from eo_backbones.regions.layout import PARTS_FOLDER
 from eo_backbones.scenes.embedding_file import EmbeddingFile, find_embedding
-
-logger = logging.getLogger(__name__)
 
 _SUFFIXES, _STORE_SUFFIX = (".tif", ".tiff", ".parquet"), ".zarr"
 _COMMON: Mapping[str, str] = {
@@ -65,6 +62,11 @@ class EmbeddedRegion:
     facts: Mapping[str, Any]
     features: int
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a run over this folder goes on or was killed, so that scenes may be missing."""
+        return (self.folder / PARTS_FOLDER).is_dir()
+
 
 def open_region(folder: Path) -> EmbeddedRegion:
     """Return the scenes in a folder, after checking that their cells can be compared; values are read later.
@@ -80,8 +82,6 @@ def open_region(folder: Path) -> EmbeddedRegion:
     found = [file for path in _candidates(folder) if (file := find_embedding(path)) is not None]
     if not found:
         raise UserError(f"{folder} holds no embeddings; make some with eo-backbones embed SCENE... --out {folder}")
-    if (folder / PARTS_FOLDER).is_dir():
-        logger.warning("%s is not finished: scenes whose blocks are in %s are left out", folder, PARTS_FOLDER)
     by_id: dict[str, EmbeddedScene] = {}
     for scene in map(_scene, found):
         if scene.id in by_id:

@@ -89,6 +89,8 @@ def build_index(
         if not overwrite:
             raise UserError(f"{out} is there already; pass --overwrite to replace it, or another --out")
     region = open_region(folder)
+    if region.unfinished:
+        logger.warning("%s is not finished, so scenes may be missing; repeat its embed command, then this one", folder)
     _refuse_full_disk(out, region)
     unfinished = out.with_name(f"{UNFINISHED}{out.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
