@@ -138,6 +138,22 @@ def test_segment_your_own_images(empty: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("mini")
+def test_map_a_region(empty: Path) -> None:
+    session = run_blocks((GUIDES / "map-a-region.md").read_text())
+    report = session["report"]
+    assert (report["points"]["listed"], report["region"]["scenes"]) == (48, 4)
+    assert {entry["class"] for entry in report["classes"]} == {"AnnualCrop", "Forest", "Residential", "SeaLake"}
+    hits = json.loads((empty / "hits.geojson").read_text())["features"]
+    assert len(hits) == 5
+    for name in ("region/region.png", "hits.png", "map/map.png"):
+        assert plt.imread(empty / name).ndim == 3
+    for number in range(4):
+        with rasterio.open(empty / "map" / f"scene_{number}" / f"scene_{number}_classes.tif") as classes:
+            assert (classes.shape, classes.res, classes.nodata) == ((15, 15), (320, 320), 255)
+
+
+@pytest.mark.slow
 def test_retrain_and_publish(hub: Hub, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     run_blocks((GUIDES / "retrain-and-publish.md").read_text())

@@ -7,12 +7,14 @@ are made up.
 """
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from PIL import Image
+from rasterio.warp import transform
 
 from eo_backbones.bands import BANDS, LAYOUTS, S1_BANDS, S2_BANDS
 from eo_backbones.contract import DN_PER_REFLECTANCE, OPTICAL_DISPLAY, RADAR_DISPLAY
@@ -22,6 +24,7 @@ from eo_backbones.datasets.land_cover import LAND_COVER_CLASSES
 from eo_backbones.datasets.synthetic import SyntheticScene, scene
 
 PATCH_PX = 256  # SEN12MS, and in the tests SEN12MS-CR and DFC2020
+_PATCHWORK = ("SeaLake", "Forest", "AnnualCrop", "Residential")
 _MASKED = ("River", "Residential", "Forest", "Pasture")
 _UTM_EPSG = 32632
 _UTM_ORIGIN_M = (600_000.0, 5_400_000.0)
@@ -234,3 +237,55 @@ def write_geotiff(
         target.write(values)
         if descriptions:
             target.descriptions = tuple(descriptions)
+
+
+def write_region(
+    root: Path,
+    *,
+    scenes: int = 4,
+    size: int = 512,
+    patch: int = 256,
+    bands: Sequence[str] = ("B08",),
+    points: int = 48,
+    seed: int = 0,
+) -> Path:
+    """Write ``scenes/scene_0.tif`` and so on, side by side, and ``labels.geojson``; return ``root``.
+
+    A scene is a patchwork of sea, forest, fields and towns. The labels are random points with the property ``land``.
+
+    Args:
+        root: folder to write to.
+        scenes: how many, from west to east.
+        size: side of a scene in pixels of 10 m.
+        patch: side of a patch in pixels.
+        bands: canonical names of Sentinel-2 bands, in file order.
+        points: how many labelled points.
+        seed: of patches and points.
+    """
+    rng = np.random.default_rng(seed)
+    side = size // patch
+    order = np.array([rng.permutation(np.arange(side * side) % len(_PATCHWORK)) for _ in range(scenes)])
+    classes = order.reshape(scenes, side, side)
+    for number, grid in enumerate(classes):
+        values = np.empty((len(bands), size, size), np.uint16)
+        for index, (row, col) in enumerate(itertools.product(range(side), repeat=2)):
+            made = scene(seed, _PATCHWORK[grid[row, col]], patch, index=number * side**2 + index, bands=bands)
+            place = (slice(row * patch, (row + 1) * patch), slice(col * patch, (col + 1) * patch))
+            values[(slice(None), *place)] = optical_values(made, bands)
+        write_geotiff(root / "scenes" / f"scene_{number}.tif", values, position=number, descriptions=bands)
+    drawn = rng.uniform(0.05, 0.95, (points, 2)) * size
+    shown = rng.integers(0, scenes, points)
+    east = _UTM_ORIGIN_M[0] + 10 * (drawn[:, 0] + shown * size)
+    north = _UTM_ORIGIN_M[1] - 10 * drawn[:, 1]
+    places = zip(*transform(f"EPSG:{_UTM_EPSG}", "EPSG:4326", east.tolist(), north.tolist()), strict=True)
+    col, row = (drawn // patch).astype(int).T
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"land": _PATCHWORK[number]},
+            "geometry": {"type": "Point", "coordinates": [round(lon, 6), round(lat, 6)]},
+        }
+        for number, (lon, lat) in zip(classes[shown, row, col], places, strict=True)
+    ]
+    (root / "labels.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return root

@@ -117,7 +117,7 @@ def new_rasters(
             write_atomically(
                 paths["classes"].with_name(f"{paths['classes'].name}.aux.xml"), category_names(classes, values)
             )
-    except (RasterioError, OSError) as error:
+    except (RasterioError, SystemError, OSError) as error:  # rasterio has no class for every error of GDAL
         raise UserError(
             f"cannot write the map of {scene.id} into {folder} ({str(error).splitlines()[0]}); make room, or name "
             "another folder with --out"
