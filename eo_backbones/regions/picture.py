@@ -23,7 +23,7 @@ from eo_backbones.scenes.grid import at, to_degrees
 
 logger = logging.getLogger(__name__)
 
-_MAX_PX = 2048
+_MIN_PX, _MAX_PX = 1024, 2048  # of the longer side; cells are drawn as several pixels where there are few
 _SAMPLED_CELLS = 8192
 _DISPLAYED = (2, 98)  # percentiles that become black and full colour
 _EDGE_POINTS = 8  # of a side of a scene, which is no straight line in another projection
@@ -55,7 +55,8 @@ def draw_region(region: EmbeddedRegion) -> Path | None:
     left, bottom = np.concatenate(outlines).min(axis=0)
     right, top = np.concatenate(outlines).max(axis=0)
     cell = min(_cell_side(scene, outline) for scene, outline in zip(placed, outlines, strict=True))
-    pixel = max((right - left) / _MAX_PX, (top - bottom) / _MAX_PX, cell)
+    longest = max(right - left, top - bottom)
+    pixel = max(longest / _MAX_PX, min(cell, longest / _MIN_PX))
     width, height = (max(math.ceil(side / pixel), 1) for side in (right - left, top - bottom))
     mosaic = np.full((3, height, width), np.nan, np.float32)
     components = None if region.facts.get("components") else _sampled_components(placed)

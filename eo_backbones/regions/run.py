@@ -288,18 +288,23 @@ class _Run:
         """Embed the scenes."""
         tasks = self._tasks_of(plans.values())
         waiting = Counter(task.scene for task in tasks)
-        left = {scene: sum(task.cells for task in tasks if task.scene == scene) for scene in waiting}
+        left = Counter[str]()  # cells
+        for task in tasks:
+            left[task.scene] += task.cells
+        complete = len(self._sources) - sum(1 for cells in left.values() if cells)
         seconds = dict.fromkeys(plans, 0.0)
         total = sum(plan.cells for plan in plans.values()) + sum(self._journal.entries[one].cells for one in earlier)
         began = time.monotonic()
         with self._progress.stage(f"embed {len(plans)} scenes", total, total - sum(left.values())) as tick:
 
             def count(scene: str, cells: int) -> None:
+                nonlocal complete
                 left[scene] -= cells
+                complete += not left[scene]
                 self._computed_cells += cells
                 self._computed_km2 += cells * (plans[scene].grid.cell_km2 or 0.0)
                 speed = self._computed_km2 / max(time.monotonic() - began, 1e-9)
-                scenes = f"{len(self._sources) - len(waiting)}/{len(self._sources)} scenes"
+                scenes = f"{complete}/{len(self._sources)} scenes"
                 tick(cells, f"{scenes}, {speed:.3g} km2/s" if speed else scenes)
 
             for task, outcome in self._engine.run(tasks, lambda task, cells: count(task.scene, cells)):
