@@ -34,7 +34,11 @@ Neighbouring points do not count as much: they are held out together, see --bloc
 
 def map_command(
     region: Annotated[
-        Path, typer.Argument(help="Folder that [bold]eo-backbones embed SCENE... --out FOLDER[/bold] has written.")
+        Path,
+        typer.Argument(
+            help="Folder that [bold]eo-backbones embed SCENE... --out FOLDER[/bold] has written, or an index of "
+            "[bold]eo-backbones index[/bold] (whose cells have length 1)."
+        ),
     ],
     points: Annotated[
         Path,

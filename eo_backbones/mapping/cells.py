@@ -13,7 +13,7 @@ from rasterio.warp import transform as between_crs
 from eo_backbones.errors import UserError
 from eo_backbones.files import write_atomically
 from eo_backbones.mapping.points import Points
-from eo_backbones.regions.folder import EmbeddedRegion, EmbeddedScene
+from eo_backbones.mapping.source import MapRegion, MapScene
 from eo_backbones.scenes.grid import WGS84, at
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class LabelledCells:
         return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
 
 
-def find_cells(region: EmbeddedRegion, points: Points) -> LabelledCells:
+def find_cells(region: MapRegion, points: Points) -> LabelledCells:
     """Return the cells at labelled points.
 
     Points of one cell count once where they agree, and not at all where they do not.
@@ -118,7 +118,7 @@ def find_cells(region: EmbeddedRegion, points: Points) -> LabelledCells:
     )
 
 
-def _inside(scene: EmbeddedScene, points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _inside(scene: MapScene, points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return which points with a class lie in a scene, and the rows and columns of their cells."""
     known = np.flatnonzero(points.labels >= 0)
     x, y = between_crs(WGS84, scene.crs, points.lon[known].tolist(), points.lat[known].tolist())
@@ -127,7 +127,7 @@ def _inside(scene: EmbeddedScene, points: Points) -> tuple[np.ndarray, np.ndarra
     return known[inside], row[inside].astype(np.int64), col[inside].astype(np.int64)
 
 
-def _read(scene: EmbeddedScene, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+def _read(scene: MapScene, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """Return the features of some cells, float32 ``(n, features)``."""
     values = np.empty((len(rows), scene.features), np.float32)
     wanted = np.unique(rows)

@@ -20,8 +20,8 @@ from rasterio.warp import transform as between_crs
 from eo_backbones.files import atomic_file, utf8
 from eo_backbones.mapping.cells import LabelledCells
 from eo_backbones.mapping.rasters import NODATA, raster_path
+from eo_backbones.mapping.source import MapScene
 from eo_backbones.prediction.mask_file import class_colours
-from eo_backbones.regions.folder import EmbeddedScene
 from eo_backbones.scenes.grid import WGS84, at
 
 _LONGEST_PX = 1000  # of the map in the picture
@@ -77,7 +77,7 @@ class _Panel:
 def draw_map(
     path: Path,
     folder: Path,
-    scenes: Sequence[EmbeddedScene],
+    scenes: Sequence[MapScene],
     cells: LabelledCells,
     values: Sequence[int],
     legend: Legend,
@@ -127,12 +127,12 @@ def draw_map(
         figure.savefig(unfinished, dpi=_DPI, format="png", facecolor="white")
 
 
-def _panel_of(folder: Path, scene: EmbeddedScene) -> _Panel:
+def _panel_of(folder: Path, scene: MapScene) -> _Panel:
     canvas = _canvas([scene])
     return _Panel(canvas, *_shown(folder, [scene], canvas), title=scene.id)
 
 
-def _shown(folder: Path, scenes: Sequence[EmbeddedScene], canvas: _Canvas) -> tuple[np.ndarray, np.ndarray]:
+def _shown(folder: Path, scenes: Sequence[MapScene], canvas: _Canvas) -> tuple[np.ndarray, np.ndarray]:
     """Return the values of classes and the sizes of sets on a canvas; where scenes overlap, those of the first."""
     classes, sizes = np.full(canvas.shape, NODATA, np.uint8), np.full(canvas.shape, NODATA, np.uint8)
     for scene in scenes:
@@ -168,7 +168,7 @@ def _draw(axes: Axes, panel: _Panel, cells: LabelledCells, colours: np.ndarray, 
     _draw_scale(axes, canvas)
 
 
-def _canvas(scenes: Sequence[EmbeddedScene]) -> _Canvas:
+def _canvas(scenes: Sequence[MapScene]) -> _Canvas:
     """Return a grid that holds all scenes: their coordinate system if it is one and in metres, else one around them."""
     crs = scenes[0].crs
     assert crs is not None, "scenes without a coordinate system were left out"
@@ -184,7 +184,7 @@ def _canvas(scenes: Sequence[EmbeddedScene]) -> _Canvas:
     return _Canvas(crs, Affine(resolution, 0, x.min(), 0, -resolution, y.max()), shape)
 
 
-def _outline(scene: EmbeddedScene, crs: CRS) -> tuple[np.ndarray, np.ndarray]:
+def _outline(scene: MapScene, crs: CRS) -> tuple[np.ndarray, np.ndarray]:
     col, row = np.array([0, scene.cols, scene.cols, 0]), np.array([0, 0, scene.rows, scene.rows])
     x, y = at(scene.transform, col, row)
     if scene.crs == crs:

@@ -23,9 +23,9 @@ from rasterio.windows import Window
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file, write_atomically
 from eo_backbones.mapping.conformal import Predicted
+from eo_backbones.mapping.source import MapScene
 from eo_backbones.prediction.mask_file import class_colours
 from eo_backbones.rasters.reader import without_georeference_warnings
-from eo_backbones.regions.folder import EmbeddedScene
 
 NODATA = 255
 MAP_TAG = "EO_BACKBONES_MAP"
@@ -72,7 +72,7 @@ class SceneRasters:
 
 @contextmanager
 def new_rasters(
-    folder: Path, scene: EmbeddedScene, classes: Sequence[str], values: Sequence[int], facts: Mapping[str, Any]
+    folder: Path, scene: MapScene, classes: Sequence[str], values: Sequence[int], facts: Mapping[str, Any]
 ) -> Iterator[SceneRasters]:
     """Make the rasters of a scene; they appear under their names when the block ends without an error.
 

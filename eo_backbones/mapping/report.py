@@ -12,7 +12,7 @@ from eo_backbones.mapping.cells import LabelledCells
 from eo_backbones.mapping.conformal import ConformalClassifier
 from eo_backbones.mapping.points import Points
 from eo_backbones.mapping.scene_map import SceneTotals
-from eo_backbones.regions.folder import EmbeddedRegion, EmbeddedScene
+from eo_backbones.mapping.source import MapRegion, MapScene
 
 REPORT_FILES = ("report.md", "report.json")
 _OVERLAP = 0.01  # of the smaller box: below, scenes only touch
@@ -32,7 +32,7 @@ ASSUMPTIONS = (
 class MapResult:
     """All that a report is written from."""
 
-    region: EmbeddedRegion
+    region: MapRegion
     points: Points
     cells: LabelledCells
     blocks: Blocks
@@ -107,7 +107,7 @@ def _estimate(estimate: Any) -> dict[str, float]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
-def overlapping(scenes: Sequence[EmbeddedScene]) -> int:
+def overlapping(scenes: Sequence[MapScene]) -> int:
     """Return how many pairs of scenes show the same ground, by their boxes of longitude and latitude."""
     placed = [scene.corners() for scene in scenes if scene.crs is not None]
     boxes = np.array([[lon.min(), lat.min(), lon.max(), lat.max()] for lon, lat in placed])

@@ -10,7 +10,7 @@ from typing import Any
 
 from eo_backbones.errors import UserError
 from eo_backbones.files import read_json, refuse_occupied, refuse_unwritable, sha256_of
-from eo_backbones.regions.folder import EmbeddedRegion
+from eo_backbones.mapping.source import MapRegion
 
 MAP_FILE = "map.json"
 ERROR_RATE = 0.1
@@ -23,7 +23,7 @@ class MapRequest:
     """What to map, and how.
 
     Attributes:
-        region: folder of embeddings.
+        region: folder of embeddings, or a search index.
         points: labelled points, see :func:`eo_backbones.mapping.points.read_points`.
         class_field: property or column that holds the class.
         out: folder to write.
@@ -58,7 +58,7 @@ class MapRequest:
         if self.out.resolve() == self.region.resolve():
             raise UserError(f"--out {self.out} is the folder of the embeddings; name another one")
 
-    def facts(self, region: EmbeddedRegion) -> dict[str, Any]:
+    def facts(self, region: MapRegion) -> dict[str, Any]:
         """Return everything that decides the map, as JSON types."""
         return {
             "format": _FORMAT,

@@ -18,8 +18,8 @@ from eo_backbones.mapping.points import Points, read_points
 from eo_backbones.mapping.rasters import remove_rasters
 from eo_backbones.mapping.request import MAP_FILE, MapRequest, digest_of
 from eo_backbones.mapping.scene_map import SceneTotals, finished_totals, map_scene, row_areas_km2
+from eo_backbones.mapping.source import MapRegion, MapScene, open_cells
 from eo_backbones.progress import SILENT, Progress
-from eo_backbones.regions.folder import EmbeddedRegion, EmbeddedScene, open_region
 
 LEFT_OUT_FILE, PICTURE_FILE = "left_out.csv", "map.png"
 
@@ -80,7 +80,7 @@ def map_region(request: MapRequest, *, progress: Progress = SILENT) -> Mapped:
     """
     request.check()
     points = read_points(request.points, request.class_field)
-    region = open_region(request.region)
+    region = open_cells(request.region)
     facts = request.facts(region)
     earlier = request.earlier(facts)
     cells = find_cells(region, points)
@@ -116,7 +116,7 @@ def map_region(request: MapRequest, *, progress: Progress = SILENT) -> Mapped:
     return _finish(request, made, kept)
 
 
-def _blocks(request: MapRequest, region: EmbeddedRegion, points: Points, cells: LabelledCells) -> Blocks:
+def _blocks(request: MapRequest, region: MapRegion, points: Points, cells: LabelledCells) -> Blocks:
     """Return the blocks of the labelled cells.
 
     Raises:
@@ -149,7 +149,7 @@ def _blocks(request: MapRequest, region: EmbeddedRegion, points: Points, cells: 
         raise UserError(f"{error} ({left_out})") from error
 
 
-def _cell_side_m(scene: EmbeddedScene) -> float:
+def _cell_side_m(scene: MapScene) -> float:
     """Return the side of a square as large as a cell in the middle of a scene, in metres."""
     return float(np.sqrt(row_areas_km2(scene)[scene.rows // 2]) * 1000)
 
@@ -166,7 +166,7 @@ def _claim(request: MapRequest, facts: Mapping[str, Any], earlier: Mapping[str, 
 
 def _map_scenes(
     request: MapRequest,
-    region: EmbeddedRegion,
+    region: MapRegion,
     points: Points,
     classifier: ConformalClassifier,
     facts: Mapping[str, Any],

@@ -11,9 +11,10 @@ from rasterio.warp import transform as between_crs
 
 from eo_backbones.mapping.conformal import ConformalClassifier
 from eo_backbones.mapping.rasters import facts_of, new_rasters
-from eo_backbones.regions.folder import EmbeddedScene
+from eo_backbones.mapping.source import MapScene
 from eo_backbones.scenes.grid import at
 
+_BLOCK_VALUES = 2**22  # probabilities or features at once: 32 MiB each
 _EQUAL_AREA = CRS.from_epsg(6933)  # cylindrical, metres, WGS 84
 
 
@@ -36,7 +37,7 @@ class SceneTotals:
     set_sizes: tuple[int, ...]
 
 
-def finished_totals(folder: Path, scene: EmbeddedScene, digest: str) -> SceneTotals | None:
+def finished_totals(folder: Path, scene: MapScene, digest: str) -> SceneTotals | None:
     """Return the totals of a scene that this map already has; ``None`` if it has to be made.
 
     Args:
@@ -58,7 +59,7 @@ def finished_totals(folder: Path, scene: EmbeddedScene, digest: str) -> SceneTot
 
 
 def map_scene(
-    scene: EmbeddedScene,
+    scene: MapScene,
     classifier: ConformalClassifier,
     folder: Path,
     *,
@@ -87,7 +88,7 @@ def map_scene(
     areas = None if scene.crs is None else row_areas_km2(scene)
     recorded: dict[str, Any] = dict(facts)
     with new_rasters(folder, scene, classes, values, recorded) as rasters:
-        for first, block in scene.blocks():
+        for first, block in scene.blocks(max(_BLOCK_VALUES // max(len(classes), scene.features), 1)):
             known = ~np.isnan(block[..., 0])
             predicted = classifier.predict(block[known])
             rasters.write(first, known, predicted)
@@ -109,7 +110,7 @@ def map_scene(
     return totals
 
 
-def row_areas_km2(scene: EmbeddedScene) -> np.ndarray:
+def row_areas_km2(scene: MapScene) -> np.ndarray:
     """Return the area of a cell in the middle of each row, on an equal-area projection, ``(rows,)``."""
     rows = np.arange(scene.rows)
     middle = scene.cols // 2

@@ -23,6 +23,7 @@ from eo_backbones.mapping.report import as_markdown
 from eo_backbones.mapping.scene_map import row_areas_km2
 from eo_backbones.prediction.mask_file import class_colours
 from eo_backbones.regions.folder import open_region
+from eo_backbones.search import build_index
 from support.synthetic_region import CELL_M, CLASSES, Scene, draw_places, write_points, write_region
 
 POINTS = 30
@@ -45,8 +46,8 @@ def mapped(region: tuple[Path, list[Scene]], tmp_path_factory: pytest.TempPathFa
     return out
 
 
-def request(region: tuple[Path, list[Scene]], tmp_path: Path, places: Any = None, **options: Any) -> MapRequest:
-    folder, scenes = region
+def request(made: tuple[Path, list[Scene]], tmp_path: Path, places: Any = None, **options: Any) -> MapRequest:
+    folder, scenes = made
     points = write_points(tmp_path / "labels.geojson", draw_places(scenes, POINTS) if places is None else places)
     return MapRequest(**{"region": folder, "points": points, "class_field": "land", "out": tmp_path / "map", **options})
 
@@ -225,6 +226,7 @@ def one_corner(scenes: list[Scene], count: int) -> list[tuple[float, float, str]
         (lambda scenes: draw_places(scenes, 20), {"error_rate": 0}, r"--error-rate 0 is the share of cells .*pass a"),
         (lambda scenes: draw_places(scenes, 20), {"error_rate": 0.6}, r"--error-rate 0.6 is"),
         (lambda scenes: draw_places(scenes, 20), {"block_m": -1}, r"--block -1 is the side"),
+        (lambda scenes: draw_places(scenes, 20), {"region": Path("missing")}, r"no folder missing"),
         (lambda scenes: draw_places(scenes, 20), {"class_field": "cover"}, r"no field cover; --class-field takes"),
     ],
 )
@@ -308,6 +310,21 @@ def test_shares_have_wilsons_interval() -> None:
     share = Share.of(np.arange(60) >= 6, blocks)
     assert (share.value, share.low, share.points, share.blocks) == (0.9, low, 60, 20)
     assert Share.of(np.zeros(0, bool), blocks[:0]).value is None
+
+
+def test_an_index_is_mapped_like_its_folder(region: tuple[Path, list[Scene]], mapped: Path, tmp_path: Path) -> None:
+    """Its cells have length 1, in which these classes can be told apart as well."""
+    build_index(region[0], tmp_path / "index")
+    wanted = request(region, tmp_path, region=tmp_path / "index")
+    map_region(wanted)
+    for scene in region[1]:
+        name = Path(scene.name) / f"{scene.name}_classes.tif"
+        with rasterio.open(mapped / name) as one, rasterio.open(wanted.out / name) as other:
+            assert one.transform == other.transform
+            first, second = one.read(1), other.read(1)
+        np.testing.assert_array_equal(first == 255, second == 255)
+        assert (first == second)[scene.truth >= 0].mean() > 0.85
+    assert json.loads((wanted.out / "report.json").read_text())["region"]["unit_length"] is True
 
 
 def test_the_command_says_what_it_made(

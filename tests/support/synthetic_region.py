@@ -13,7 +13,10 @@ from eo_backbones.scenes.grid import Grid, at, to_degrees
 from eo_backbones.scenes.outputs import write_geotiff
 
 CLASSES = ("field", "forest", "water")
-FACTS = {"model": "test", "weights_sha256": "0" * 64, "bands": ["B04"], "fuse": "concat", "size": 64, "stride": 32}
+FACTS = {
+    "model": "test", "weights_sha256": "0" * 64, "bands": ["B04"], "units": ["dn"], "fuse": "concat", "size": 64,
+    "stride": 32,
+}  # fmt: skip
 CELL_M = 320
 
 
