@@ -48,6 +48,7 @@ USUAL_LAYOUTS = {13: "sen12ms-s2", 12: "bigearthnet-s2", 2: "sen12ms-s1"}
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _MAX_PICTURE_CHANNELS = 4  # with an alpha channel; GDAL calls the first three bands of any 8-bit file red, green, blue
 _BY_POSITION = "each band with its position in the file, e.g. B04=4"
+_NO_RANGES = "Range downloading not supported"  # gdal/port/cpl_vsil_curl.cpp
 _GDAL_CACHE_MIB = 16  # every block is read once; a large cache only costs memory
 _ONE_FILE = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")  # formats of a single file, but for sidecars
 SIDECARS = (".msk", ".aux.xml")
@@ -495,13 +496,21 @@ def opened(path: Path | str, content: bytes | None = None, *, settings: bool = T
             stack.enter_context(gdal_environment(path if content is None else None))
         try:
             with without_georeference_warnings():
-                if content is None:
-                    dataset = rasterio.open(str(path))
-                else:
-                    dataset = stack.enter_context(MemoryFile(content)).open()
+                dataset = _open(str(path)) if content is None else stack.enter_context(MemoryFile(content)).open()
         except RasterioError as error:
             raise unreadable(path, error) from error
         yield stack.enter_context(dataset)
+
+
+def _open(path: str) -> Any:
+    """Open a raster; of a server without ranges of bytes, such as ``python -m http.server``, as one stream."""
+    try:
+        return rasterio.open(path)
+    except RasterioError as error:
+        if not path.startswith(("http://", "https://")) or _NO_RANGES not in f"{error} {error.__cause__}":
+            raise
+        logger.info("%s: its server sends whole files only, so it is read as one stream", without_secrets(path))
+        return rasterio.open(f"/vsicurl_streaming/{path}")
 
 
 def unreadable(path: Path | str, error: Exception) -> UserError:

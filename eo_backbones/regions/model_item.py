@@ -98,8 +98,8 @@ def _beside_weights(source: Source) -> dict[str, Any] | None:
 
 def _of_config(model: str, sha256: str) -> dict[str, Any]:
     """Return the item of weights of which only ``config.json`` says something."""
-    found = resolve(model)
-    contract, path = found.config.input, found.weights_path
+    found = resolve(model, with_weights=False)
+    contract, path = found.config.input, fetch_beside(model, WEIGHTS_FILE)
     if contract is None or path is None:
         raise UserError(f"{model} declares no input contract, so its STAC item cannot be written")
     return stac_item(

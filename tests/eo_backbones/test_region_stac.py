@@ -336,6 +336,15 @@ def test_address_without_a_suffix_and_after_a_redirection(tmp_path: Path, server
     np.testing.assert_allclose(reflectance(raster), expected(["B04"]), atol=1e-6)
 
 
+def test_server_without_ranges_of_bytes(tmp_path: Path, server: FileServer) -> None:
+    pixels = np.random.default_rng(0).integers(1, 9000, (700, 700)).astype(np.uint16)
+    write_band(tmp_path / "large.tif", pixels)
+    write_json(tmp_path / "item.json", item("S", {"B04": asset("large.tif")}))
+    server.ranges = False
+    (source,) = find_scenes([f"{server.url}/item.json"], ["B04"])
+    np.testing.assert_allclose(reflectance(source)[0], pixels * 1e-4, atol=1e-6)
+
+
 def test_signatures_and_passwords_are_used_but_never_shown(
     tmp_path: Path, server: FileServer, caplog: pytest.LogCaptureFixture
 ) -> None:

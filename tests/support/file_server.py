@@ -1,5 +1,6 @@
 """A folder over real HTTP on 127.0.0.1, with byte ranges as GDAL asks for them; answers of other status by path."""
 
+import contextlib
 import functools
 import http.server
 import re
@@ -22,6 +23,7 @@ class FileServer:
         delay_s: path -> seconds before the answer.
         accounts: path -> value of the ``Authorization`` header that it needs.
         moved: path -> where else it is.
+        ranges: whether parts of files are sent.
     """
 
     url: str = ""
@@ -30,6 +32,7 @@ class FileServer:
     delay_s: dict[str, float] = field(default_factory=dict)
     accounts: dict[str, str] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
+    ranges: bool = True
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -61,7 +64,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         else:
             content = file.read_bytes()
             asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-            if asked is None:
+            if asked is None or not self.state.ranges:
                 self._send(200, content, body=body)
                 return
             first, last = int(asked[1]), min(int(asked[2] or len(content) - 1), len(content) - 1)
@@ -73,11 +76,13 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     def _send(self, status: int, content: bytes, *, body: bool, **headers: str) -> None:
         self.send_response(status)
-        for name, value in {"Accept-Ranges": "bytes", "Content-Length": str(len(content)), **headers}.items():
+        ranges = {"Accept-Ranges": "bytes"} if self.state.ranges else {}
+        for name, value in {**ranges, "Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if body:
-            self.wfile.write(content)
+            with contextlib.suppress(ConnectionError):  # GDAL reads no further than it needs
+                self.wfile.write(content)
 
 
 @contextmanager
