@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -290,6 +291,39 @@ def test_hits_are_written_in_all_formats(region: Path, index: Path, tmp_path: Pa
     assert json.loads(table.schema.metadata[b"geo"])["columns"]["geometry"]["encoding"] == "WKB"
     with Image.open(out[2]) as picture:
         assert picture.size[0] > 1000
+
+
+READ_HITS = """
+import json, sys
+import geopandas
+table, features = geopandas.read_parquet(sys.argv[1]), geopandas.read_file(sys.argv[2])
+print(json.dumps({
+    "crs": table.crs.to_authority(),
+    "valid": bool(table.geometry.is_valid.all()),
+    "same": bool(table.geometry.to_crs(features.crs).geom_equals_exact(features.geometry, 1e-9).all()),
+    "score": table["score"].tolist(),
+    "scene": features["scene"].tolist(),
+}))
+"""
+
+
+@pytest.mark.slow
+def test_geopandas_reads_hits(region: Path, index: Path, tmp_path: Path) -> None:
+    """In an environment of its own."""
+    if shutil.which("uv") is None:
+        pytest.skip("geopandas is installed by uv, which is not here")
+    out = (tmp_path / "hits.parquet", tmp_path / "hits.geojson")
+    hits = ask(index, at=centre(region, "a", 5, 5), out=out).hits
+    packages = [part for name in ("geopandas", "pyarrow", "duckdb") for part in ("--with", name)]
+    command = ["uv", "run", "--quiet", "--no-project", "--isolated", *packages, "python", "-c", READ_HITS, *out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    if done.returncode and "Traceback" not in done.stderr:
+        pytest.skip(f"geopandas cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["crs"], found["valid"], found["same"]) == (["OGC", "CRS84"], True, True)
+    assert found["score"] == [hit.score for hit in hits]
+    assert found["scene"] == [hit.scene for hit in hits]
 
 
 def test_a_moved_index_needs_nothing_else(region: Path, scenes: Path, index: Path, tmp_path: Path) -> None:
