@@ -1,10 +1,10 @@
 """Cross-band retrieval of places that no training of ours has seen (protocol ``retrieval``).
 
-    python benchmarks/cross_band_retrieval.py MULTIBAND OUT MODEL... [--size PX...]
+    python benchmarks/cross_band_retrieval.py MULTIBAND OUT MODEL... [--size PX...] [--places FILE]
 
 MULTIBAND holds folders ``s1`` and ``s2`` of GeoTIFF pairs with ten optical bands, VV and VH; used are those that
-``retrieval_places.txt`` names. OUT gets what ``eo-backbones evaluate --protocol retrieval`` writes. Networks run in
-float32.
+``retrieval_places.txt`` names, or FILE. OUT gets what ``eo-backbones evaluate --protocol retrieval`` writes. Networks
+run in float32.
 """
 
 import argparse
@@ -27,8 +27,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--size", type=int, nargs="+", default=[PLACE_PX], help="side in pixels that networks get")
+    parser.add_argument("--places", type=Path, default=Path(__file__).parent / "retrieval_places.txt", metavar="FILE")
     options = parser.parse_args()
-    names = (Path(__file__).parent / "retrieval_places.txt").read_text(encoding="utf-8").split()
+    names = options.places.read_text(encoding="utf-8").split()
     whole = open_unlabelled("pairs", options.root)
     kept_back = whole.take(np.array([row for row, path in enumerate(whole.paths) if path.stem in names]))
     with ProgressBars() as progress:

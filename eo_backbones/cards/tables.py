@@ -314,5 +314,8 @@ def _with_scaling(rows: Iterable[Result]) -> list[Result]:
 
 
 def _seeds(rows: Iterable[Result]) -> str:
-    count = len({row.seed for row in rows})
-    return f"{count} seed{'s' if count > 1 else ''}"
+    """Return how many seeds are behind each value: ``"5 seeds"``, or ``"3 to 5 seeds"`` where they differ."""
+    groups = grouped(_with_scaling(rows), ("model", "dataset", "band", "protocol", "fraction", "size")).values()
+    counts = [len({row.seed for row in group}) for group in groups]
+    fewest = f"{min(counts)} to " if min(counts) < max(counts) else ""
+    return f"{fewest}{max(counts)} seed{'s' if max(counts) > 1 else ''}"

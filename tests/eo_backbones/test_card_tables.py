@@ -31,7 +31,7 @@ def test_a_summary_has_a_line_for_each_model_and_a_column_for_each_band() -> Non
     )
     assert text == "\n".join(
         [
-            "64 px, protocol `logistic`. `eurosat-rgb`: 8 labelled and 20 test images, 2 seeds; "
+            "64 px, protocol `logistic`. `eurosat-rgb`: 8 labelled and 20 test images, 1 to 2 seeds; "
             "`folder`: 80 labelled and 20 test images, 1 seed:",
             "",
             "| model | B04, `eurosat-rgb` | VV, `folder` |",
