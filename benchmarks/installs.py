@@ -158,7 +158,7 @@ def find_python(version: str) -> str:
     done = subprocess.run(["uv", "python", "install", version], capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return find_python(version)
-    reasons = re.findall(r"(?:error|Caused by): (.+)", done.stderr)
+    reasons = re.findall(r"(?:error|cause): (.+)", done.stderr)
     return f"not found, and uv cannot install it here ({without_hosts(reasons[-1] if reasons else done.stderr)})"
 
 

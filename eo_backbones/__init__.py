@@ -10,6 +10,7 @@ Importing registers the names of the declared weights in timm, and does nothing 
 
 from typing import TYPE_CHECKING, Any
 
+from eo_backbones import temporary as _temporary  # noqa: F401  before torchvision is imported
 from eo_backbones import timm_bridge as _timm_bridge  # noqa: F401  registers our names
 from eo_backbones.contract import InputSpec
 from eo_backbones.errors import UserError

@@ -11,7 +11,7 @@ SOURCES = {"eo_backbones": REPOSITORY, "eo_backbones_train": REPOSITORY / "train
 # Lowest first. Modules of one row do not import each other (a sub-package may import within itself).
 LAYERS = {
     "eo_backbones": (
-        ("errors", "progress"),
+        ("errors", "progress", "temporary"),
         ("bands", "device", "files"),
         ("contract", "results"),
         ("weights", "inputs"),

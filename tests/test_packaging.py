@@ -1,11 +1,14 @@
 """What is shipped, and what a bare checkout needs: the wheel, the import, torch.hub."""
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
 import tomllib
 import zipfile
+from email import message_from_string
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -82,6 +85,43 @@ def test_the_source_distribution_holds_what_a_wheel_is_built_from(repository: Pa
     }  # fmt: skip
 
 
+def metadata(wheel: zipfile.ZipFile) -> Message:
+    """What an index is told: fields, and the description as the payload."""
+    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    return message_from_string(wheel.read(name).decode())
+
+
+def test_the_description_is_one_that_pypi_shows(wheel: zipfile.ZipFile, repository: Path) -> None:
+    """It renders, and no link leads to a file that only the repository has."""
+    assert wheel.filename is not None
+    command = [sys.executable, "-m", "twine", "--no-color", "check", "--strict", wheel.filename]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = metadata(wheel).get_payload()
+    links = re.findall(r"\]\(([^)]+)\)", str(text))
+    assert not [link for link in links if not link.startswith(("https://", "http://", "#"))]
+    card = "model_cards/eo_resnet50.byol_s1s2_mini/README.md"
+    assert f"https://github.com/OWNER/eo_backbones/blob/main/{card}" in links
+    relative = [
+        link for link in re.findall(r"\]\(([^)]+)\)", (repository / "README.md").read_text()) if ":" not in link
+    ]
+    assert len(relative) > 10
+    assert not [link for link in relative if not (repository / link.partition("#")[0]).exists()]
+
+
+def test_the_classifiers_name_every_python_from_the_oldest_on(wheel: zipfile.ZipFile) -> None:
+    named = re.findall(
+        r"Programming Language :: Python :: 3\.(\d+)", "\n".join(metadata(wheel).get_all("Classifier", []))
+    )
+    assert f">=3.{named[0]}" == metadata(wheel)["Requires-Python"]
+    assert list(map(int, named)) == list(range(11, 15))
+
+
+def test_every_extra_is_named_in_the_readme(wheel: zipfile.ZipFile, repository: Path) -> None:
+    part = (repository / "README.md").read_text().split("## Install\n")[1].split("\n## ")[0]
+    assert set(metadata(wheel).get_all("Provides-Extra", [])) == set(re.findall(r"`([a-z]+)`", part))
+
+
 def test_the_wheel_declares_the_two_commands(wheel: zipfile.ZipFile) -> None:
     (name,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
     assert wheel.read(name).decode().split() == [
@@ -92,10 +132,9 @@ def test_the_wheel_declares_the_two_commands(wheel: zipfile.ZipFile) -> None:
 
 
 def test_no_dependency_has_an_upper_bound(wheel: zipfile.ZipFile) -> None:
-    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
-    lines = wheel.read(name).decode().splitlines()
-    required = [line for line in lines if line.startswith("Requires-") and "extra ==" not in line]
-    assert "Requires-Dist: timm>=1.0.31" in required
+    required = [line for line in metadata(wheel).get_all("Requires-Dist", []) if "extra ==" not in line]
+    required.append(metadata(wheel)["Requires-Python"])
+    assert "timm>=1.0.31" in required
     assert not [line for line in required if "<" in line or "==" in line]
 
 
