@@ -1,6 +1,7 @@
 """Wheel and source distribution in bare environments of several Pythons: what it takes, and whether all runs there.
 
-    uv run python benchmarks/installs.py [--pythons 3.11 3.12 3.13 3.14] [--cold] [--interpreter PATH ...] [--out FILE]
+    uv run python benchmarks/installs.py [--pythons 3.11 3.12 3.13 3.14] [--interpreter PATH ...] [--routes NAME ...]
+        [--cold] [--out FILE]
 
 Both files are built from this checkout. Each Python gets an environment with nothing in it, first for the wheel, in
 which every route runs, then for the source distribution, which is only imported. An interpreter is one that uv finds
@@ -42,7 +43,7 @@ assert not {"rasterio", "matplotlib", "typer", "tensorboard"} & set(sys.modules)
 """,
     "list": ("eo-backbones", "list"),
     "save": ("eo-backbones", "save", NAME, "encoder"),
-    "loading by timm alone, create_model, timm's registry, torch.hub": f"""
+    "load (timm alone, create_model, timm's registry, torch.hub)": f"""
 import sys, timm, torch
 images = torch.ones(1, 1, 64, 64)
 expected = timm.create_model("local-dir:encoder", pretrained=True).eval()(images)
@@ -98,9 +99,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pythons", nargs="+", default=list(PYTHONS))
     parser.add_argument("--interpreter", nargs="*", default=[], type=Path, help="also these, which uv does not find")
+    parser.add_argument("--routes", nargs="+", help="only routes that begin with these words, say import save load")
     parser.add_argument("--cold", action="store_true", help="time one installation with an empty cache")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
+    chosen = [name for name in ROUTES if not options.routes or name.startswith(tuple(options.routes))]
     rows, notes, failed = [], [], False
     with tempfile.TemporaryDirectory(prefix="eo-installs-") as folder:
         wheel, sdist = build(Path(folder) / "dist")
@@ -111,7 +114,7 @@ def main() -> None:
                 notes.append(f"Python {python}: {where}")
                 say(notes[-1])
                 continue
-            for file, routes in ((wheel, tuple(ROUTES)), (sdist, SHORT)):
+            for file, routes in ((wheel, chosen), (sdist, SHORT)):
                 work = Path(folder) / f"work-{len(rows)}"
                 try:
                     taken = install(file, where, work / "venv")
