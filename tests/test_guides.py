@@ -27,6 +27,7 @@ from eo_backbones import weights
 from eo_backbones.files import sha256_of
 from eo_backbones.hub.folder import WEIGHTS_FILE
 from support.hub_http import Hub
+from support.real_region import write_real_region
 
 GUIDES = Path(__file__).parent.parent / "docs" / "guides"
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -151,6 +152,21 @@ def test_map_a_region(empty: Path) -> None:
     for number in range(4):
         with rasterio.open(empty / "map" / f"scene_{number}" / f"scene_{number}_classes.tif") as classes:
             assert (classes.shape, classes.res, classes.nodata) == ((15, 15), (320, 320), 255)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mini")
+def test_map_a_region_of_real_scenes(empty: Path, shared_data: Path) -> None:
+    """The same blocks, but for the one that writes synthetic scenes."""
+    write_real_region(empty / "land", shared_data)
+    text = (GUIDES / "map-a-region.md").read_text()
+    made = 'write_region(Path("land"))'
+    assert made in text
+    report = run_blocks(text.replace(made, ""))["report"]
+    assert (report["points"]["listed"], report["region"]["scenes"]) == (80, 5)
+    assert report["coverage"]["high"] >= 0.9
+    counted = np.array(report["confusion"]).sum(axis=1)
+    assert report["f1_weighted"]["low"] > (counted**2).sum() / counted.sum() ** 2  # classes drawn by their shares
 
 
 @pytest.mark.slow
