@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -507,6 +508,35 @@ def test_approximate_search_finds_nearly_all_of_the_nearest(tmp_path: Path) -> N
     assert np.mean(shares) >= 0.95
     everything, _ = nearest(opened, queries[:1], 20_000)
     assert sorted(everything) == list(range(20_000))
+
+
+def test_without_faiss_every_search_is_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("faiss")
+    write_region(tmp_path / "region/a.tif", clustered(60, 100), FACTS)
+    build_index(tmp_path / "region", tmp_path / "with", lists_from=6_000)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    made = build_index(tmp_path / "region", tmp_path / "without", lists_from=6_000)
+    assert (made.lists, made.recall) == (0, None)
+    assert "faiss is missing, so every search will scan all 6,000 cells" in caplog.text
+    assert "pip install 'eo-backbones[search]'" in caplog.text
+    place = centre(tmp_path / "region", "a", 30, 50)
+    found = [ask(tmp_path / name, at=place) for name in ("with", "without")]
+    assert found[0].exact
+    assert found[0].hits == found[1].hits
+
+
+def test_damaged_lists_are_refused_and_exact_search_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    write_region(tmp_path / "region/a.tif", clustered(60, 100), FACTS)
+    build_index(tmp_path / "region", tmp_path / "index", lists_from=6_000)
+    lists = tmp_path / "index/lists.faiss"
+    lists.write_bytes(b"x" * lists.stat().st_size)
+    place = centre(tmp_path / "region", "a", 30, 50)
+    with pytest.raises(UserError, match=r"cannot read .*lists\.faiss; make the index again, or search with --exact"):
+        ask(tmp_path / "index", at=place)
+    assert len(ask(tmp_path / "index", at=place, exact=True).hits) == 10
 
 
 def killed_while_writing(region: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
