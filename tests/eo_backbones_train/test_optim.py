@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from lightly.utils.lars import LARS
+from torch import Tensor, nn
 
+from eo_backbones.errors import UserError
 from eo_backbones_train.methods.build import build_method
 from eo_backbones_train.optim import (
     build_optimizer,
@@ -91,6 +93,41 @@ def test_the_optimiser_steps_as_torch_builds_it_from_the_same_numbers(name: str,
             optimizer.step()
         results.append(module.weight.detach().clone())
     torch.testing.assert_close(*results)
+
+
+def test_lars_steps_as_that_of_lightly() -> None:
+    """Weights have adapted rates, biases and BatchNorm those of SGD, as in BYOL."""
+    chosen = recipe("byol-full", "optim.name=lars", "optim.base_lr=0.45", "optim.weight_decay=0.001")
+
+    def build_with_lightly(module: nn.Module) -> torch.optim.Optimizer:
+        return LARS(parameter_groups(module, chosen), lr=peak_learning_rate(chosen), momentum=0.9)
+
+    def build(module: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(module, chosen, fused=True, capturable=False)
+
+    results = []
+    for make in (build, build_with_lightly):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+        optimizer = make(module)
+        for _ in range(5):
+            optimizer.zero_grad()
+            module(torch.arange(8.0).reshape(2, 4)).square().sum().backward()
+            optimizer.step()
+        results.append(dict(module.state_dict()))
+    torch.testing.assert_close(*results)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        start = nn.Linear(4, 5).weight
+    assert not torch.allclose(results[0]["0.weight"], start)
+
+
+def test_lars_is_refused_where_it_would_have_no_effect_or_was_not_tried() -> None:
+    with pytest.raises(UserError, match=r"what has weight decay; set optim\.weight_decay above 0"):
+        recipe("byol-full", "optim.name=lars", "optim.weight_decay=0")
+    chosen = recipe("byol-full", "optim.name=lars")
+    with pytest.raises(UserError, match="--no-graph"):
+        build_optimizer(nn.Linear(2, 2), chosen, fused=True, capturable=True)
 
 
 def test_a_capturable_optimiser_has_one_rate_tensor_a_group() -> None:

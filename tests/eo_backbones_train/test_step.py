@@ -22,7 +22,7 @@ def take_steps(method: nn.Module, optimizer: Optimizer, count: int, *, seed: int
         method.update_target(torch.tensor(0.9))  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "lars"])
 @pytest.mark.parametrize("before", [0, 2])
 def test_the_warm_up_of_a_graph_leaves_no_trace(name: str, before: int) -> None:
     """Steps, restore, steps: as if the first had not been taken, also for an optimiser that had no state yet."""

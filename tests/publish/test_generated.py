@@ -21,7 +21,7 @@ unpublished_row = pytest.mark.parametrize(
     "row", [row for row in WEIGHTS.values() if not row.published], ids=lambda row: row.name
 )
 
-# stac-extensions/mlm v1.5.0, json-schema/schema.json: mlmItemFields and ModelInput, ModelOutput, ResultStructure;
+# stac-extensions/mlm v1.6.0, json-schema/schema.json: mlmItemFields and ModelInput, ModelOutput, ResultStructure;
 # AssetModelRoleMinimumOneDefinition, AssetModelRequiredProperties. STAC 1.1 item specification.
 STAC_ITEM = {"type", "stac_version", "id", "geometry", "properties", "links", "assets"}
 MLM_ITEM = {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"}

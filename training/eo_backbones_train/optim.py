@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from timm.optim import Lars
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from eo_backbones.errors import UserError
 from eo_backbones_train.recipes.recipe import REFERENCE_BATCH, Recipe
 
 Schedule = Literal["constant", "cosine"]
@@ -94,7 +96,12 @@ def build_optimizer(module: nn.Module, recipe: Recipe, *, fused: bool, capturabl
         fused: one kernel for all parameters (machine setting).
         capturable: for a CUDA graph: step counts and the learning rate of each group are tensors on the device, which
             are filled before a replay.
+
+    Raises:
+        UserError: LARS in a CUDA graph.
     """
+    if recipe.optim.name == "lars" and capturable:
+        raise UserError("optim.name=lars has not been tried in a CUDA graph; add --no-graph")
     optim, groups = recipe.optim, parameter_groups(module, recipe)
     peak = peak_learning_rate(recipe)
     device = next(module.parameters()).device
@@ -103,6 +110,9 @@ def build_optimizer(module: nn.Module, recipe: Recipe, *, fused: bool, capturabl
     initial: float | Tensor = groups[0]["lr"]
     if optim.name == "sgd":  # keeps no step count, so nothing else has to be capturable
         return SGD(groups, lr=initial, momentum=optim.momentum, fused=fused)
+    if optim.name == "lars":  # has no fused kernel
+        lars: Optimizer = Lars(groups, lr=initial, momentum=optim.momentum)
+        return lars
     kind: type[Adam] = AdamW if optim.name == "adamw" else Adam
     return kind(groups, lr=initial, betas=(optim.momentum, _ADAM_BETA2), fused=fused, capturable=capturable)
 

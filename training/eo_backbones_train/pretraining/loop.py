@@ -87,6 +87,7 @@ def train(
         )  # type: ignore[call-overload]
         if recipe.model.sync_batch_norm:
             method = synchronize_batch_norm(method, process)
+        optimizer = build_optimizer(method, recipe, fused=True, capturable=machine.graph)
 
         # The images, and the folder that this run writes to.
         store = Store.open(options.store)
@@ -116,7 +117,6 @@ def train(
             return options.out
 
         # What changes during training, restored from a checkpoint if there is one.
-        optimizer = build_optimizer(method, recipe, fused=True, capturable=machine.graph)
         warm_up = recipe.optim.warmup_epochs * loader.steps_per_epoch
         state = RunState(
             method=method,

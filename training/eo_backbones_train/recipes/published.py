@@ -124,7 +124,7 @@ _BYOL_FULL = Recipe(
         buffers="average",  # [ours] keeps the target a complete average, usable for evaluation
     ),
     optim=OptimPart(
-        name="adamw",  # [mocov3] [byol] has LARS, which torch does not ship
+        name="adamw",  # [mocov3] [byol] has LARS: optim.name=lars
         base_lr=1.5e-4,  # [mocov3] for a batch of 256
         scale_lr=True,  # [byol], [mocov3]
         weight_decay=0.01,  # [ours] torch's default for AdamW; [mocov3] takes 0.1, for transformers

@@ -156,16 +156,17 @@ class OptimPart:
     """The optimiser and its learning rate.
 
     Attributes:
-        name: as in ``torch.optim``: weight decay is decoupled in ``adamw``, part of the gradient in the others.
+        name: as in ``torch.optim``: weight decay is decoupled in ``adamw``, part of the gradient in the others; or
+            ``lars`` (You et al., arXiv 1708.03888), timm's, which adapts the rates of what has weight decay.
         base_lr: peak learning rate; with ``scale_lr`` at a global batch of 256, growing linearly with the batch.
         decay_norm_and_bias: whether weight decay also acts on biases and BatchNorm parameters.
-        momentum: SGD's momentum, or the decay of Adam's first moment.
+        momentum: of SGD and LARS, or the decay of Adam's first moment.
         warmup_epochs: epochs in which the rate grows linearly to its peak.
         schedule: after that, ``"constant"`` or ``"cosine"`` down to 0.
         fixed_predictor_lr: the predictor keeps the peak rate throughout (SimSiam, section 4.1).
     """
 
-    name: Literal["adam", "adamw", "sgd"]
+    name: Literal["adam", "adamw", "sgd", "lars"]
     base_lr: float
     scale_lr: bool
     weight_decay: float
@@ -223,6 +224,8 @@ def _check(recipe: Recipe) -> Iterator[str]:
         yield "method byol needs a target (decay, schedule, buffers)"
     if recipe.method != "byol" and recipe.target is not None:
         yield f"method {recipe.method} has no target; set it to null"
+    if recipe.optim.name == "lars" and recipe.optim.weight_decay == 0:
+        yield "optim.name lars adapts the rates of what has weight decay; set optim.weight_decay above 0 (BYOL: 1e-6)"
     yield from _wrong_start(recipe)
     yield from _wrong_teacher(recipe)
 
