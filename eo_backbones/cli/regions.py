@@ -31,6 +31,7 @@ class Settings(TypedDict):
     components: int | None
     components_from: Path | None
     dtype: str
+    geometry: str
     preview: bool
     overwrite: bool
 
@@ -43,20 +44,26 @@ def embed_many(
     device: str,
     workers: int | None,
     scheduler: str | None,
+    budget: float | None,
     as_json: bool,
 ) -> None:
     """Embed many scenes and say what became of them; the exit status is 1 if one could not be embedded."""
     from eo_backbones.progress import ProgressBars
-    from eo_backbones.regions import RegionRequest, embed_region
+    from eo_backbones.regions import RegionRequest, embed_region, fit_region_budget
 
     request = RegionRequest(scenes=scenes, format=format_ or "cog", **settings)
+    choice = None
+    if budget is not None:
+        request, choice = fit_region_budget(request, budget)
+        typer.echo(f"budget: {choice}", err=True)
     try:
         with ProgressBars() as progress:
             made = embed_region(request, device=device, workers=workers, scheduler=scheduler, progress=progress)
     except KeyboardInterrupt:
         typer.echo(f"stopped; what is finished is in {request.out}, the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    print_result(made.to_dict(), _lines(made), as_json=as_json)
+    facts = made.to_dict() if choice is None else {**made.to_dict(), "budget": choice.to_dict()}
+    print_result(facts, _lines(made), as_json=as_json)
     if made.failed:
         raise typer.Exit(1)
 

@@ -17,9 +17,10 @@ from eo_backbones.cli.options import (
     print_result,
     refuse_idle,
     split_commas,
+    was_typed,
 )
 from eo_backbones.cli.regions import Settings, embed_many
-from eo_backbones.errors import INTERRUPTED
+from eo_backbones.errors import INTERRUPTED, UserError
 
 if TYPE_CHECKING:
     from eo_backbones.scenes import Embedded, EmbedRequest
@@ -94,7 +95,7 @@ def embed(
     out: Annotated[
         Path,
         typer.Option(
-            help="One scene: the file to write, .tif, or .parquet with the cells' centres. Many: the folder to write."
+            help="One scene: what to write, .tif, .parquet (a table of cells) or .zarr. Many: the folder to write."
         ),
     ],
     unit: UnitOption = None,
@@ -115,6 +116,15 @@ def embed(
         typer.Option(help="Use another scene's .components.npz, so that both can be compared.", metavar="FILE"),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16, or int8 with a scale and offset per band.")] = "float32",
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MB",
+            help="[bold]Instead of --components and --dtype[/bold]: the most accurate of the measured settings whose "
+            "files take MB megabytes at most, all scenes together.",
+            show_default=False,
+        ),
+    ] = None,
     fuse: Annotated[str, typer.Option(help="Several bands: concat (features side by side) or mean.")] = "concat",
     max_nodata: Annotated[
         float, typer.Option(help="Share of missing pixels above which a window becomes a nodata cell.")
@@ -123,10 +133,14 @@ def embed(
         str | None,
         typer.Option(
             "--format",
-            help="One scene: geotiff or parquet; default: by the suffix of OUT. Many: cog (default), parquet or zarr.",
+            help="One scene: geotiff, cog (cloud-optimised), parquet or zarr; default: by the suffix of OUT. Many: cog "
+            "(default), parquet or zarr.",
             show_default=False,
         ),
     ] = None,
+    geometry: Annotated[
+        str, typer.Option(help="Of a cell in a Parquet table: point (its centre) or polygon (its outline).")
+    ] = "point",
     preview: Annotated[
         bool, typer.Option("--preview", help="Also draw the first three components as OUT.png, or OUT/region.png.")
     ] = False,
@@ -147,12 +161,17 @@ def embed(
     """Turn scenes of any size into georeferenced maps of embeddings: one into a file, many into a folder."""
     from eo_backbones.device import fast_dtype, pick_device
     from eo_backbones.progress import ProgressBars
-    from eo_backbones.scenes import EmbedRequest, embed_scene
+    from eo_backbones.scenes import EmbedRequest, embed_scene, fit_budget
     from eo_backbones.scenes.request import is_one_file
 
     chosen = pick_device(device)
     if len(split_commas(bands)) == 1:
         refuse_idle(context, "fuse", "--fuse", "it joins several bands, and there is one; leave it out")
+    if budget is not None:
+        for parameter in ("components", "components_from", "dtype"):
+            if was_typed(context, parameter):
+                option = f"--{parameter.replace('_', '-')}"
+                raise UserError(f"--budget chooses components and number format itself; leave it out, or {option}")
     settings: Settings = {
         "model": model,
         "bands": split_commas(bands),
@@ -168,6 +187,7 @@ def embed(
         "components": components,
         "components_from": components_from,
         "dtype": dtype,
+        "geometry": geometry,
         "preview": preview,
         "overwrite": overwrite,
     }
@@ -179,19 +199,25 @@ def embed(
             device=device,
             workers=workers,
             scheduler=scheduler,
+            budget=budget,
             as_json=as_json,
         )
         return
     for parameter in ("workers", "scheduler"):
         refuse_idle(context, parameter, f"--{parameter}", f"{out} holds one scene; name a folder with --out for many")
     request = EmbedRequest(scene=tuple(scene), format=format_, **settings)
+    choice = None
+    if budget is not None:
+        request, choice = fit_budget(request, budget)
+        typer.echo(f"budget: {choice}", err=True)
     try:
         with ProgressBars() as progress:
             made = embed_scene(request, device=chosen, dtype=fast_dtype(chosen), progress=progress)
     except KeyboardInterrupt:
         typer.echo(f"stopped; what is finished is in {out}.part, the same command continues from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    print_result(made.to_dict(), _lines(made, request), as_json=as_json)
+    facts = made.to_dict() if choice is None else {**made.to_dict(), "budget": choice.to_dict()}
+    print_result(facts, _lines(made, request), as_json=as_json)
 
 
 def similar(

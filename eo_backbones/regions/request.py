@@ -44,6 +44,7 @@ class RegionRequest(EmbedSettings):
         if chosen is None:
             raise unknown_name("--format", self.format, get_args(RegionFormat))
         check_format(chosen, dtype)
+        self.check_geometry(chosen)
         refuse_unwritable(self.out, folder=True)
         names = {path.name for path in self.out.iterdir()} if self.out.is_dir() else set()
         refuse_occupied(
@@ -78,4 +79,5 @@ class RegionRequest(EmbedSettings):
             "components_from": None if given is None or not given.is_file() else sha256_of(given),
             "dtype": self.dtype,
             "format": self.format,
+            **({} if self.geometry == "point" else {"geometry": self.geometry}),
         }

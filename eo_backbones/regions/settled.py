@@ -51,6 +51,7 @@ _OPTIONS = {
     "components_from": "--components-from",
     "dtype": "--dtype",
     "format": "--format",
+    "geometry": "--geometry",
     "features": "input contract of the model",
 }
 """What decides the values -> what a message calls it."""

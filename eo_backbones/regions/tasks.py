@@ -181,6 +181,7 @@ def _write(job: RegionJob, plan: ScenePlan, rows: Rows) -> Made:
             dtype=job.file_dtype,
             facts=facts,
             names=band_titles(components),
+            geometry=job.request.cell_geometry,
         )
         return Made(nodata_cells=plan.cells - valid, bytes=bytes_of(path))
 

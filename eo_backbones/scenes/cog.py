@@ -28,11 +28,9 @@ import numpy as np
 import rasterio
 from rasterio.shutil import copy
 
-from eo_backbones.errors import UserError
-from eo_backbones.files import atomic_file, write_problem
-from eo_backbones.rasters.reader import without_georeference_warnings
+from eo_backbones.files import atomic_file
 from eo_backbones.scenes.encoding import INT8_NODATA, TAG, EmbeddingDtype, Int8Codes, Rows, blocks_of, to_half
-from eo_backbones.scenes.geotiff import refuse_too_many
+from eo_backbones.scenes.geotiff import refuse_too_many, writing_with_gdal
 from eo_backbones.scenes.grid import Grid
 
 _TILE_BYTES = 2**20
@@ -72,7 +70,7 @@ def write_cog(
     side = tile_side(bands, dtype)
     overview_side = max(side, _OVERVIEW_SIDE)
     sizes = [(grid.rows, grid.cols)]
-    if overview_side**2 * _pixel_bytes(bands, dtype) <= _OVERVIEW_TILE_BYTES:
+    if has_overviews(bands, dtype):
         while max(sizes[-1]) > _SMALLEST:
             sizes.append(_halved(sizes[-1]))
     options = {
@@ -86,21 +84,22 @@ def write_cog(
         _write_levels(folder, rows, _storage(codes, dtype), sizes, bands)
         source = _describe(folder, sizes, grid, bands=bands, codes=codes, facts=facts, names=names)
         settings = {
-            "GDAL_PAM_ENABLED": "NO",
             "GDAL_TIFF_OVR_BLOCKSIZE": overview_side,
             "GDAL_NUM_THREADS": 1,
             "GDAL_CACHEMAX": max(64, 2 * overview_side * grid.cols * bands * 4 >> 20),  # MiB; two rows of tiles
         }
-        try:
-            with rasterio.Env(**settings), without_georeference_warnings():
-                copy(source, unfinished, driver="COG", **options)
-        except (rasterio.errors.RasterioError, SystemError) as error:  # rasterio has no class for every error of GDAL
-            raise UserError(f"cannot write {path}: {write_problem(error)}; make room, or pass another --out") from error
+        with writing_with_gdal(path), rasterio.Env(**settings):
+            copy(source, unfinished, driver="COG", **options)
 
 
 def tile_side(bands: int, dtype: EmbeddingDtype) -> int:
     """Return the side of a tile in cells."""
     return next((side for side in _SIDES if side**2 * _pixel_bytes(bands, dtype) <= _TILE_BYTES), _SIDES[-1])
+
+
+def has_overviews(bands: int, dtype: EmbeddingDtype) -> bool:
+    """Return whether a file that is large enough gets overviews."""
+    return max(tile_side(bands, dtype), _OVERVIEW_SIDE) ** 2 * _pixel_bytes(bands, dtype) <= _OVERVIEW_TILE_BYTES
 
 
 def _pixel_bytes(bands: int, dtype: EmbeddingDtype) -> int:

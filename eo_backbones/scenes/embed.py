@@ -169,6 +169,7 @@ def embed_scene(
             dtype=file_dtype,
             facts=facts,
             names=band_titles(kept),
+            geometry=request.cell_geometry,
         )
         preview = _write_preview(request, unfinished, kept, valid, meaning) if request.preview else None
         tick(grid.rows)

@@ -8,18 +8,21 @@ nodata is NaN.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
-from eo_backbones.files import atomic_file
+from eo_backbones.files import atomic_file, write_problem
 from eo_backbones.rasters.reader import without_georeference_warnings
 from eo_backbones.scenes.encoding import INT8_NODATA, TAG, EmbeddingDtype, Int8Codes, Rows, blocks_of
 from eo_backbones.scenes.grid import Grid
@@ -50,7 +53,7 @@ def write_geotiff(
         names: descriptions of the bands, if they have any.
 
     Raises:
-        UserError: more bands than a TIFF can have.
+        UserError: more bands than a TIFF can have, or GDAL could not write the file.
     """
     refuse_too_many(bands)
     codes = Int8Codes.of(rows(), bands) if dtype == "int8" else None
@@ -74,8 +77,8 @@ def write_geotiff(
     step = max(_BLOCK_BYTES // row_bytes, 1)
     with (
         atomic_file(path) as unfinished,
-        rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_CACHEMAX=max(64, 4 * row_bytes >> 20)),
-        without_georeference_warnings(),
+        writing_with_gdal(path),
+        rasterio.Env(GDAL_CACHEMAX=max(64, 4 * row_bytes >> 20)),
         rasterio.open(unfinished, "w", **profile) as target,
     ):
         target.update_tags(**{TAG: json.dumps(facts)})
@@ -86,6 +89,20 @@ def write_geotiff(
         for number, block in enumerate(blocks_of(rows(), step)):
             values = block if codes is None else codes.encode(block)
             target.write(values.transpose(2, 0, 1), window=Window(0, number * step, grid.cols, len(block)))
+
+
+@contextmanager
+def writing_with_gdal(path: Path) -> Iterator[None]:
+    """Say in one line that GDAL could not write a file: most often the disk is full.
+
+    Raises:
+        UserError: it could not.
+    """
+    try:
+        with rasterio.Env(GDAL_PAM_ENABLED="NO"), without_georeference_warnings():
+            yield
+    except (RasterioError, CPLE_BaseError, SystemError) as error:  # rasterio has no class of its own for some of them
+        raise UserError(f"cannot write {path}: {write_problem(error)}; make room, or pass another --out") from error
 
 
 def refuse_too_many(bands: int) -> None:
@@ -124,8 +141,7 @@ def write_similarity_map(
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         atomic_file(path) as unfinished,
-        rasterio.Env(GDAL_PAM_ENABLED="NO"),
-        without_georeference_warnings(),
+        writing_with_gdal(path),
         rasterio.open(unfinished, "w", **profile) as target,
     ):
         target.update_tags(**{f"{TAG}_SIMILAR": json.dumps(facts)})

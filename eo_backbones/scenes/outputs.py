@@ -16,6 +16,8 @@ from eo_backbones.scenes.grid import Grid
 from eo_backbones.scenes.parquet import Geometry, load_pyarrow, write_parquet
 from eo_backbones.scenes.zarr_store import load_zarr, write_zarr
 
+FORMATS_OF_INT8 = ("geotiff", "cog")
+"""Formats with a place for scale and offset of each value."""
 Format = Literal["geotiff", "cog", "parquet", "zarr"]
 
 
@@ -29,7 +31,7 @@ def check_format(format: Format, dtype: EmbeddingDtype) -> None:  # noqa: A002 -
         load_pyarrow()
     if format == "zarr":
         load_zarr()
-    if dtype == "int8" and format in {"parquet", "zarr"}:
+    if dtype == "int8" and format not in FORMATS_OF_INT8:
         raise UserError("--dtype int8 needs the scales that a GeoTIFF has; pass float16, or --format cog")
 
 

@@ -20,6 +20,7 @@ from eo_backbones.rasters.reader import SIDECARS, is_gdal_name, local_file
 from eo_backbones.scenes.encoding import EmbeddingDtype
 from eo_backbones.scenes.geotiff import MAX_BANDS
 from eo_backbones.scenes.outputs import Format, check_format
+from eo_backbones.scenes.parquet import Geometry
 
 MAX_NODATA = 0.05
 """Default of ``max_nodata``. Up to this share the features of a window hardly move: their median cosine with those of
@@ -47,6 +48,7 @@ class EmbedSettings:
         components: keep so many principal components of the features; ``None``: the features.
         components_from: take them from this file of another embedding instead.
         dtype: of the output.
+        geometry: of a cell in a table, ``"point"`` or ``"polygon"``.
         preview: also draw the first three components.
         overwrite: replace what is there.
     """
@@ -64,8 +66,14 @@ class EmbedSettings:
     components: int | None = None
     components_from: Path | None = None
     dtype: str = "float32"
+    geometry: str = "point"
     preview: bool = False
     overwrite: bool = False
+
+    @property
+    def cell_geometry(self) -> Geometry:
+        """What a cell is in a table."""
+        return "polygon" if self.geometry == "polygon" else "point"
 
     @property
     def reading(self) -> ReadingOptions:
@@ -87,11 +95,24 @@ class EmbedSettings:
             raise UserError(
                 f"--max-nodata {self.max_nodata:g} is a share of the pixels; pass 0 to below 1, such as 0.05"
             )
+        if self.geometry not in get_args(Geometry):
+            raise unknown_name("--geometry", self.geometry, get_args(Geometry))
         if self.components is not None and self.components_from is not None:
             raise UserError("--components and --components-from both say which components; pass one of them")
         if self.components is not None and self.components < 1:
             raise UserError(f"--components {self.components}: pass 1 or more, or leave it out to keep all features")
         return dtype
+
+    def check_geometry(self, chosen: Format) -> None:
+        """Refuse outlines of cells where the output is a grid.
+
+        Raises:
+            UserError: it is.
+        """
+        if self.geometry == "polygon" and chosen != "parquet":
+            raise UserError(
+                f"--geometry polygon is for tables, not for {chosen}; leave it out, or pass --format parquet"
+            )
 
     def check_width(self, features: int, chosen: str) -> None:
         """Refuse an output that cannot hold so many values per cell, before hours are spent.
@@ -140,6 +161,7 @@ class EmbedRequest(EmbedSettings):
         if chosen is None:
             raise unknown_name("--format", typed, get_args(Format))
         check_format(chosen, dtype)
+        self.check_geometry(chosen)
         refuse_unwritable(self.out, folder=chosen == "zarr")
         if self.preview and preview_file(self.out).resolve() in {Path(path).resolve() for path in self.scene}:
             raise UserError(

@@ -76,7 +76,10 @@ def write_zarr(
             attributes={"_ARRAY_DIMENSIONS": ["y", "x", "feature"], **coordinates},
         )
         for number, block in enumerate(blocks_of(rows(), side)):
-            values[number * side : number * side + len(block)] = to_half(block) if dtype == "float16" else block
+            stored = to_half(block) if dtype == "float16" else block
+            below = slice(number * side, number * side + len(block))
+            for left in range(0, grid.cols, side):  # chunk by chunk: a failed write leaves none that goes on behind it
+                values[below, left : left + side] = stored[:, left : left + side]
         zarr.consolidate_metadata(store.store)
 
 
