@@ -174,7 +174,7 @@ def test_results_become_a_table_of_bands_by_models() -> None:
     assert "| band | byol-toy run | random |" in measured
     assert "| B04 | 0.820 [0.800, 0.840] | 0.500 [0.480, 0.520] |" in measured
     assert "| VV | 0.600 [0.580, 0.620] |  |" in measured
-    assert "Fraction 1.0 of the training part (16200 images), 5400 test images, 64 px, 2 seeds." in measured
+    assert "Fraction 1.0 of the training part (16200 images), 5400 test images, 64 px, 1 to 2 seeds." in measured
     assert (
         "eo-backbones evaluate --dataset eurosat-ms --root DIR --models local-dir:FOLDER random --bands B04 VV "
         "--protocol logistic --split seeded --fraction 1.0 --seeds 2 --size 64 --out RESULTS"
