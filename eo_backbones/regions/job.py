@@ -167,8 +167,13 @@ def forget_encoder() -> None:
 
 
 def source_identity(source: SceneSource) -> str:
-    """Return a digest of the files of a scene: names, sizes and times of those on this machine, addresses of others."""
+    """Return a digest of a scene: names, sizes and times of files on this machine, addresses of others.
+
+    What a STAC item says about the values counts as well: where it is corrected, they are others.
+    """
     told = [_file_identity(path) for path in source.paths]
+    told += [[band.name, band.index, repr(band.said)] for band in source.located]
+    told += [repr(source.said)] if source.said else []
     return hashlib.sha256(json.dumps([told, source.requested]).encode("utf-8", "backslashreplace")).hexdigest()
 
 

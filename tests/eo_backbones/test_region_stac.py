@@ -124,6 +124,23 @@ def test_features_through_items_equal_those_of_plain_files(tmp_path: Path, serve
         np.testing.assert_allclose(read, plain, rtol=1e-4, atol=1e-5)
 
 
+def test_corrected_item_is_embedded_again(tmp_path: Path) -> None:
+    model = write_tiny_encoder(tmp_path / "model")
+    made = earth_search(tmp_path, "S", BANDS)
+    path = write_json(tmp_path / "item.json", made)
+    request = RegionRequest(scenes=(str(path),), model=model, bands=("B04",), out=tmp_path / "out", size=32, stride=16)
+    read = []
+    for offset in (0, 0, -0.01):
+        made["properties"]["earthsearch:boa_offset_applied"] = None
+        made["properties"]["s2:processing_baseline"] = "02.14" if offset == 0 else None
+        made["assets"]["red"]["raster:bands"][0]["offset"] = offset
+        write_json(path, made)
+        summary = embed_region(request, device="cpu")
+        read.append((summary.computed_cells, open_region(tmp_path / "out").scenes[0].read(0)))
+    assert [cells for cells, _ in read] == [9, 0, 9]
+    assert not np.allclose(read[0][1], read[2][1])
+
+
 def asset(path: str, **fields: Any) -> dict[str, Any]:
     return {"href": path, "type": "image/tiff; application=geotiff", "roles": ["data"], **fields}
 
