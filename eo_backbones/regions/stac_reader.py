@@ -242,12 +242,15 @@ def _below(address: str, content: Mapping[str, Any], above: frozenset[str], seen
         elif identity not in seen:
             seen.add(identity)
             places.append(place)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
         for place, loaded in zip(places, pool.map(_load_or_problem, places), strict=True):
             if isinstance(loaded, str):
                 yield FoundItem(place, without_secrets(place), {}, loaded)
             else:
                 yield from _items_in(*loaded, above | {_identity(place), _identity(loaded[0])}, seen)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for thousands of items
 
 
 def _identity(address: str) -> str:
