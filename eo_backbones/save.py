@@ -2,7 +2,8 @@
 
 timm (``local-dir:``), segmentation_models_pytorch (``tu-local-dir:``), terratorch and transformers read such a folder;
 what it holds: docs/architecture.md. Weights that ship in the package get the files that ``eo-train export`` wrote with
-them; of a Hub repository or a folder the files are copied, as they are.
+them; of a Hub repository or a folder the files are copied, and a ``config.json`` that an earlier version of this package
+wrote is brought up to date.
 """
 
 import shutil
@@ -29,8 +30,10 @@ from eo_backbones.hub.folder import (
     LOG_FILE,
     RECIPE_FILE,
     WEIGHTS_FILE,
+    FolderConfig,
     check_golden,
     save_golden,
+    timm_fields,
 )
 from eo_backbones.models import create_model
 from eo_backbones.results import RESULTS_FILE, read_results
@@ -82,6 +85,7 @@ def save(
             for filename, path in _beside(resolved, cache_dir=cache_dir, local_files_only=local_files_only):
                 (unfinished / filename).parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, unfinished / filename)
+        _renew_config(unfinished / CONFIG_FILE, resolved.config)
         if not (unfinished / RECIPE_FILE).is_file():  # of a foreign repository; the digest lets the folder be verified
             write_json(unfinished / RECIPE_FILE, {"name": name, DIGEST_KEY: resolved.sha256})
         model = create_model(f"{download.LOCAL_PREFIX}{unfinished}")
@@ -130,6 +134,20 @@ def _beside(resolved: Resolved, *, cache_dir: str | Path | None, local_files_onl
         path = download.fetch_beside(name, filename, cache_dir=cache_dir, local_files_only=local_files_only)
         if path is not None:
             yield filename, path
+
+
+def _renew_config(path: Path, config: FolderConfig) -> None:
+    """Let other libraries read a folder that an earlier version wrote: :func:`eo_backbones.hub.folder.config_json`."""
+    if config.input is None or config.fuse is not None:  # not of this package, or for this package only
+        return
+    content = read_json(path)
+    fresh = timm_fields(config.input, in_chans=config.in_chans, architecture=config.architecture)
+    arguments = {key: value for key, value in config.model_args.items() if key != "num_classes"}
+    description = {**config.pretrained_cfg, "mean": fresh["mean"], "std": fresh["std"]}
+    renewed = {"dtype": "float32", **content, "num_classes": config.num_classes}
+    renewed |= {"model_args": arguments, "pretrained_cfg": description}
+    if renewed != content:
+        write_json(path, renewed)
 
 
 def _inputs(resolved: Resolved) -> torch.Tensor:

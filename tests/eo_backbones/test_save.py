@@ -1,6 +1,7 @@
 """Any model by name becomes a folder that timm and segmentation_models_pytorch read without this package."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,21 @@ def test_a_foreign_folder_gets_what_it_lacks_to_be_verified(tiny_folder: Path, t
     ]
     with torch.inference_mode():
         assert torch.equal(both[0](images), both[1](images))
+
+
+def test_a_folder_of_an_earlier_version_is_brought_up_to_date(weights_folder: Path, tmp_path: Path) -> None:
+    """It had `num_classes` twice, which transformers does not take, no `dtype`, and mean 0 and deviation 1 for timm."""
+    now = json.loads((weights_folder / "config.json").read_text())
+    before = {key: value for key, value in now.items() if key != "dtype"}
+    before["model_args"] = {"in_chans": 1, "num_classes": 0}
+    before["pretrained_cfg"] = now["pretrained_cfg"] | {"mean": [0.0], "std": [1.0]}
+    old = shutil.copytree(weights_folder, tmp_path / "old")
+    (old / "config.json").write_text(json.dumps(before))
+    save.save(f"local-dir:{old}", tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text()) == now
+    assert json.loads((old / "config.json").read_text()) == before
+    kept = {file: content for file, content in files_of(tmp_path / "saved").items() if file != "config.json"}
+    assert kept == {file: content for file, content in files_of(weights_folder).items() if file != "config.json"}
 
 
 @pytest.mark.parametrize(
