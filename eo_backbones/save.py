@@ -2,8 +2,8 @@
 
 timm (``local-dir:``), segmentation_models_pytorch (``tu-local-dir:``), terratorch and transformers read such a folder;
 what it holds: docs/architecture.md. Weights that ship in the package get the files that ``eo-train export`` wrote with
-them; of a Hub repository or a folder the files are copied, and a ``config.json`` that an earlier version of this package
-wrote is brought up to date.
+them; of a Hub repository or a folder the files are copied, and a ``config.json`` that an earlier version of this
+package wrote is brought up to date.
 """
 
 import shutil
