@@ -30,8 +30,8 @@ from eo_backbones.hub.folder import (
     LOG_FILE,
     RECIPE_FILE,
     WEIGHTS_FILE,
-    FolderConfig,
     check_golden,
+    read_config,
     save_golden,
     timm_fields,
 )
@@ -85,7 +85,7 @@ def save(
             for filename, path in _beside(resolved, cache_dir=cache_dir, local_files_only=local_files_only):
                 (unfinished / filename).parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, unfinished / filename)
-        _renew_config(unfinished / CONFIG_FILE, resolved.config)
+        _renew_config(unfinished / CONFIG_FILE)
         if not (unfinished / RECIPE_FILE).is_file():  # of a foreign repository; the digest lets the folder be verified
             write_json(unfinished / RECIPE_FILE, {"name": name, DIGEST_KEY: resolved.sha256})
         model = create_model(f"{download.LOCAL_PREFIX}{unfinished}")
@@ -136,8 +136,9 @@ def _beside(resolved: Resolved, *, cache_dir: str | Path | None, local_files_onl
             yield filename, path
 
 
-def _renew_config(path: Path, config: FolderConfig) -> None:
+def _renew_config(path: Path) -> None:
     """Let other libraries read a folder that an earlier version wrote: :func:`eo_backbones.hub.folder.config_json`."""
+    config = read_config(path)
     if config.input is None or config.fuse is not None:  # not of this package, or for this package only
         return
     content = read_json(path)
