@@ -11,7 +11,6 @@ from eo_backbones.cli.options import (
     NodataOption,
     OffsetOption,
     ScaleOption,
-    UnitOption,
     numbers_of,
     print_result,
     refuse_idle,
@@ -97,7 +96,10 @@ def search(
     model: Annotated[
         str | None, typer.Option(help="With --image: where the model of the index is now.", show_default=False)
     ] = None,
-    unit: UnitOption = None,
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="UNIT...", help="With --image: unit of its values; default: that of the scenes."),
+    ] = None,
     scale: ScaleOption = None,
     offset: OffsetOption = None,
     nodata: NodataOption = None,
@@ -138,7 +140,6 @@ def search(
     if not image:
         for name in ("model", "unit", "scale", "offset", "nodata"):
             refuse_idle(context, name, f"--{name}", "it is about the file of --image; leave it out")
-    declared = any((unit, scale, offset, nodata))
     reading = ReadingOptions.of(
         split_commas(unit), scale=split_commas(scale), offset=split_commas(offset), nodata=split_commas(nodata)
     )
@@ -152,7 +153,7 @@ def search(
         combine=combine,
         image=tuple(image or ()),
         model=model,
-        reading=reading if declared else None,
+        reading=reading,
         count=top,
         out=tuple(out or ()),
         filters=Filters(

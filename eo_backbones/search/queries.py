@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from rasterio.warp import transform_geom
 from eo_backbones.errors import UserError
 from eo_backbones.inputs import InputTransform
 from eo_backbones.rasters.band_files import find_bands
-from eo_backbones.rasters.options import ReadingOptions
+from eo_backbones.rasters.options import AS_FILES_SAY, ReadingOptions
 from eo_backbones.rasters.reader import tell_sources
 from eo_backbones.scenes.compute import compute_blocks, rows_per_block
 from eo_backbones.scenes.embed import given_components, scene_grid
@@ -127,7 +127,7 @@ def of_image(
     image: Sequence[str],
     *,
     model: str | None = None,
-    reading: ReadingOptions | None = None,
+    reading: ReadingOptions = AS_FILES_SAY,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Query:
@@ -137,7 +137,7 @@ def of_image(
         index: the cells.
         image: a file, or several of one image.
         model: where the model of the index is now; default: where it was.
-        reading: what is declared about the stored values; default: the unit of the scenes.
+        reading: what is declared about the stored values; the unit by default is that of the scenes.
         device: where to compute.
         dtype: of the network's computation.
 
@@ -162,7 +162,7 @@ def of_image(
                 "index again from a folder that holds it, or pass --at or --geometry"
             )
         components = given_components(index.folder / COMPONENTS_FILE, network.num_features, meaning)
-    declared = reading or ReadingOptions.of(tuple(index.scenes[0].facts["units"]))
+    declared = replace(reading, units=reading.units or tuple(index.scenes[0].facts["units"]))
     with Scene(bands, declared.for_bands(names)) as scene:
         if min(scene.height, scene.width) < size:
             raise UserError(

@@ -9,7 +9,7 @@ import torch
 
 from eo_backbones.errors import UserError, unknown_name
 from eo_backbones.files import refuse_unwritable
-from eo_backbones.rasters.options import ReadingOptions
+from eo_backbones.rasters.options import AS_FILES_SAY, ReadingOptions
 from eo_backbones.scenes.parquet import load_pyarrow
 from eo_backbones.search.filters import Filters
 from eo_backbones.search.hits import Hit, find_hits
@@ -34,7 +34,7 @@ class SearchRequest:
         combine: ``"mean"`` or ``"best"``, see :func:`eo_backbones.search.queries.in_area`.
         image: files of an image.
         model: where the model of the index is now, for an image.
-        reading: what is declared about the image's values; ``None``: the unit of the scenes.
+        reading: what is declared about the image's values; the unit by default is that of the scenes.
         count: how many hits.
         out: files to write: ``.geojson``, ``.parquet`` or ``.png``.
         filters: limits for what may be found.
@@ -48,7 +48,7 @@ class SearchRequest:
     combine: str = "mean"
     image: tuple[str, ...] = ()
     model: str | None = None
-    reading: ReadingOptions | None = None
+    reading: ReadingOptions = AS_FILES_SAY
     count: int = 10
     out: tuple[Path, ...] = ()
     filters: Filters = field(default_factory=Filters)

@@ -20,6 +20,7 @@ from affine import Affine
 from PIL import Image
 
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.options import ReadingOptions
 from eo_backbones.regions import open_region
 from eo_backbones.scenes import EmbedRequest, embed_scene
 from eo_backbones.search import Filters, Found, SearchIndex, SearchRequest, build_index, find_hits, nearest, search
@@ -237,6 +238,10 @@ def test_an_image_finds_where_it_was_cut_from(scenes: Path, index: Path, tmp_pat
         values = source.read()[:, 64:96, 96:128]
     write_scene(tmp_path / "patch.tif", values, names=("B04",), crs=None, transform=None)
     found = ask(index, image=(str(tmp_path / "patch.tif"),), count=1)
+    assert found_cells(found) == [("c", 4, 6)]
+    assert found.hits[0].score > 0.99999
+    halved = write_scene(tmp_path / "halved.tif", (values / 2).astype(np.float32), names=("B04",))
+    found = ask(index, image=(str(halved),), reading=ReadingOptions.of(scale=2), count=1)
     assert found_cells(found) == [("c", 4, 6)]
     assert found.hits[0].score > 0.99999
     write_scene(tmp_path / "large.tif", source_part(scenes / "c.tif", 64, 112, 96, 144), names=("B04",))
