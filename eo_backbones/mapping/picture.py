@@ -18,11 +18,11 @@ from rasterio.warp import reproject
 from rasterio.warp import transform as between_crs
 
 from eo_backbones.files import atomic_file, utf8
-from eo_backbones.mapping.cells import LabelledCells
+from eo_backbones.mapping.cells import LabelledCells, project
 from eo_backbones.mapping.rasters import NODATA, raster_path
 from eo_backbones.mapping.source import MapScene
 from eo_backbones.prediction.mask_file import class_colours
-from eo_backbones.scenes.grid import WGS84, at
+from eo_backbones.scenes.grid import at
 
 _LONGEST_PX = 1000  # of the map in the picture
 _DPI = 120
@@ -156,7 +156,7 @@ def _draw(axes: Axes, panel: _Panel, cells: LabelledCells, colours: np.ndarray, 
     pixels[number < 0] = (1, 1, 1, 0)
     axes.set_facecolor("#f4f4f2")
     axes.imshow(pixels, extent=canvas.extent, interpolation="nearest")
-    x, y = between_crs(WGS84, canvas.crs, cells.lon.tolist(), cells.lat.tolist())
+    x, y = project(canvas.crs, cells.lon, cells.lat)
     size = 36 if cells.points <= _POINTS_WITH_LARGE_DOTS else 12
     axes.scatter(x, y, s=size * 1.9, c="white", linewidths=0, zorder=3)
     axes.scatter(x, y, s=size, c=colours[cells.labels], edgecolors=_INK, linewidths=0.9, zorder=4)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio._err import CPLE_BaseError  # what warp.transform raises for places off a projection; not exported
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
@@ -141,7 +142,7 @@ def _read_geojson(path: Path, field: str) -> tuple[np.ndarray, list[str | None]]
             names.append(name)
     if not places:
         raise UserError(f"{path}: none of its {len(features)} features has a geometry; add points")
-    return _in_degrees(np.array(places, np.float64), _crs(path, content)), names
+    return _in_degrees(path, np.array(places, np.float64), _crs(path, content)), names
 
 
 def _features(path: Path, content: Any) -> Iterator[Mapping[str, Any]]:
@@ -216,12 +217,13 @@ def _crs(path: Path, content: Mapping[str, Any]) -> CRS:
         ) from error
 
 
-def _in_degrees(places: np.ndarray, crs: CRS) -> np.ndarray:
+def _in_degrees(path: Path, places: np.ndarray, crs: CRS) -> np.ndarray:
     if crs == WGS84:
         return places
-    if not np.isfinite(places).all():
-        return places
-    return np.stack(to_degrees(crs, places[:, 0], places[:, 1]), axis=1)
+    try:
+        return np.stack(to_degrees(crs, places[:, 0], places[:, 1]), axis=1)
+    except CPLE_BaseError as error:
+        raise UserError(f"{path}: its points lie outside of what {crs} shows; save them in EPSG:4326") from error
 
 
 def _no_field(path: Path, field: str, there: list[str]) -> UserError:

@@ -16,12 +16,13 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError  # what closing a file on a full disk raises; not exported
 from rasterio.errors import RasterioError
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
-from eo_backbones.files import atomic_file, write_atomically
+from eo_backbones.files import atomic_file, write_atomically, write_problem
 from eo_backbones.mapping.conformal import Predicted
 from eo_backbones.mapping.source import MapScene
 from eo_backbones.prediction.mask_file import class_colours
@@ -117,9 +118,9 @@ def new_rasters(
             write_atomically(
                 paths["classes"].with_name(f"{paths['classes'].name}.aux.xml"), category_names(classes, values)
             )
-    except (RasterioError, SystemError, OSError) as error:  # rasterio has no class for every error of GDAL
+    except (RasterioError, CPLE_BaseError, SystemError, OSError) as error:
         raise UserError(
-            f"cannot write the map of {scene.id} into {folder} ({str(error).splitlines()[0]}); make room, or name "
+            f"cannot write the map of {scene.id} into {folder} ({write_problem(error)}); make room, or name "
             "another folder with --out"
         ) from error
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio._err import CPLE_BaseError  # what warp.transform raises for places off a projection; not exported
 from rasterio.crs import CRS
 from rasterio.warp import transform as between_crs
 
+from eo_backbones.errors import UserError
 from eo_backbones.mapping.conformal import ConformalClassifier
 from eo_backbones.mapping.rasters import facts_of, new_rasters
 from eo_backbones.mapping.source import MapScene
@@ -111,15 +113,20 @@ def map_scene(
 
 
 def row_areas_km2(scene: MapScene) -> np.ndarray:
-    """Return the area of a cell in the middle of each row, on an equal-area projection, ``(rows,)``."""
+    """Return the area of a cell in the middle of each row, on an equal-area projection, ``(rows,)``.
+
+    Raises:
+        UserError: the scene reaches beyond the globe.
+    """
     rows = np.arange(scene.rows)
     middle = scene.cols // 2
     corners = [at(scene.transform, middle + right, rows + down) for right, down in ((0, 0), (0, 1), (1, 1), (1, 0))]
     flat = (np.concatenate([np.broadcast_to(corner[axis], rows.shape) for corner in corners]) for axis in (0, 1))
-    x, y = (
-        np.asarray(part).reshape(4, -1)
-        for part in between_crs(scene.crs, _EQUAL_AREA, *(part.tolist() for part in flat))
-    )
+    try:
+        there = between_crs(scene.crs, _EQUAL_AREA, *(part.tolist() for part in flat))
+    except CPLE_BaseError as error:
+        raise UserError(f"{scene.path} reaches beyond the globe, so its cells have no area; crop the scene") from error
+    x, y = (np.asarray(part).reshape(4, -1) for part in there)
     x, y = x - x[0], y - y[0]
     twice = sum(x[corner - 1] * y[corner] - x[corner] * y[corner - 1] for corner in range(4))
     areas: np.ndarray = np.abs(twice) / 2 / 1e6

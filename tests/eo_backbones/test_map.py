@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,6 +256,41 @@ def test_a_dozen_points_are_enough(region: tuple[Path, list[Scene]], tmp_path: P
         assert 12 <= count <= 18
         return
     pytest.fail("thirty points are too few")
+
+
+def test_points_anywhere_on_the_globe_are_outside(region: tuple[Path, list[Scene]], tmp_path: Path) -> None:
+    """Where the projection of the scenes fails, and where it shows the other side."""
+    far = [(99.0, 0.0), (-171.0, -45.0), (0.0, 90.0), (0.0, -90.0), (180.0, 0.0), (-81.0, 0.0)]
+    made = map_region(
+        request(region, tmp_path, [*draw_places(region[1], POINTS), *((*place, "water") for place in far)])
+    )
+    assert (made.points, made.left_out) == (POINTS, len(far))
+    assert (tmp_path / "map" / "left_out.csv").read_text().count("outside all scenes") == len(far)
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(region: tuple[Path, list[Scene]], tmp_path: Path) -> None:
+    wanted = request(region, tmp_path)
+    words = [
+        "map",
+        str(wanted.region),
+        "--points",
+        str(wanted.points),
+        "--class-field",
+        "land",
+        "--out",
+        str(wanted.out),
+    ]
+    code = (
+        "import resource, signal, sys; from eo_backbones.cli.main import main; import eo_backbones.mapping; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500)); "
+        f"main({words!r})"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("error: cannot write")
+    assert "Traceback" not in ended.stderr
+    assert [path.name for path in wanted.out.rglob("*") if path.is_file()] == ["map.json"]
+    assert map_region(wanted).scenes == 2
 
 
 def test_overlapping_scenes_of_several_coordinate_systems(tmp_path: Path) -> None:
