@@ -161,6 +161,7 @@ def embed(
     """Turn scenes of any size into georeferenced maps of embeddings: one into a file, many into a folder."""
     from eo_backbones.device import fast_dtype, pick_device
     from eo_backbones.progress import ProgressBars
+    from eo_backbones.regions.sources import is_stac_name
     from eo_backbones.scenes import EmbedRequest, embed_scene, fit_budget
     from eo_backbones.scenes.request import is_one_file
 
@@ -203,6 +204,9 @@ def embed(
             as_json=as_json,
         )
         return
+    stac = next(filter(is_stac_name, scene), None)
+    if stac is not None:
+        raise UserError(f"{stac} is a STAC file, and {out} holds one scene; name a folder with --out")
     for parameter in ("workers", "scheduler"):
         refuse_idle(context, parameter, f"--{parameter}", f"{out} holds one scene; name a folder with --out for many")
     request = EmbedRequest(scene=tuple(scene), format=format_, **settings)

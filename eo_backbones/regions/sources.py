@@ -104,6 +104,11 @@ def find_scenes(typed: Sequence[str], requested: Sequence[str]) -> tuple[SceneSo
     return found
 
 
+def is_stac_name(text: str) -> bool:
+    """Return whether a path or an address ends as those of STAC files do."""
+    return (urlsplit(text).path if is_web(text) else text).lower().endswith(_STAC_SUFFIXES)
+
+
 def _scenes_of(text: str, requested: tuple[str, ...]) -> Iterator[SceneSource]:
     """Yield the scenes that one argument stands for."""
     text = resolve(text, "") if text.lower().startswith("file:") else text
@@ -148,10 +153,9 @@ def _is_stac(text: str) -> bool:
     Raises:
         UserError: such an address cannot be read.
     """
-    place = urlsplit(text).path if is_web(text) else text
-    if place.lower().endswith(_STAC_SUFFIXES):
+    if is_stac_name(text):
         return is_web(text) or Path(text).is_file() or is_gdal_name(text)
-    known = PurePosixPath(place).suffix.lower() in _IMAGE_SUFFIXES
+    known = PurePosixPath(urlsplit(text).path).suffix.lower() in _IMAGE_SUFFIXES
     return is_web(text) and not known and is_stac_text(fetch_beginning(text))
 
 

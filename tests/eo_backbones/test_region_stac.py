@@ -28,6 +28,7 @@ from support.stac_scenes import (
     write_json,
 )
 from support.tiny_encoders import write_tiny_encoder
+from support.typed_command import Ended
 
 BANDS = ("B02", "B04", "B08")
 
@@ -122,6 +123,14 @@ def test_features_through_items_equal_those_of_plain_files(tmp_path: Path, serve
     assert sorted(cells) == sorted(names)
     for read in cells.values():
         np.testing.assert_allclose(read, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_item_for_a_file_to_write_is_refused(tmp_path: Path, command: Callable[..., Ended]) -> None:
+    model = write_tiny_encoder(tmp_path / "model")
+    path = write_json(tmp_path / "item.json", earth_search(tmp_path, "S", BANDS))
+    ended = command("embed", path, "--model", model, "--bands", "B04", "--out", tmp_path / "a.tif")
+    assert ended.status == 2
+    assert f"{path} is a STAC file, and {tmp_path / 'a.tif'} holds one scene; name a folder with --out" in ended.err
 
 
 def test_corrected_item_is_embedded_again(tmp_path: Path) -> None:
