@@ -52,7 +52,8 @@ failed.csv: scenes that could not be embedded, which do not stop the others; the
 
 [bold]How large is it?[/bold] A cell holds every feature of the encoder, 2,048 floats per band for a ResNet50: a \
 Sentinel-2 tile of 10,980 x 10,980 pixels at stride 32 has 117,000 cells, 0.96 GB per band. [bold]--components \
-16[/bold] keeps 128 times less, --dtype int8 four times. While it runs, the features of one scene need their full size \
+16[/bold] keeps 128 times less, --dtype int8 four times; [bold]--budget MB[/bold] chooses by what both were measured to \
+cost. While it runs, the features of one scene need their full size \
 beside OUT; in a folder with --components only the components do.
 
 [bold]The grid:[/bold] a window takes --size pixels a side, the next one begins --stride pixels on. A cell is stride x \
@@ -271,5 +272,5 @@ def _lines(made: "Embedded", request: "EmbedRequest") -> list[str]:
     if made.km2_per_s is not None:
         lines.append(f"speed: {made.km2_per_s:,.3g} km2/s ({made.km2:,.4g} km2, {made.seconds:.1f} s)")
     if made.rows * made.cols * made.numbers * 4 > _LARGE_BYTES and not made.components_file:
-        lines.append("smaller: --components 16, or --dtype int8")
+        lines.append("smaller: --dtype int8, --components 64, or --budget MB, which says what it costs")
     return lines
