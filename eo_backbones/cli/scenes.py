@@ -52,9 +52,9 @@ failed.csv: scenes that could not be embedded, which do not stop the others; the
 
 [bold]How large is it?[/bold] A cell holds every feature of the encoder, 2,048 floats per band for a ResNet50: a \
 Sentinel-2 tile of 10,980 x 10,980 pixels at stride 32 has 117,000 cells, 0.96 GB per band. [bold]--components \
-16[/bold] keeps 128 times less, --dtype int8 four times; [bold]--budget MB[/bold] chooses by what both were measured to \
-cost. While it runs, the features of one scene need their full size \
-beside OUT; in a folder with --components only the components do.
+16[/bold] keeps 128 times less, --dtype int8 four times; [bold]--budget MB[/bold] chooses by what both were measured \
+to cost. While it runs, the features of one scene need their full size beside OUT; in a folder with --components only \
+the components do.
 
 [bold]The grid:[/bold] a window takes --size pixels a side, the next one begins --stride pixels on. A cell is stride x \
 stride pixels and has the centre of its window; only whole windows count, from the upper left corner on.
