@@ -166,25 +166,29 @@ def forget_encoder() -> None:
         _loaded.clear()
 
 
-def source_identity(source: SceneSource) -> str:
+def source_identity(source: SceneSource, out: Path) -> str:
     """Return a digest of a scene: names, sizes and times of files on this machine, addresses of others.
 
     What a STAC item says about the values counts as well: where it is corrected, they are others.
+
+    Args:
+        source: the scene.
+        out: folder of the region, absolute; it may be inside that of the scene, and does not belong to it.
     """
-    told = [_file_identity(path) for path in source.paths]
+    told = [_file_identity(path, out) for path in source.paths]
     told += [[band.name, band.index, repr(band.said)] for band in source.located]
     told += [repr(source.said)] if source.said else []
     return hashlib.sha256(json.dumps([told, source.requested]).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _file_identity(path: str) -> Any:
+def _file_identity(path: str, out: Path) -> Any:
     local = local_file(path)
     if local is not None:
         beside = [one for suffix in SIDECARS if (one := local.with_name(f"{local.name}{suffix}")).is_file()]
         inside = path if is_gdal_name(path) else local.name
         return [inside, *([file.stat().st_size, file.stat().st_mtime_ns] for file in (local, *beside))]
     if Path(path).is_dir():
-        files = sorted(file for file in Path(path).rglob("*") if file.is_file())
+        files = sorted(file for file in Path(path).rglob("*") if file.is_file() and out not in file.resolve().parents)
         return [[str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     return without_secrets(path)  # another signature is the same file
 

@@ -215,7 +215,7 @@ class _Run:
         if bytes_of(path) != entry.bytes:
             self._progress.note(f"{path} is missing or was changed; {source.typed} is embedded again")
             return False
-        if source_identity(source) != entry.identity:
+        if source_identity(source, self._job.folder) != entry.identity:
             self._progress.note(f"{source.typed} has changed since it was embedded; it is embedded again")
             return False
         return True

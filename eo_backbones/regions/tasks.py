@@ -61,7 +61,7 @@ def look(job: RegionJob, source: SceneSource) -> ScenePlan:
         UserError: it cannot be embedded.
     """
     bands = source.bands()
-    identity = source_identity(source)
+    identity = source_identity(source, job.folder)
     encoder = encoder_of(job)
     with opened_scene(job, bands) as (scene, grid):
         scene.warn_unplaced()
@@ -129,7 +129,7 @@ def _computed(job: RegionJob, plan: ScenePlan, first: int, last: int) -> Iterato
     """Yield blocks of a scene, float32 ``(rows, cols, numbers)``."""
     encoder, components = encoder_of(job), shared_components(job)
     with opened_scene(job, plan.bands) as (scene, grid):
-        if grid != plan.grid or source_identity(plan.source) != plan.identity:
+        if grid != plan.grid or source_identity(plan.source, job.folder) != plan.identity:
             raise UserError(f"{plan.source.typed}: its files were changed while it was embedded; start again")
         blocks = compute_blocks(
             scene,

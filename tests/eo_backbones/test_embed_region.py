@@ -47,7 +47,7 @@ def test_a_cell_holds_what_the_command_for_one_scene_gives_it(tmp_path: Path, mo
     assert not names_in(tmp_path / "out") & {".parts", ".lock", "failed.csv", "components.npz"}
 
 
-@pytest.mark.parametrize("file_format", ["cog", "parquet"])
+@pytest.mark.parametrize("file_format", ["cog", "parquet", "zarr"])
 def test_all_scenes_share_components_of_a_sample(tmp_path: Path, model: str, file_format: str) -> None:
     scenes = write_scenes(tmp_path / "in")
     made = embed([tmp_path / "in"], model, tmp_path / "out", components=4, format=file_format)
@@ -215,6 +215,12 @@ def test_what_is_no_region_is_not_written_into(tmp_path: Path, model: str) -> No
     inside = tmp_path / "in" / "region"
     assert embed([tmp_path / "in"], model, inside).scenes == 2
     assert embed([tmp_path / "in"], model, inside).earlier == 2  # its own embeddings are no scenes
+    bands = tmp_path / "bands"  # one scene, a file for each band, and the region beside them
+    bands.mkdir()
+    for name, values in zip(("B04", "B08"), numbers(2, 96, 112), strict=True):
+        write_scene(bands / f"{name}.tif", values[None])
+    assert embed([bands], model, bands / "region").embedded == 1
+    assert embed([bands], model, bands / "region").earlier == 1
     with pytest.raises(UserError, match="is in the folder of --out"):
         embed([*inside.glob("*/*.tif")], model, inside)
 
