@@ -8,11 +8,13 @@ import logging
 import os
 import time
 import uuid
+import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
+from queue import Empty, Queue
 from typing import Any
 
 import torch
@@ -25,10 +27,13 @@ from eo_backbones.regions.engines import Outcome, Task, Told, attempt
 from eo_backbones.regions.job import RegionJob, RunError, encoder_of
 from eo_backbones.regions.layout import REGION_FILE
 
-_CONNECT_SECONDS = 10
+_CONNECT_SECONDS = 20
 _WAIT_SECONDS = 30.0
 _COUNT_SECONDS = 5.0  # how often workers are counted: they may come and go
 _QUEUED = 2  # tasks with the scheduler for each one that runs
+_ENVIRONMENT = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
+"""Dask's own but for MALLOC_TRIM_THRESHOLD_: with it each large tensor is mapped anew, which takes torch 1.8 times the
+CPU time on windows of 64 pixels (docs/clusters.md)."""
 _COMPARED = {"python": 2, "dask": 3, "distributed": 3}
 """What must be the same on all machines -> so many parts of its version."""
 
@@ -38,11 +43,12 @@ class DaskEngine:
 
     Args:
         client: of the scheduler.
+        progress: is told what is waited for.
         threads: of torch in each task; ``None``: what the worker's environment says.
     """
 
-    def __init__(self, client: Any, threads: int | None) -> None:
-        self._client, self._threads = client, threads
+    def __init__(self, client: Any, progress: Progress, threads: int | None = None) -> None:
+        self._client, self._progress, self._threads = client, progress, threads
         self._counted_at, self._slots = -_COUNT_SECONDS, 1
 
     @property
@@ -66,27 +72,53 @@ class DaskEngine:
                 raise RunError(f"worker {worker}: {problem}")
 
     def run(self, tasks: deque[Task], told: Told) -> Iterator[tuple[Task, Outcome]]:
-        """Run tasks."""
-        distributed = import_module("distributed")
-        completed, running = distributed.as_completed(loop=self._client.loop), dict[str, Task]()
+        """Run tasks.
+
+        Dask blames the death of a worker on all tasks that it had, also those that waited. A task that was blamed too
+        often is therefore run once more, alone.
+        """
+        running: dict[str, Task] = {}
         futures: dict[str, Any] = {}
-        while tasks or running:
-            while tasks and len(running) < _QUEUED * self.slots:
-                task = tasks.popleft()
-                key = f"{task.function.__name__}-{task.scene}-{uuid.uuid4().hex}"
-                future = self._client.submit(_on_worker, task, self._threads, key=key, pure=False)
-                running[key], futures[key] = task, future
-                completed.add(future)
-            future = next(completed)
-            task = running.pop(future.key)
-            del futures[future.key]
-            outcome = self._outcome(future)
+        blamed: deque[Task] = deque()
+        done: Queue[str] = Queue()
+
+        def submit(task: Task) -> None:
+            key = f"{task.function.__name__}-{task.scene}-{uuid.uuid4().hex}"
+            running[key] = task
+            futures[key] = self._client.submit(_on_worker, task, self._threads, key=key, pure=False)
+            futures[key].add_done_callback(lambda future: done.put(future.key))
+
+        while tasks or running or blamed:
+            alone = bool(blamed) and not running
+            if alone:
+                submit(blamed.popleft())
+            while tasks and not blamed and not alone and len(running) < _QUEUED * self.slots:
+                submit(tasks.popleft())
+            key = self._next(done)
+            task = running.pop(key)
+            outcome = self._outcome(futures.pop(key))
+            if outcome is None and not alone:
+                blamed.append(task)
+                continue
+            if outcome is None:
+                outcome = Outcome(
+                    failure="each worker that embedded it died; the system may have killed them for memory"
+                )
             if outcome.failure is None and task.cells:
                 told(task, task.cells)
             yield task, outcome
 
-    def _outcome(self, future: Any) -> Outcome:
-        """Return what became of a task.
+    def _next(self, done: "Queue[str]") -> str:
+        """Return the key of a task that has ended; say so while there is no worker to run any."""
+        while True:
+            try:
+                return done.get(timeout=_WAIT_SECONDS)
+            except Empty:
+                if self._client.status == "running" and not self._client.nthreads():
+                    self._progress.note(f"waiting for a worker of {self._client.scheduler.address}")
+
+    def _outcome(self, future: Any) -> Outcome | None:
+        """Return what became of a task, ``None`` if too many workers died that had it.
 
         Raises:
             RunError: it says so, or the scheduler is gone.
@@ -94,12 +126,8 @@ class DaskEngine:
         distributed = import_module("distributed")
         try:
             outcome: Outcome = future.result()
-        except distributed.KilledWorker as error:
-            times = import_module("dask").config.get("distributed.scheduler.allowed-failures") + 1
-            return Outcome(
-                failure=f"{times} workers died while it was embedded, the last one {error.last_worker.address}; the "
-                "system may have killed them for memory"
-            )
+        except distributed.KilledWorker:
+            return None
         except (distributed.CancelledError, OSError, TimeoutError) as error:
             raise RunError(
                 f"lost the scheduler {self._client.scheduler.address}; what is finished is kept, the same command goes "
@@ -121,8 +149,12 @@ class DaskEngine:
 
 
 @contextmanager
-def local_cluster(workers: int) -> Iterator[DaskEngine]:
+def local_cluster(workers: int, progress: Progress) -> Iterator[DaskEngine]:
     """Start processes on this machine, which share its cores.
+
+    Args:
+        workers: how many.
+        progress: is told what is waited for.
 
     Raises:
         UserError: fewer than one, the extra is missing, or they cannot be started.
@@ -131,7 +163,7 @@ def local_cluster(workers: int) -> Iterator[DaskEngine]:
         raise UserError(f"--workers {workers}: pass 1 or more, or leave it out to do all in one process")
     distributed = _load("--workers")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with _quiet():
+    with _quiet(), import_module("dask").config.set({"distributed.nanny.pre-spawn-environ": _ENVIRONMENT}):
         try:
             cluster = distributed.LocalCluster(
                 n_workers=workers,
@@ -144,7 +176,7 @@ def local_cluster(workers: int) -> Iterator[DaskEngine]:
         except (RuntimeError, OSError, TimeoutError) as error:
             raise UserError(f"cannot start {workers} processes: {error}; pass fewer --workers, or none") from error
         with cluster, distributed.Client(cluster) as client:
-            yield DaskEngine(client, max(cores // workers, 1))
+            yield DaskEngine(client, progress, max(cores // workers, 1))
 
 
 @contextmanager
@@ -193,7 +225,7 @@ def _checked(client: Any, progress: Progress) -> DaskEngine:
                 raise UserError(
                     f"the {place} runs {name} {there}, this command {here}; use the same version on all machines"
                 )
-    engine = DaskEngine(client, None)
+    engine = DaskEngine(client, progress)
     packages = {f"worker {worker}": told for worker, told in engine._on_workers(_ours).items()}
     try:
         packages[f"scheduler {address}"] = client.run_on_scheduler(_ours)
@@ -222,10 +254,12 @@ def _quiet() -> Iterator[None]:
     logger = logging.getLogger("distributed")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+    with warnings.catch_warnings():  # that versions differ, for one, which is told as an error
+        warnings.filterwarnings("ignore", module="distributed")
+        try:
+            yield
+        finally:
+            logger.setLevel(before)
 
 
 def _first_line(error: Exception) -> str:

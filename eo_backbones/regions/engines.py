@@ -152,7 +152,9 @@ def open_engine(*, workers: int | None, scheduler: "str | Client | None", progre
     from eo_backbones.regions import dask_engine  # noqa: PLC0415 -- needs the extra, as do its imports
 
     opened = (
-        dask_engine.local_cluster(workers) if workers is not None else dask_engine.running_cluster(scheduler, progress)
+        dask_engine.local_cluster(workers, progress)
+        if workers is not None
+        else dask_engine.running_cluster(scheduler, progress)
     )
     with opened as engine:
         yield engine

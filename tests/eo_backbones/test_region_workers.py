@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 
 from eo_backbones.errors import UserError
-from eo_backbones.progress import Tick
+from eo_backbones.progress import SILENT, Tick
+from eo_backbones.regions.engines import Task, open_engine
 from support.recorded_progress import RecordedProgress
 from support.region_scenes import cells_by_scene, embed, files_of, write_scenes
 from support.tiny_encoders import write_tiny_encoder
@@ -112,6 +114,19 @@ def test_two_processes_and_the_death_of_one_change_nothing(
     made = embed([scenes], model, tmp_path / "out", components=3, workers=2, progress=progress)
     assert (made.embedded, made.failed, made.computed_cells) == (4, (), made.cells)
     assert files_of(tmp_path / "out") == files_of(alone)
+
+
+def test_a_task_that_ends_its_worker_each_time_does_not_take_others_along() -> None:
+    tasks = deque(
+        Task(scene=scene, function=function, arguments=(value,))
+        for scene, function, value in (("bad", os._exit, 1), ("good", abs, -4), ("fine", abs, -5))
+    )
+    with open_engine(workers=1, scheduler=None, progress=SILENT) as engine:
+        outcomes = {task.scene: outcome for task, outcome in engine.run(tasks, lambda task, cells: None)}
+    assert {scene: outcome.value for scene, outcome in outcomes.items()} == {"bad": None, "good": 4, "fine": 5}
+    assert {scene: outcome.failure is None for scene, outcome in outcomes.items()} == {
+        "bad": False, "good": True, "fine": True,
+    }  # fmt: skip
 
 
 def test_a_scheduler_that_runs_is_used_and_its_loss_costs_what_was_running(
