@@ -45,6 +45,7 @@ _FAST = (*_COLOUR, "optim.base_lr=0.0003")
 _FASTEST = (*_COLOUR, "optim.base_lr=0.001")
 _BOTH = (*_FASTEST, "views.size_px=128", "views.encoder_sizes_px=64,128")
 _WIDE = (*_BOTH, "views.crop_scale=0.0625,1")
+_MANY = (*_WIDE, "data.many_band_repeats=8", "epochs=4")
 
 TRIALS: Mapping[str, tuple[str, ...]] = {
     "base": _VIEW,
@@ -56,7 +57,9 @@ TRIALS: Mapping[str, tuple[str, ...]] = {
     "half at 64 pixels, half at 128, rate 1e-3": _BOTH,
     "the same, crops of 48 to 128 pixels": (*_BOTH, "views.crop_scale=0.0352,0.25"),
     "the same, crops of 64 to 256 pixels": _WIDE,
-    "crops of 64 to 256 pixels, scenes of many bands eight times": (*_WIDE, "data.many_band_repeats=8", "epochs=4"),
+    "crops of 64 to 256 pixels, scenes of many bands eight times": _MANY,
+    "the same, both views on the same ground": (*_MANY, "views.co_registered=true"),
+    "the same, with a contrastive loss": (*_MANY, "views.co_registered=true", "teacher.contrast=0.3"),
     "half of the pairs optical": (*_FAST, "data.s2_s2_share=0.5"),
     "not standardised": (*_FAST, "teacher.standardize=false"),
     "statistics trained": (*_FAST, "model.batch_norm_statistics=trained"),
