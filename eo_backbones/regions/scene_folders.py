@@ -8,8 +8,7 @@ A folder is searched with all folders in it, hidden ones and what this package w
 3. Files of one band are one scene if their names differ in the band and the resolution only (``X_B02_10m.jp2``,
    ``X_B03_10m.jp2``); of several resolutions the finest with all bands counts. Where the names say no band, but the
    descriptions in the files do, those of a folder are one scene.
-4. Files of another sensor than all the bands (radar beside optical ones) are passed over, with a warning.
-5. A file of one band that nothing names is a scene if the band is given by position (``VV=1``), else it is passed over.
+4. A file of one band that nothing names is a scene if the band is given by position (``VV=1``), else it is passed over.
 """
 
 import logging
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from eo_backbones.bands import BANDS, LAYOUTS, band_named_in
+from eo_backbones.bands import LAYOUTS, band_named_in
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.band_files import RASTER_SUFFIXES, band_in_name, find_bands, product_tiles, raster_files
 from eo_backbones.rasters.reader import USUAL_LAYOUTS, opened, split_request
@@ -125,11 +124,7 @@ def _of_files(
         else:
             yield FolderScene(folder.absolute().name, (str(folder),))
             return
-    for file in whole:
-        if _of_another_sensor(headers[file], requested):
-            passed_over.append(f"{file} holds bands {', '.join(filter(None, headers[file].bands))}")
-        else:
-            yield FolderScene(file.stem, (str(file),), headers[file].problem)
+    yield from (FolderScene(file.stem, (str(file),), headers[file].problem) for file in whole)
     single = {file: headers[file].bands[0] for file in files if headers[file].number == 1}
     yield from _of_single_bands(folder, single, requested, passed_over)
 
@@ -176,14 +171,6 @@ def _holds(header: _Header, requested: Sequence[str]) -> bool:
         position <= header.number if position is not None else name in header.bands or not any(header.bands)
         for name, position in map(split_request, requested)
     )
-
-
-def _of_another_sensor(header: _Header, requested: Sequence[str]) -> bool:
-    """Return whether a file is of a sensor with none of the bands: radar beside optical files that are asked for."""
-    requests = [split_request(item) for item in requested]
-    sensors = {BANDS[name].sensor for name in header.bands if name is not None}
-    by_name = all(position is None for _, position in requests)
-    return by_name and bool(sensors) and sensors.isdisjoint(BANDS[name].sensor for name, _ in requests)
 
 
 def _without_band(file: Path) -> str:

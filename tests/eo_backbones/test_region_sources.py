@@ -239,16 +239,13 @@ def test_cut_file_of_a_folder_is_listed(tmp_path: Path) -> None:
     assert scenes["a"].problem is scenes["c"].problem is None
 
 
-def test_radar_beside_optical_scenes_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    raster(tmp_path / "s1_a.tif", ["VV", "VH"])
-    raster(tmp_path / "s1_b.tif", count=2)
-    raster(tmp_path / "s2_a.tif", ["B04", "B08"])
-    raster(tmp_path / "s2_b.tif", ["B02", "B03"])
-    scenes = find_scenes([str(tmp_path)], ["B04"])
-    assert [scene.id for scene in scenes] == ["s2_a", "s2_b"]
-    assert "2 files or folders passed over: " in caplog.text and "holds bands VV, VH" in caplog.text
-    with pytest.raises(UserError, match="no band B04"):
-        scenes[1].bands()
+def test_scenes_of_other_bands_fail_by_themselves(tmp_path: Path) -> None:
+    raster(tmp_path / "radar.tif", ["VV", "VH"])
+    raster(tmp_path / "optical.tif", ["B04", "B08"])
+    optical, radar = find_scenes([str(tmp_path)], ["B04"])
+    assert optical.bands()[0].index == 1
+    with pytest.raises(UserError, match="no band B04; found VV, VH"):
+        radar.bands()
 
 
 def test_scene_of_other_bands_is_listed_with_what_it_has(tmp_path: Path) -> None:

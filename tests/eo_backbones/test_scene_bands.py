@@ -133,7 +133,7 @@ def damaged(folder: Path) -> list[str]:
         (lambda f: one(f, numbers(1, 64, 64)), {"components": 9999}, "features; pass fewer"),
         (lambda f: one(f, numbers(1, 64, 64)), {"components": 1, "components_from": Path("x.npz")}, "pass one of them"),
         (lambda f: one(f, numbers(1, 64, 64)), {"components_from": Path("x.npz")}, "no file x.npz"),
-        (lambda f: one(f, numbers(1, 64, 64)), {"out": Path("out.png")}, "end it in .tif or .parquet"),
+        (lambda f: one(f, numbers(1, 64, 64)), {"out": Path("out.png")}, r"end it in \.tif, \.parquet or \.zarr"),
         (lambda f: one(f, numbers(1, 64, 64)), {"out": Path("x.parquet"), "dtype": "int8"}, "needs the scales"),
         (damaged, {}, "cannot read .*B04.tif: it is truncated"),
     ],
