@@ -86,6 +86,7 @@ def write_cog(
         settings = {
             "GDAL_TIFF_OVR_BLOCKSIZE": overview_side,
             "GDAL_NUM_THREADS": 1,
+            "GDAL_VALIDATE_CREATION_OPTIONS": "NO",  # it warns of tiles below 128, and makes them
             "GDAL_CACHEMAX": max(64, 2 * overview_side * grid.cols * bands * 4 >> 20),  # MiB; two rows of tiles
         }
         with writing_with_gdal(path), rasterio.Env(**settings):
