@@ -33,6 +33,7 @@ from eo_backbones.rasters.options import ReadingOptions
 logger = logging.getLogger(__name__)
 
 Format = Literal["onnx", "torch"]
+"""ONNX, or a program of ``torch.export``."""
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
 """``torch.export.load`` warns about files that do not end in ``.pt2``."""
 
