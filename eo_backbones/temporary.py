@@ -11,7 +11,7 @@ _SHARED_MEMORY = "/dev/shm"
 
 
 def ensure_temporary_folder() -> None:
-    """Let :mod:`tempfile`, in this process, take shared memory if there is nothing else.
+    """Let ``tempfile``, in this process, take shared memory if there is nothing else.
 
     Raises:
         ImportError: that is not there either.

@@ -36,9 +36,9 @@ UNITS_OF: dict[NativeUnit, tuple[Unit, ...]] = {
 """Units that each native unit can be computed from."""
 
 TINY = 1e-6
+"""Smallest standard deviation that values are divided by."""
 _JUDGED_IMAGES = 64  # of a batch, by their darkest pixels; more are not surer and cost time
 _JUDGED_PX, _JUDGED_PX_EACH = 1 << 17, 1024  # of each band: of all these images, and of one at least
-"""Smallest standard deviation that values are divided by."""
 # An offset moves values within the range of their unit; -1000 for reflectance is one for digital numbers.
 _LARGEST_OFFSET: dict[Unit, float] = {"dn": 65_535.0, "reflectance": 5.0, "db": 200.0, "linear": 1000.0, "uint8": 255.0}
 
