@@ -31,9 +31,13 @@ _CONNECT_SECONDS = 20
 _WAIT_SECONDS = 30.0
 _COUNT_SECONDS = 5.0  # how often workers are counted: they may come and go
 _QUEUED = 2  # tasks with the scheduler for each one that runs
-_ENVIRONMENT = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
-"""Dask's own but for MALLOC_TRIM_THRESHOLD_: with it each large tensor is mapped anew, which takes torch 1.8 times the
-CPU time on windows of 64 pixels (docs/clusters.md)."""
+_SETTINGS = {
+    # Dask's own but for MALLOC_TRIM_THRESHOLD_: with it each large tensor is mapped anew, which takes torch 1.7 times
+    # the CPU time on windows of 64 pixels (docs/clusters.md)
+    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1},
+    "distributed.scheduler.allowed-failures": 1,  # what is blamed for a second death runs once more, alone
+}
+"""Of a cluster that is started here."""
 _COMPARED = {"python": 2, "dask": 3, "distributed": 3}
 """What must be the same on all machines -> so many parts of its version."""
 
@@ -163,7 +167,7 @@ def local_cluster(workers: int, progress: Progress) -> Iterator[DaskEngine]:
         raise UserError(f"--workers {workers}: pass 1 or more, or leave it out to do all in one process")
     distributed = _load("--workers")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with _quiet(), import_module("dask").config.set({"distributed.nanny.pre-spawn-environ": _ENVIRONMENT}):
+    with _quiet(), import_module("dask").config.set(_SETTINGS):
         try:
             cluster = distributed.LocalCluster(
                 n_workers=workers,
