@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from affine import Affine
+from rasterio._err import CPLE_BaseError  # what warp.transform raises for places off a projection; not exported
 from rasterio.crs import CRS
 from rasterio.warp import transform as between_crs
 
@@ -165,6 +166,9 @@ def to_degrees(crs: CRS, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def from_degrees(crs: CRS, longitude: float, latitude: float) -> tuple[float, float]:
-    """Return the coordinates of a longitude and latitude (WGS 84)."""
-    x, y = between_crs(WGS84, crs, [longitude], [latitude])
+    """Return the coordinates of a longitude and latitude (WGS 84); NaN where the projection does not reach."""
+    try:
+        x, y = between_crs(WGS84, crs, [longitude], [latitude])
+    except CPLE_BaseError:
+        return math.nan, math.nan
     return float(x[0]), float(y[0])

@@ -204,6 +204,8 @@ def test_places_that_cannot_be_compared_with(scene: Path, model: str, tmp_path: 
         find_similar(tmp_path / "out.tif", at=(45, 9))
     with pytest.raises(UserError, match=r"row 0, column 0 .* has no value"):
         find_similar(tmp_path / "out.tif", cell=(0, 0))
+    with pytest.raises(UserError, match=r"longitude 99, latitude 0 is outside"):  # a quarter of the globe from UTM 32
+        find_similar(tmp_path / "out.tif", at=(99, 0))
     with pytest.raises(UserError, match="cell 9,0 is outside"):
         find_similar(tmp_path / "out.tif", cell=(9, 0))
     with pytest.raises(UserError, match="either --at LON,LAT or --cell"):
