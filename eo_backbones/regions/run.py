@@ -240,6 +240,10 @@ class _Run:
                     plans[task.scene] = outcome.value
                     tell_sources(outcome.value.readings, said)
                 tick(1)
+        unplaced = [plan.source.typed for plan in plans.values() if plan.grid.crs is None]
+        if unplaced:
+            several = f" and {len(unplaced) - 1} more have" if len(unplaced) > 1 else " has"
+            logger.warning("%s%s no coordinate system, so the embeddings have none either", unplaced[0], several)
         return {source.id: plans[source.id] for source in sources if source.id in plans}  # in the order of the names
 
     def _components(

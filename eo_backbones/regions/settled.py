@@ -1,6 +1,5 @@
 """What a folder was begun with (``region.json``), and who writes into it now."""
 
-import fcntl
 import json
 import logging
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from eo_backbones.errors import UserError
 from eo_backbones.files import read_json, write_atomically
@@ -203,17 +203,17 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: one does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK_FILE
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another command is writing into {folder}; wait until it has ended, or name another folder with --out"
-            ) from None
-        except OSError as error:  # some network disks have no locks
-            logger.info("%s cannot be locked: %s", folder, error.strerror)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another command is writing into {folder}; wait until it has ended, or name another folder with --out"
+        ) from None
+    except (OSError, NotImplementedError) as error:  # some network disks have no locks
+        logger.info("%s cannot be locked: %s", folder, error)
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / LOCK_FILE).unlink(missing_ok=True)

@@ -64,7 +64,7 @@ def look(job: RegionJob, source: SceneSource) -> ScenePlan:
     identity = source_identity(source, job.folder)
     encoder = encoder_of(job)
     with opened_scene(job, bands) as (scene, grid):
-        scene.warn_unplaced()
+        scene.warn_control_points()
         scene.check_units(encoder.spec)
         return ScenePlan(
             source=source,

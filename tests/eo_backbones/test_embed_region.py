@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from eo_backbones.device import fast_dtype
 from eo_backbones.errors import UserError
@@ -69,6 +70,29 @@ def test_all_scenes_share_components_of_a_sample(tmp_path: Path, model: str, fil
     np.testing.assert_allclose(np.abs((components.axes @ axes[:4].T).diagonal()), 1, atol=1e-3)
     np.testing.assert_allclose(components.explained, lengths[:4] ** 2 / (lengths**2).sum(), rtol=1e-3)
     assert made.explained == pytest.approx(components.explained.sum())
+
+
+def test_scenes_without_a_coordinate_system_are_said_once(
+    tmp_path: Path, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    scenes = [
+        write_scene(tmp_path / f"{name}.tif", numbers(2, 96, 112), names=("B04", "B08"), crs=None, transform=None)
+        for name in "abc"
+    ]
+    embed(scenes, model, tmp_path / "out")
+    said = [message for message in caplog.messages if "coordinate system" in message]
+    assert said == [f"{scenes[0]} and 2 more have no coordinate system, so the embeddings have none either"]
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path: Path, model: str) -> None:
+    write_scenes(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    with (
+        FileLock(tmp_path / "out" / ".lock"),
+        pytest.raises(UserError, match=r"another command is writing into .*out; wait until it has ended"),
+    ):
+        embed([tmp_path / "in"], model, tmp_path / "out")
+    assert embed([tmp_path / "in"], model, tmp_path / "out").embedded == 3
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: str) -> None:
