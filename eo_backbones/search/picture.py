@@ -80,7 +80,7 @@ def _draw_map(axes: Axes, index: SearchIndex, query: Query, hits: Sequence[Hit])
         axes.annotate(str(hit.rank), (hit.lon, hit.lat), (5, 4), textcoords="offset points", fontsize=8, color=_INK)
     if found:
         assert axes.figure is not None
-        axes.figure.colorbar(drawn, ax=axes, label="cosine similarity", shrink=0.8)
+        axes.figure.colorbar(drawn, ax=axes, label="cosine similarity", shrink=0.8, format="%.3f")
     axes.autoscale_view()
     axes.margins(0.05)
     axes.set_aspect(1 / max(math.cos(math.radians(sum(axes.get_ylim()) / 2)), 0.05))
