@@ -38,6 +38,7 @@ def test_layouts_hold_known_bands_once() -> None:
     assert sizes == {
         "sen12ms-s2": 13, "sen12ms-s1": 2, "dfc2020-s2": 13, "dfc2020-s1": 2,
         "eurosat-ms": 13, "eurosat-rgb": 3, "bigearthnet-s2": 12, "bigearthnet-s1": 2,
+        "ssl4eo-s2c": 13, "ssl4eo-s2a": 12,
     }  # fmt: skip
     for layout in bands.LAYOUTS.values():
         assert bands.band_names(layout) == layout
