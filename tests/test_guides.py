@@ -170,6 +170,18 @@ def test_map_a_region_of_real_scenes(empty: Path, shared_data: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("mini", "empty")
+def test_use_with_lightning() -> None:
+    pytest.importorskip("pytorch_lightning", reason="it comes with lightly, a development dependency")
+    session = run_blocks((GUIDES / "use-with-lightning.md").read_text())
+    assert session["trainer"].callback_metrics["val_accuracy"] > 0.5  # three classes
+    images = torch.stack([session["held_out"][i][0] for i in range(4)])
+    with torch.no_grad():
+        expected = session["module"].eval()(images)
+        torch.testing.assert_close(session["again"].to(expected.device)(images), expected)
+
+
+@pytest.mark.slow
 def test_retrain_and_publish(hub: Hub, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     run_blocks((GUIDES / "retrain-and-publish.md").read_text())
