@@ -10,7 +10,7 @@ import time
 import uuid
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
@@ -28,7 +28,7 @@ from eo_backbones.regions.job import RegionJob, RunError, encoder_of
 from eo_backbones.regions.layout import REGION_FILE
 
 _CONNECT_SECONDS = 20
-_WAIT_SECONDS = 30.0
+_WAIT_SECONDS = 20.0
 _COUNT_SECONDS = 5.0  # how often workers are counted: they may come and go
 _QUEUED = 2  # tasks with the scheduler for each one that runs
 _SETTINGS = {
@@ -49,10 +49,19 @@ class DaskEngine:
         client: of the scheduler.
         progress: is told what is waited for.
         threads: of torch in each task; ``None``: what the worker's environment says.
+        revive: called now and then while there is no worker at all; default: wait for one.
     """
 
-    def __init__(self, client: Any, progress: Progress, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        client: Any,
+        progress: Progress,
+        threads: int | None = None,
+        *,
+        revive: Callable[[], object] | None = None,
+    ) -> None:
         self._client, self._progress, self._threads = client, progress, threads
+        self._revive = revive
         self._counted_at, self._slots = -_COUNT_SECONDS, 1
 
     @property
@@ -120,6 +129,8 @@ class DaskEngine:
             except Empty:
                 if self._client.status == "running" and not self._client.nthreads():
                     self._progress.note(f"waiting for a worker of {self._client.scheduler.address}")
+                    if self._revive is not None:
+                        self._revive()
 
     def _outcome(self, future: Any) -> Outcome | None:
         """Return what became of a task, ``None`` if too many workers died that had it.
@@ -180,7 +191,8 @@ def local_cluster(workers: int, progress: Progress) -> Iterator[DaskEngine]:
         except (RuntimeError, OSError, TimeoutError) as error:
             raise UserError(f"cannot start {workers} processes: {error}; pass fewer --workers, or none") from error
         with cluster, distributed.Client(cluster) as client:
-            yield DaskEngine(client, progress, max(cores // workers, 1))
+            # a nanny starts its worker again when it has died, but gives up if that dies while it starts
+            yield DaskEngine(client, progress, max(cores // workers, 1), revive=lambda: cluster.scale(workers))
 
 
 @contextmanager

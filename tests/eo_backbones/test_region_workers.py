@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
 
@@ -127,6 +128,15 @@ def test_a_task_that_ends_its_worker_each_time_does_not_take_others_along() -> N
     assert {scene: outcome.failure is None for scene, outcome in outcomes.items()} == {
         "bad": False, "good": True, "fine": True,
     }  # fmt: skip
+
+
+def test_a_worker_that_dask_gave_up_is_started_again() -> None:
+    with open_engine(workers=1, scheduler=None, progress=SILENT) as engine:
+        client = distributed.default_client()
+        client.sync(client.cluster.workers[0].close)  # as when a worker dies while it starts
+        assert not client.nthreads()
+        task = Task(scene="good", function=abs, arguments=(-4,))
+        assert [outcome.value for _, outcome in engine.run(deque([task]), lambda task, cells: None)] == [4]
 
 
 def test_a_scheduler_that_runs_is_used_and_its_loss_costs_what_was_running(
