@@ -49,16 +49,20 @@ def embed_many(
 ) -> None:
     """Embed many scenes and say what became of them; the exit status is 1 if one could not be embedded."""
     from eo_backbones.progress import ProgressBars
-    from eo_backbones.regions import RegionRequest, embed_region, fit_region_budget
+    from eo_backbones.regions import RegionRequest, embed_region, find_scenes, fit_region_budget
 
     request = RegionRequest(scenes=scenes, format=format_ or "cog", **settings)
-    choice = None
+    choice = sources = None
     if budget is not None:
-        request, choice = fit_region_budget(request, budget)
+        request.checked()
+        sources = find_scenes(request.scenes, request.bands)  # once: catalogues may be on the web
+        request, choice = fit_region_budget(request, budget, sources)
         typer.echo(f"budget: {choice}", err=True)
     try:
         with ProgressBars() as progress:
-            made = embed_region(request, device=device, workers=workers, scheduler=scheduler, progress=progress)
+            made = embed_region(
+                request, sources=sources, device=device, workers=workers, scheduler=scheduler, progress=progress
+            )
     except KeyboardInterrupt:
         typer.echo(f"stopped; what is finished is in {request.out}, the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED) from None

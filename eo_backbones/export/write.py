@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -148,11 +149,10 @@ def export(
         raise UserError(f"{name} takes any band; say which one the raw pixels are of: --bands B04")
     transform = _transform(spec, names, raw)
     metadata |= {"bands": list(names), "raw": _described(transform)}
+    draw = partial(raw_example, transform)
     if deepness_px is None:
         behind = RawInputNetwork(network.cpu().eval(), transform)
-        examples = _Examples(lambda shape, random: raw_example(transform, shape, random))
-        outputs = (_OUTPUT, _POSSIBLE)
-        return _write(behind, out, format, spec, metadata, examples, outputs=outputs)
+        return _write(behind, out, format, spec, metadata, _Examples(draw), outputs=(_OUTPUT, _POSSIBLE))
     side = (deepness_px, deepness_px)
     return _write(
         DeepnessSegmenter(network.cpu().eval(), transform),
@@ -160,7 +160,7 @@ def export(
         format,
         spec,
         metadata,
-        _Examples(lambda shape, random: raw_example(transform, shape, random), _BATCH, ((1, *side), (3, *side))),
+        _Examples(draw, _BATCH, ((1, *side), (3, *side))),
         properties=_deepness_properties(facts["classes"], names, deepness_px),
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eo_backbones.errors import UserError
+from eo_backbones.scenes.grid import EARTH_RADIUS_M
 
 FOLDS = 10
 """Folds of a cross-validation, fewer where there are fewer blocks (Kohavi 1995 recommends ten)."""
@@ -22,7 +23,6 @@ BLOCKS_OF_A_CLASS = 3
 """Blocks that each class needs: one is held out to measure, one to calibrate, one is left to learn from."""
 WINDOWS_A_BLOCK = 4
 """Side of a block in windows, unless given: most neighbours then lie in the same block (ours)."""
-_EARTH_RADIUS_M = 6_371_008.8  # mean radius (GRS 80)
 _PAIRS_AT_ONCE = 2**22  # bounds the distances in memory: 32 MiB
 
 
@@ -34,7 +34,7 @@ def metres(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     turns = np.exp(1j * np.radians(lon))
     middle = math.degrees(float(np.angle(turns.mean())))
     east = (lon - middle + 180) % 360 - 180
-    flat: np.ndarray = _EARTH_RADIUS_M * np.radians(np.stack([east * np.cos(np.radians(lat)), lat], axis=1))
+    flat: np.ndarray = EARTH_RADIUS_M * np.radians(np.stack([east * np.cos(np.radians(lat)), lat], axis=1))
     return flat
 
 

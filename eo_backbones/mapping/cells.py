@@ -8,15 +8,13 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
-from rasterio._err import CPLE_BaseError  # what warp.transform raises for places off a projection; not exported
-from rasterio.crs import CRS
-from rasterio.warp import transform as between_crs
 
 from eo_backbones.errors import UserError
 from eo_backbones.files import write_atomically
 from eo_backbones.mapping.points import Points
 from eo_backbones.mapping.source import MapRegion, MapScene
-from eo_backbones.scenes.grid import WGS84, at
+from eo_backbones.rasters.reader import GdalError
+from eo_backbones.scenes.grid import at, from_degrees
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +124,7 @@ def _inside(scene: MapScene, points: Points) -> tuple[np.ndarray, np.ndarray, np
     """Return which points with a class lie in a scene, and the rows and columns of their cells."""
     assert scene.crs is not None, "scenes without a coordinate system were left out"
     known = np.flatnonzero((points.labels >= 0) & _near(scene, points.lon, points.lat))
-    col, row = at(~scene.transform, *project(scene.crs, points.lon[known], points.lat[known]))
+    col, row = at(~scene.transform, *from_degrees(scene.crs, points.lon[known], points.lat[known]))
     inside = (row >= 0) & (row < scene.rows) & (col >= 0) & (col < scene.cols)  # false where they are NaN or infinite
     return known[inside], row[inside].astype(np.int64), col[inside].astype(np.int64)
 
@@ -135,7 +133,7 @@ def _near(scene: MapScene, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     """Return which places are worth a look: projections may show the other side of the globe, or fail there."""
     try:
         corners = _on_sphere(*scene.corners())
-    except CPLE_BaseError:
+    except GdalError:
         return np.full(len(lon), True)
     middle = corners.mean(axis=0)
     reach = np.linalg.norm(corners - middle, axis=1).max()
@@ -149,18 +147,6 @@ def _on_sphere(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     """Return places as points of the unit sphere, ``(n, 3)``."""
     east, north = np.radians(lon), np.radians(lat)
     return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
-
-
-def project(crs: CRS, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coordinates of places, ``(n,)`` each; NaN where the projection has none."""
-    try:
-        x, y = between_crs(WGS84, crs, lon.tolist(), lat.tolist())
-    except CPLE_BaseError:
-        if len(lon) == 1:
-            return np.full(1, np.nan), np.full(1, np.nan)
-        one_by_one = [project(crs, lon[place : place + 1], lat[place : place + 1]) for place in range(len(lon))]
-        return np.concatenate([x for x, _ in one_by_one]), np.concatenate([y for _, y in one_by_one])
-    return np.asarray(x, np.float64), np.asarray(y, np.float64)
 
 
 def _read(scene: MapScene, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:

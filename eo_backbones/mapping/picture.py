@@ -18,11 +18,12 @@ from rasterio.warp import reproject
 from rasterio.warp import transform as between_crs
 
 from eo_backbones.files import atomic_file, utf8
-from eo_backbones.mapping.cells import LabelledCells, project
+from eo_backbones.mapping.cells import LabelledCells
 from eo_backbones.mapping.rasters import NODATA, raster_path
 from eo_backbones.mapping.source import MapScene
 from eo_backbones.prediction.mask_file import class_colours
-from eo_backbones.scenes.grid import at
+from eo_backbones.regions.picture import length_text, round_length
+from eo_backbones.scenes.grid import at, from_degrees
 
 _LONGEST_PX = 1000  # of the map in the picture
 _DPI = 120
@@ -156,7 +157,7 @@ def _draw(axes: Axes, panel: _Panel, cells: LabelledCells, colours: np.ndarray, 
     pixels[number < 0] = (1, 1, 1, 0)
     axes.set_facecolor("#f4f4f2")
     axes.imshow(pixels, extent=canvas.extent, interpolation="nearest")
-    x, y = project(canvas.crs, cells.lon, cells.lat)
+    x, y = from_degrees(canvas.crs, cells.lon, cells.lat)
     size = 36 if cells.points <= _POINTS_WITH_LARGE_DOTS else 12
     axes.scatter(x, y, s=size * 1.9, c="white", linewidths=0, zorder=3)
     axes.scatter(x, y, s=size, c=colours[cells.labels], edgecolors=_INK, linewidths=0.9, zorder=4)
@@ -211,13 +212,10 @@ def _warped(path: Path, canvas: _Canvas) -> np.ndarray:
 def _draw_scale(axes: Axes, canvas: _Canvas) -> None:
     """Draw a bar of a round length at the lower left."""
     left, right, bottom, top = canvas.extent
-    about = (right - left) / 5
-    power = 10 ** math.floor(math.log10(about))
-    length = next(power * step for step in (5, 2, 1) if power * step <= about)
-    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    length = round_length((right - left) / 5)
     x, y = left + 0.03 * (right - left), bottom + 0.04 * (top - bottom)
     for colour, width in (("white", 6), (_INK, 2.5)):
         axes.plot([x, x + length], [y, y], color=colour, linewidth=width, solid_capstyle="butt", zorder=5)
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
     y_text = y + 0.015 * (top - bottom)
-    axes.text(x, y_text, text, fontsize=9, color=_INK, ha="left", va="bottom", bbox=box, zorder=5)
+    axes.text(x, y_text, length_text(length), fontsize=9, color=_INK, ha="left", va="bottom", bbox=box, zorder=5)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rasterio._err import CPLE_BaseError  # what warp.transform raises for places off a projection; not exported
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from eo_backbones.datasets.tables import read_table
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.reader import GdalError
 from eo_backbones.scenes.grid import WGS84, to_degrees
 
 LARGEST_CLASS = 254
@@ -222,7 +222,7 @@ def _in_degrees(path: Path, places: np.ndarray, crs: CRS) -> np.ndarray:
         return places
     try:
         return np.stack(to_degrees(crs, places[:, 0], places[:, 1]), axis=1)
-    except CPLE_BaseError as error:
+    except GdalError as error:
         raise UserError(f"{path}: its points lie outside of what {crs} shows; save them in EPSG:4326") from error
 
 

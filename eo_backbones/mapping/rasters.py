@@ -16,7 +16,6 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import rasterio
-from rasterio._err import CPLE_BaseError  # what closing a file on a full disk raises; not exported
 from rasterio.errors import RasterioError
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
@@ -26,7 +25,7 @@ from eo_backbones.files import atomic_file, write_atomically, write_problem
 from eo_backbones.mapping.conformal import Predicted
 from eo_backbones.mapping.source import MapScene
 from eo_backbones.prediction.mask_file import class_colours
-from eo_backbones.rasters.reader import without_georeference_warnings
+from eo_backbones.rasters.reader import GdalError, without_georeference_warnings
 
 NODATA = 255
 MAP_TAG = "EO_BACKBONES_MAP"
@@ -118,7 +117,7 @@ def new_rasters(
             write_atomically(
                 paths["classes"].with_name(f"{paths['classes'].name}.aux.xml"), category_names(classes, values)
             )
-    except (RasterioError, CPLE_BaseError, SystemError, OSError) as error:
+    except (RasterioError, GdalError, SystemError, OSError) as error:
         raise UserError(
             f"cannot write the map of {scene.id} into {folder} ({write_problem(error)}); make room, or name "
             "another folder with --out"

@@ -127,10 +127,11 @@ def _blocks(request: MapRequest, region: MapRegion, points: Points, cells: Label
             f"none of the {len(points)} points in {points.path} is on a cell of {region.folder} with a value: "
             f"{cells.reasons()}; check their coordinates (longitude first)"
         )
-    sides = [_cell_side_m(scene) for scene in region.scenes if scene.crs is not None]
+    placed = [scene for scene in region.scenes if scene.crs is not None]
+    sides = [_cell_side_m(scene) for scene in placed]
     windows = [
         side * float(scene.facts["size"]) / float(scene.facts["stride"])
-        for side, scene in zip(sides, (scene for scene in region.scenes if scene.crs is not None), strict=True)
+        for side, scene in zip(sides, placed, strict=True)
     ]
     try:
         return choose_blocks(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rasterio._err import CPLE_BaseError  # what warp.transform raises for places off a projection; not exported
 from rasterio.crs import CRS
 from rasterio.warp import transform as between_crs
 
@@ -14,6 +13,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.mapping.conformal import ConformalClassifier
 from eo_backbones.mapping.rasters import facts_of, new_rasters
 from eo_backbones.mapping.source import MapScene
+from eo_backbones.rasters.reader import GdalError
 from eo_backbones.scenes.grid import at
 
 _BLOCK_VALUES = 2**22  # probabilities or features at once: 32 MiB each
@@ -124,7 +124,7 @@ def row_areas_km2(scene: MapScene) -> np.ndarray:
     flat = (np.concatenate([np.broadcast_to(corner[axis], rows.shape) for corner in corners]) for axis in (0, 1))
     try:
         there = between_crs(scene.crs, _EQUAL_AREA, *(part.tolist() for part in flat))
-    except CPLE_BaseError as error:
+    except GdalError as error:
         raise UserError(f"{scene.path} reaches beyond the globe, so its cells have no area; crop the scene") from error
     x, y = (np.asarray(part).reshape(4, -1) for part in there)
     x, y = x - x[0], y - y[0]

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -155,6 +156,10 @@ class _SharedFilter:
 
 
 _GEOREFERENCE_FILTER = _SharedFilter(NotGeoreferencedWarning)
+
+
+GdalError = CPLE_BaseError
+"""What GDAL reports where rasterio exports no class for it: a place off a projection, a disk that is full."""
 
 
 def without_georeference_warnings() -> AbstractContextManager[None]:

@@ -7,9 +7,9 @@ file is: ``raster:bands`` of the raster extension 1.x, ``bands`` of STAC 1.1.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from eo_backbones.rasters.sentinel2_products import by_baseline, name_statement, parse_baseline, parse_level
@@ -31,7 +31,34 @@ def stac_statements(path: Path, index: int) -> list[Statement]:
         path: absolute, on this machine.
         index: 1-based index of the band in the file.
     """
-    statements: list[Statement] = []
+    return [
+        statement
+        for found in _items_beside(path)
+        for statement in item_statements(found.item, found.asset or {}, found.name, index)
+    ]
+
+
+def item_beside(path: Path) -> Mapping[str, Any] | None:
+    """Return the STAC item beside a file, or in the folder above, that describes it; its own before others.
+
+    Args:
+        path: absolute, on this machine.
+    """
+    first = min(_items_beside(path), key=lambda found: not found.own, default=None)
+    return None if first is None else first.item
+
+
+class _Beside(NamedTuple):
+    """An item that describes a file: ``own``, named like it beside it, or with the file as an asset."""
+
+    name: str
+    item: Mapping[str, Any]
+    asset: Mapping[str, Any] | None
+    own: bool
+
+
+def _items_beside(path: Path) -> Iterator[_Beside]:
+    """Yield the items beside a file, and in the folder above, that describe it."""
     for folder in path.parents[:2]:
         names = names_in(folder, (".json", ".geojson"))
         own = [f"{path.stem}{end}" for end in (".json", ".geojson") if folder == path.parent]
@@ -39,24 +66,7 @@ def stac_statements(path: Path, index: int) -> list[Statement]:
             item = read_once(folder / name, _read)
             asset = None if item is None else _asset(item, folder, path)
             if item is not None and (asset is not None or name in own):
-                statements += item_statements(item, asset or {}, name, index)
-    return statements
-
-
-def item_beside(path: Path) -> Mapping[str, Any] | None:
-    """Return the STAC item beside a file, or in the folder above, that describes it.
-
-    Args:
-        path: absolute, on this machine.
-    """
-    for folder in path.parents[:2]:
-        names = names_in(folder, (".json", ".geojson"))
-        own = [f"{path.stem}{end}" for end in (".json", ".geojson") if folder == path.parent]
-        for name in own + [name for name in names if name not in own] if len(names) <= _MOST_FILES else own:
-            item = read_once(folder / name, _read)
-            if item is not None and (name in own or _asset(item, folder, path) is not None):
-                return item
-    return None
+                yield _Beside(name, item, asset, name in own)
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:

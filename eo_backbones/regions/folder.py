@@ -122,15 +122,16 @@ def refuse_other_kind(one: EmbeddingFile, other: EmbeddingFile) -> None:
 
 
 def _different(one: EmbeddingFile, other: EmbeddingFile, what: str, seen: tuple[Any, Any]) -> UserError:
-    first, second = map(_text, seen)
+    first, second = map(shown_value, seen)
     return UserError(
         f"{one.path} and {other.path} cannot be compared: other {what} ({first} and {second}); keep embeddings of one "
         "kind in a folder"
     )
 
 
-def _text(value: Any) -> str:
-    if value is None:
+def shown_value(value: Any) -> str:
+    """Return a setting as messages show it, shortened."""
+    if value is None or value == []:
         return "none"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."

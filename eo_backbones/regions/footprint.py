@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from affine import Affine
-from rasterio._err import CPLE_BaseError  # what warp.transform raises for places off the globe; not exported
 from rasterio.crs import CRS
 
+from eo_backbones.rasters.reader import GdalError
 from eo_backbones.scenes.grid import at, from_degrees, to_degrees
 
 _POINTS_PER_SIDE = 16  # a side of a UTM tile of 110 km is then within 0.1 m of its true course
@@ -46,7 +46,7 @@ def footprint(crs: CRS | None, transform: Affine, rows: int, cols: int) -> Footp
     down = np.concatenate([steps, np.ones_like(steps), 1 - steps, np.zeros_like(steps)])
     try:
         longitude, latitude = to_degrees(crs, *at(transform, along * cols, down * rows))
-    except CPLE_BaseError:
+    except GdalError:
         return None
     if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
         return None
@@ -73,12 +73,8 @@ def _holds_pole(crs: CRS, transform: Affine, rows: int, cols: int, latitude: flo
     """Return whether a pole is inside a grid of a projection that shows it as a point."""
     if crs.is_geographic:
         return False
-    try:
-        places = [from_degrees(crs, longitude, latitude) for longitude in (0.0, 90.0)]
-    except CPLE_BaseError:
-        return False
-    first, second = places
-    if not np.isfinite(places).all() or not np.allclose(first, second, atol=1.0):  # a line in cylindrical projections
+    first, second = np.stack(from_degrees(crs, np.array([0.0, 90.0]), np.full(2, latitude)), axis=1)
+    if not np.isfinite([first, second]).all() or not np.allclose(first, second, atol=1.0):  # a line if cylindrical
         return False
     col, row = at(~transform, *first)
     return bool(0 < col < cols and 0 < row < rows)

@@ -19,7 +19,7 @@ from eo_backbones.files import atomic_file, utf8
 from eo_backbones.regions.folder import EmbeddedRegion, EmbeddedScene
 from eo_backbones.regions.layout import PICTURE_FILE
 from eo_backbones.scenes.components import Components, components_of
-from eo_backbones.scenes.grid import at, to_degrees
+from eo_backbones.scenes.grid import METRES_A_DEGREE, at, to_degrees
 
 logger = logging.getLogger(__name__)
 
@@ -179,12 +179,11 @@ def _draw(
     axes.set_xticks([])
     axes.set_yticks([])
     metres = (right - left) * _metres_a_unit(crs, (bottom + top) / 2)
-    length = _round_length(metres / 5)
+    length = round_length(metres / 5)
     end = length / metres * (right - left) / (right - left + 2 * margin)
     below = offset_copy(axes.transAxes, figure, y=-10, units="points")
     axes.plot([0, end], [0, 0], transform=below, color=_INK, linewidth=3, clip_on=False)
-    shown = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    axes.text(end + 0.01, 0, shown, transform=below, va="center", fontsize=9, color=_INK)
+    axes.text(end + 0.01, 0, length_text(length), transform=below, va="center", fontsize=9, color=_INK)
     axes.set_title(
         utf8(f"{path.parent.resolve().name}: {len(outlines)} scenes").decode(),
         loc="left",
@@ -205,11 +204,16 @@ def _draw(
 def _metres_a_unit(crs: CRS, latitude: float) -> float:
     """Return the length of a unit of x on the ground."""
     if crs.is_geographic:
-        return 111_320.0 * max(math.cos(math.radians(latitude)), 0.01)  # 40,075 km / 360 at the equator
+        return METRES_A_DEGREE * max(math.cos(math.radians(latitude)), 0.01)
     return float(crs.linear_units_factor[1])
 
 
-def _round_length(metres: float) -> float:
+def round_length(metres: float) -> float:
     """Return the largest of 1, 2 and 5 times a power of ten that is not longer."""
     power: float = 10.0 ** math.floor(math.log10(max(metres, 1e-6)))
     return max(step * power for step in (1, 2, 5) if step * power <= metres or step == 1)
+
+
+def length_text(metres: float) -> str:
+    """Return a round length as it stands beside a bar of that length."""
+    return f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"

@@ -91,6 +91,7 @@ class RegionSummary:
 def embed_region(
     request: RegionRequest,
     *,
+    sources: Sequence[SceneSource] | None = None,
     device: str = "auto",
     workers: int | None = None,
     scheduler: "str | Client | None" = None,
@@ -102,6 +103,7 @@ def embed_region(
 
     Args:
         request: what to embed.
+        sources: of :func:`eo_backbones.regions.find_scenes` for its scenes and bands; default: they are looked for.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``; each process chooses its own.
         workers: start so many processes on this machine; default: all is done in this one.
         scheduler: address of a Dask scheduler (``tcp://HOST:PORT``), or a client of one, whose workers do the work
@@ -114,7 +116,8 @@ def embed_region(
         UserError: anything about the request, the model, the folder or the scheduler that the caller can correct.
     """
     file_format, file_dtype = request.checked()
-    sources = _outside(find_scenes(request.scenes, request.bands), request)
+    found = find_scenes(request.scenes, request.bands) if sources is None else sources
+    sources = _outside(found, request)
     try:
         encoder = load_encoder(request)
         features = encoder.network.num_features

@@ -17,6 +17,7 @@ from eo_backbones.errors import UserError
 from eo_backbones.files import read_json, write_atomically
 from eo_backbones.progress import Progress
 from eo_backbones.regions.catalog import COLLECTION_FILE
+from eo_backbones.regions.folder import shown_value
 from eo_backbones.regions.layout import (
     CATALOG_FILE,
     COMPONENTS_FILE,
@@ -108,17 +109,10 @@ class Settled:
     def differences(self, decisive: Mapping[str, Any]) -> list[str]:
         """Return what differs from other settings, for people: ``--size (64 there, 32 now)``."""
         return [
-            f"{shown} ({_text(self.decisive.get(name))} there, {_text(decisive.get(name))} now)"
+            f"{shown} ({shown_value(self.decisive.get(name))} there, {shown_value(decisive.get(name))} now)"
             for name, shown in _OPTIONS.items()
             if self.decisive.get(name) != decisive.get(name)
         ]
-
-
-def _text(value: Any) -> str:
-    if value is None or value == []:
-        return "none"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 40 else f"{text[:12]}..."
 
 
 def settle(

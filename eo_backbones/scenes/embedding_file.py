@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
 from eo_backbones.rasters.reader import opened, unreadable
-from eo_backbones.scenes.encoding import TAG
+from eo_backbones.scenes.encoding import TAG, Int8Codes
 from eo_backbones.scenes.grid import CellGrid
 from eo_backbones.scenes.parquet import load_pyarrow
 from eo_backbones.scenes.zarr_store import load_zarr
@@ -168,9 +168,7 @@ def _read_geotiff(source: Any, first: int, count: int) -> np.ndarray:
         raise unreadable(source.name, error) from error
     if source.dtypes[0] != "int8":
         return np.ascontiguousarray(values, np.float32)
-    decoded: np.ndarray = (values * np.asarray(source.scales) + np.asarray(source.offsets)).astype(np.float32)
-    decoded[values == source.nodata] = np.nan
-    return decoded
+    return Int8Codes(scale=np.asarray(source.scales), offset=np.asarray(source.offsets)).decode(values)
 
 
 class _Table:

@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from eo_backbones.errors import UserError
 from eo_backbones.files import atomic_file, write_problem
-from eo_backbones.rasters.reader import without_georeference_warnings
+from eo_backbones.rasters.reader import GdalError, without_georeference_warnings
 from eo_backbones.scenes.encoding import INT8_NODATA, TAG, EmbeddingDtype, Int8Codes, Rows, blocks_of
 from eo_backbones.scenes.grid import Grid
 
@@ -101,7 +100,7 @@ def writing_with_gdal(path: Path) -> Iterator[None]:
     try:
         with rasterio.Env(GDAL_PAM_ENABLED="NO"), without_georeference_warnings():
             yield
-    except (RasterioError, CPLE_BaseError, SystemError) as error:  # rasterio has no class of its own for some of them
+    except (RasterioError, GdalError, SystemError) as error:
         raise UserError(f"cannot write {path}: {write_problem(error)}; make room, or pass another --out") from error
 
 

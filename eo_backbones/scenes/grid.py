@@ -13,14 +13,17 @@ from typing import Any
 
 import numpy as np
 from affine import Affine
-from rasterio._err import CPLE_BaseError  # what warp.transform raises for places off a projection; not exported
 from rasterio.crs import CRS
 from rasterio.warp import transform as between_crs
 
 from eo_backbones.errors import UserError
+from eo_backbones.rasters.reader import GdalError
 
 WGS84 = CRS.from_epsg(4326)
-_METRES_A_DEGREE = 111_320.0  # of latitude: 40,075 km / 360; within 0.6 % of the ellipsoid
+METRES_A_DEGREE = 111_320.0
+"""Of latitude: 40,075 km / 360; within 0.6 % of the ellipsoid."""
+EARTH_RADIUS_M = 6_371_008.8
+"""Mean radius (IUGG, GRS 80)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +107,9 @@ class CellGrid:
         """Return row and column of the cell at a place (WGS 84); ``None`` outside, or without a coordinate system."""
         if self.crs is None:
             return None
-        col, row = at(~self.transform, *from_degrees(self.crs, longitude, latitude))
-        if not (0 <= row < self.rows and 0 <= col < self.cols):  # also where the coordinates are infinite
+        x, y = from_degrees(self.crs, np.array([longitude]), np.array([latitude]))
+        col, row = at(~self.transform, x[0], y[0])
+        if not (0 <= row < self.rows and 0 <= col < self.cols):  # also where the projection does not reach
             return None
         return int(row), int(col)
 
@@ -148,7 +152,7 @@ def _cell_km2(crs: CRS | None, transform: Affine, middle: float) -> float | None
         return None
     area = abs(transform.determinant)
     if crs.is_geographic:
-        return area * _METRES_A_DEGREE**2 * math.cos(math.radians(middle)) / 1e6
+        return area * METRES_A_DEGREE**2 * math.cos(math.radians(middle)) / 1e6
     _, metres = crs.linear_units_factor
     return area * float(metres) ** 2 / 1e6
 
@@ -165,10 +169,13 @@ def to_degrees(crs: CRS, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.n
     return np.asarray(longitude), np.asarray(latitude)
 
 
-def from_degrees(crs: CRS, longitude: float, latitude: float) -> tuple[float, float]:
-    """Return the coordinates of a longitude and latitude (WGS 84); NaN where the projection does not reach."""
+def from_degrees(crs: CRS, longitude: np.ndarray, latitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates of places (WGS 84), ``(n,)`` each; NaN or infinite where the projection does not reach."""
     try:
-        x, y = between_crs(WGS84, crs, [longitude], [latitude])
-    except CPLE_BaseError:
-        return math.nan, math.nan
-    return float(x[0]), float(y[0])
+        x, y = between_crs(WGS84, crs, longitude.tolist(), latitude.tolist())
+    except GdalError:  # raised for all if it is so for one
+        if len(longitude) == 1:
+            return np.full(1, np.nan), np.full(1, np.nan)
+        places = [from_degrees(crs, longitude[one : one + 1], latitude[one : one + 1]) for one in range(len(longitude))]
+        return np.concatenate([x for x, _ in places]), np.concatenate([y for _, y in places])
+    return np.asarray(x, np.float64), np.asarray(y, np.float64)

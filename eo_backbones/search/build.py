@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from eo_backbones.errors import UserError
-from eo_backbones.files import UNFINISHED, refuse_unwritable, write_json
+from eo_backbones.files import atomic_folder, refuse_unwritable, write_json
 from eo_backbones.progress import SILENT, Progress
 from eo_backbones.regions.folder import EmbeddedRegion, EmbeddedScene, open_region
 from eo_backbones.scenes.components import Components, components_file
@@ -24,6 +24,7 @@ from eo_backbones.search.index import (
     VECTORS_FILE,
     IndexedScene,
     Lists,
+    unit_length,
 )
 from eo_backbones.search.lists import CELLS_FROM, build_lists, load_faiss
 
@@ -92,14 +93,8 @@ def build_index(
     if region.unfinished:
         logger.warning("%s is not finished, so scenes may be missing; repeat its embed command, then this one", folder)
     _refuse_full_disk(out, region)
-    unfinished = out.with_name(f"{UNFINISHED}{out.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
+    with atomic_folder(out, overwrite=True) as unfinished:
         made = _fill(region, unfinished, lists_from, progress)
-        _put_in_place(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return Indexed(out=str(out), bytes=sum(path.stat().st_size for path in out.iterdir()), **made)
 
 
@@ -116,7 +111,7 @@ def _fill(region: EmbeddedRegion, folder: Path, lists_from: int, progress: Progr
             first = count
             for top, block in scene.blocks():
                 row, col = np.nonzero(~np.isnan(block[..., 0]))
-                vectors.write(_unit(block[row, col]).data)
+                vectors.write(unit_length(block[row, col]).data)
                 cells.write(_cells(scene, row + top, col).data)
                 count += len(row)
                 tick(block.shape[0] * block.shape[1])
@@ -146,12 +141,6 @@ def _fill(region: EmbeddedRegion, folder: Path, lists_from: int, progress: Progr
         "lists": 0 if lists is None else lists.lists,
         "recall": None if lists is None else lists.recall,
     }
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    """Return vectors of length 1, float32 ``(n, features)``; zeros stay zeros."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.ascontiguousarray(features / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
 def _cells(scene: EmbeddedScene, row: np.ndarray, col: np.ndarray) -> np.ndarray:
@@ -215,13 +204,3 @@ def _refuse_full_disk(out: Path, region: EmbeddedRegion) -> None:
             f"an index of {cells:,} cells needs {needed / 1e9:.1f} GB, and {above} has {free / 1e9:.1f} GB free; name "
             "another place with --out, or embed with --components 64"
         )
-
-
-def _put_in_place(unfinished: Path, out: Path) -> None:
-    """Rename a whole index to its place; an earlier one stays until then."""
-    earlier = out.with_name(f"{UNFINISHED}earlier-{out.name}")
-    shutil.rmtree(earlier, ignore_errors=True)
-    if out.exists():
-        out.rename(earlier)
-    unfinished.rename(out)
-    shutil.rmtree(earlier, ignore_errors=True)

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from eo_backbones.scenes.grid import EARTH_RADIUS_M
 from eo_backbones.search.index import SearchIndex
 from eo_backbones.search.nearest import nearest
 from eo_backbones.search.queries import Query
 
-_EARTH_M = 6_371_008.8  # mean radius, IUGG
 _SIDE_SHARE = 0.98  # of a window's side: projections and the sphere are off by less than that
 _AT_ONCE = 50  # candidates for each hit: a window of twice the stride overlaps eight others, at each date
 _PAIRS = 4_000_000  # of places whose distances are computed at once
@@ -107,7 +107,7 @@ def _close(
     lon, lat = (np.radians(ones[axis])[:, None] for axis in ("lon", "lat"))
     lon2, lat2 = (np.radians(others[axis])[None] for axis in ("lon", "lat"))
     haversine = np.sin((lat - lat2) / 2) ** 2 + np.cos(lat) * np.cos(lat2) * np.sin((lon - lon2) / 2) ** 2
-    close: np.ndarray = 2 * _EARTH_M * np.arcsin(np.sqrt(np.minimum(haversine, 1))) < apart
+    close: np.ndarray = 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(haversine, 1))) < apart
     if np.isnan(lon).any():
         windows = np.array([index.facts["size"] / scene.facts["stride"] for scene in index.scenes])[of]
         rows, cols = (np.abs(ones[axis][:, None] - others[axis][None]) for axis in ("row", "col"))

@@ -22,7 +22,6 @@ from rasterio.crs import CRS
 
 from eo_backbones.errors import UserError
 from eo_backbones.files import JsonFields, read_json
-from eo_backbones.scenes.components import Components
 from eo_backbones.scenes.grid import CellGrid
 
 INDEX_FILE, VECTORS_FILE, CELLS_FILE = "index.json", "vectors.f32", "cells.bin"
@@ -31,6 +30,12 @@ KIND = "eo-backbones search index"
 FORMAT = 1
 CELL = np.dtype([("row", "<i4"), ("col", "<i4"), ("lon", "<f8"), ("lat", "<f8")])
 """A cell; longitude and latitude are NaN where its scene has no coordinate system."""
+
+
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors ``(n, features)`` divided by their lengths, float32; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,11 +165,6 @@ class SearchIndex:
     def lists_file(self) -> Path:
         """The inverted lists."""
         return self.folder / LISTS_FILE
-
-    def components(self) -> Components | None:
-        """Return the components that the cells hold; ``None`` if they hold features, or the index lacks the axes."""
-        path = self.folder / COMPONENTS_FILE
-        return Components.load(path) if path.is_file() else None
 
     def scene_of(self, numbers: np.ndarray) -> np.ndarray:
         """Return the position in ``scenes`` of the scenes of cells."""

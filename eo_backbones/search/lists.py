@@ -16,7 +16,7 @@ import numpy as np
 
 from eo_backbones.errors import UserError
 from eo_backbones.progress import Progress
-from eo_backbones.search.index import Lists
+from eo_backbones.search.index import Lists, unit_length
 
 CELLS_FROM = 50_000
 """With fewer cells an exact scan takes a few milliseconds, and there are no lists."""
@@ -60,9 +60,7 @@ def build_lists(vectors: np.ndarray, path: Path, progress: Progress) -> Lists:
             tick(len(batch))
     faiss.write_index(index, str(path))
     ones, others = (vectors[rng.integers(len(vectors), size=_ASKED)] for _ in range(2))
-    between = ones + others
-    queries = between / np.maximum(np.linalg.norm(between, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    probes, recall = _measured(index, vectors, np.ascontiguousarray(queries, np.float32))
+    probes, recall = _measured(index, vectors, unit_length(ones + others))
     return Lists(lists=count, probes=probes, recall=recall)
 
 

@@ -24,7 +24,7 @@ from eo_backbones.scenes.grid import WGS84
 from eo_backbones.scenes.request import features_digest, load_network
 from eo_backbones.scenes.scene import Scene
 from eo_backbones.search.filters import taken_at
-from eo_backbones.search.index import COMPONENTS_FILE, IndexedScene, SearchIndex
+from eo_backbones.search.index import COMPONENTS_FILE, IndexedScene, SearchIndex, unit_length
 
 Combine = Literal["mean", "best"]
 _AREAS = ("Polygon", "MultiPolygon")
@@ -156,7 +156,7 @@ def of_image(
         )
     components = None
     if "components" in facts:
-        if index.components() is None:
+        if not (index.folder / COMPONENTS_FILE).is_file():
             raise UserError(
                 f"{index.folder} lacks {COMPONENTS_FILE}, so an image cannot be projected as its cells were; make the "
                 "index again from a folder that holds it, or pass --at or --geometry"
@@ -188,11 +188,10 @@ def of_image(
     features = features[~np.isnan(features[:, 0])]
     if not len(features):
         raise UserError(f"{image[0]}: every window has too many missing pixels; pass another cut-out")
-    vectors = features if components is None else components.project(features)
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    vectors = unit_length(features if components is None else components.project(features))
     windows = f", mean of {len(vectors):,} windows" if len(vectors) > 1 else ""
     return Query(
-        vectors=_mean(vectors.astype(np.float32)),
+        vectors=_mean(vectors),
         text=f"image {', '.join(Path(path).name for path in image)}{windows}",
         cells=np.empty(0, np.int64),
         image=tuple(image),
@@ -201,9 +200,7 @@ def of_image(
 
 def _mean(vectors: np.ndarray) -> np.ndarray:
     """Return the direction of the mean, ``(1, features)``."""
-    mean = vectors.mean(axis=0, dtype=np.float64, keepdims=True)
-    unit: np.ndarray = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
-    return unit
+    return unit_length(vectors.mean(axis=0, dtype=np.float64, keepdims=True))
 
 
 def _areas(path: Path) -> Iterator[dict[str, Any]]:
