@@ -129,6 +129,15 @@ def read_json(path: Path, *, kind: str = "weights folder") -> dict[str, Any]:
     return data
 
 
+def dotted(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted name and value of everything in nested mappings; tuples become lists, as JSON has them."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from dotted(entry, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, list(value) if isinstance(value, tuple) else value
+
+
 class JsonFields:
     """Fields of an object that was read from JSON, each checked as it is taken.
 

@@ -22,6 +22,7 @@ from eo_backbones.cards.tables import (
 )
 from eo_backbones.contract import BandInput, InputSpec
 from eo_backbones.errors import UserError
+from eo_backbones.files import dotted
 from eo_backbones.hub.folder import DEFAULT_SIZE_PX
 from eo_backbones.networks.initialisation import STAGES
 from eo_backbones.results import Result, renamed, rows_of
@@ -432,14 +433,9 @@ def training_section(facts: CardFacts) -> str:
     )
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, entry in value.items():
-        if isinstance(entry, Mapping):
-            yield from _flat(entry, f"{prefix}{key}.")
-        elif isinstance(entry, (list, tuple)):
-            yield f"{prefix}{key}", ", ".join(map(str, entry))
-        else:
-            yield f"{prefix}{key}", str(entry)
+def _flat(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, entry in dotted(value):
+        yield name, ", ".join(map(str, entry)) if isinstance(entry, list) else str(entry)
 
 
 def _shares(facts: CardFacts) -> str:

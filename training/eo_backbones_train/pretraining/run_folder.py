@@ -19,12 +19,12 @@ import torch
 import yaml
 
 from eo_backbones.errors import UserError
-from eo_backbones.files import read_json, refuse_occupied, write_atomically, write_json
+from eo_backbones.files import dotted, read_json, refuse_occupied, write_atomically, write_json
 from eo_backbones_train.methods.initial_weights import InitialWeights
 from eo_backbones_train.pretraining.checkpoint import newest_checkpoint, remove_unfinished
 from eo_backbones_train.pretraining.run_options import Machine, RunOptions
 from eo_backbones_train.recipes.recipe import Recipe
-from eo_backbones_train.recipes.serialise import digest, dotted, to_dict
+from eo_backbones_train.recipes.serialise import digest, to_dict
 from eo_backbones_train.store.format import described_sources, read_manifest
 
 RECIPE_FILE = "recipe.json"

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
@@ -48,15 +48,6 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-def dotted(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted name and value of everything in nested mappings; tuples become lists, as JSON has them."""
-    if isinstance(value, Mapping):
-        for key, entry in value.items():
-            yield from dotted(entry, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, list(value) if isinstance(value, tuple) else value
 
 
 def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from eo_backbones.errors import UserError
-from eo_backbones_train.recipes.serialise import dotted
+from eo_backbones.files import dotted
 from eo_backbones_train.tracking.logger import Logger, Opening, Outcome
 
 EXPERIMENT = "eo-backbones"
